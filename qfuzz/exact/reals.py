@@ -1,0 +1,129 @@
+"""Arrays of real numbers that are evaluated fast and decided exactly.
+
+A `Reals` is a float64 approximation with a proven error bound, and a way to narrow any one element as far as a
+decision needs. Only elements whose error interval reaches a rounding boundary are ever narrowed; the share is counted.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+
+from qfuzz.exact.rounding import Floats, Ints
+
+Refine = Callable[[int, int], tuple[Fraction, Fraction]]
+"""(flat index, bits) -> rational bounds of that element: equal when it is rational, else within about 2^-bits relatively."""
+
+
+@dataclass
+class FilterCount:
+    """How many elements were decided, and how many of them needed exact arithmetic."""
+
+    elements: int = 0
+    refined: int = 0
+
+
+@dataclass(frozen=True)
+class Reals:
+    """Real numbers, elementwise within `error` of `approx`.
+
+    Attributes
+    ----------
+    approx
+        float64.
+    error
+        float64, same shape; 0 where `approx` is the number itself.
+    refine
+        Narrows one element.
+    """
+
+    approx: Floats
+    error: Floats
+    refine: Refine = field(repr=False)
+
+    def take(self, indices: Ints) -> "Reals":
+        """Elements at flat `indices`, with the shape of `indices`."""
+        flat = np.ascontiguousarray(indices).ravel()
+        return Reals(
+            self.approx.ravel()[indices], self.error.ravel()[indices], lambda i, bits: self.refine(int(flat[i]), bits)
+        )
+
+    def clip(self, low: Fraction | None, high: Fraction | None) -> "Reals":
+        """Elements clipped to rational bounds. Clipping is 1-Lipschitz, so the error bound holds on."""
+        if low is None and high is None:
+            return self
+        lo = -np.inf if low is None else float(low)
+        hi = np.inf if high is None else float(high)
+        clipped = np.clip(self.approx, lo, hi)
+        rounding = np.where(clipped == self.approx, 0.0, _representation_error(low, high))
+        error = np.where((clipped != self.approx) & (np.abs(clipped - self.approx) > self.error), rounding, self.error + rounding)
+
+        def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
+            a, b = self.refine(i, bits)
+            return _clip(a, low, high), _clip(b, low, high)
+
+        return Reals(clipped, error, refine)
+
+    def nearest(self, count: FilterCount) -> tuple[Ints, Ints]:
+        """The nearest integers below and above: equal but for exact ties, and decided exactly.
+
+        Returns
+        -------
+        low, high
+            ``ceil(r - 1/2)`` and ``floor(r + 1/2)``.
+        """
+        low, high = _half_down(self.approx), _half_up(self.approx)
+        count.elements += low.size
+        inexact = self.error > 0
+        if inexact.any():
+            # Outward by one more spacing, for the float64 sums here round too.
+            margin = self.error + np.spacing(np.abs(self.approx) + self.error)
+            doubtful = _half_down(self.approx - margin) != _half_down(self.approx + margin)
+            undecided = np.flatnonzero((inexact & doubtful).ravel())
+            count.refined += undecided.size
+            for i in undecided:
+                low.reshape(-1)[i], high.reshape(-1)[i] = self._decide(int(i))
+        return low, high
+
+    def _decide(self, i: int) -> tuple[int, int]:
+        bits = 80
+        while bits < 20_000:
+            a, b = self.refine(i, bits)
+            low, high = math.ceil(a - _HALF), math.floor(b + _HALF)
+            if a == b or (math.ceil(b - _HALF) == low and math.floor(a + _HALF) == high):
+                return low, high
+            bits *= 2
+        raise ArithmeticError(f"element {i} is not decided at {bits} bits: between {a} and {b}")
+
+
+_HALF = Fraction(1, 2)
+
+
+def _half_down(x: Floats) -> Ints:
+    """ceil(x - 1/2) of float64 numbers, exactly: x - floor(x) is exact."""
+    x = np.clip(x, -(2.0**62), 2.0**62)
+    floor = np.floor(x)
+    return np.where(x - floor > 0.5, floor + 1, floor).astype(np.int64)
+
+
+def _half_up(x: Floats) -> Ints:
+    """floor(x + 1/2) of float64 numbers, exactly."""
+    x = np.clip(x, -(2.0**62), 2.0**62)
+    floor = np.floor(x)
+    return np.where(x - floor >= 0.5, floor + 1, floor).astype(np.int64)
+
+
+def _clip(x: Fraction, low: Fraction | None, high: Fraction | None) -> Fraction:
+    x = x if low is None else max(x, low)
+    return x if high is None else min(x, high)
+
+
+def _representation_error(low: Fraction | None, high: Fraction | None) -> float:
+    """How far float64 bounds may be from the rational ones."""
+    error = 0.0
+    for bound in (low, high):
+        if bound is not None and Fraction(float(bound)) != bound:
+            error = max(error, float(np.spacing(abs(float(bound)))))
+    return error

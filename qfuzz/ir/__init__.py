@@ -1,0 +1,1 @@
+"""The intermediate representation: types, networks, cases, and the protocols of backends."""

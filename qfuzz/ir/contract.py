@@ -1,0 +1,51 @@
+"""What an implementation promises: which roundings it may do, as data. `qfuzz.oracle` says what follows from it."""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+TieRule: TypeAlias = Literal["half_even", "half_even_after_zero_point", "either_even", "any"]
+"""How an exact tie is rounded when no float32 rounding came before it.
+
+`half_even` rounds, then adds the zero point; `half_even_after_zero_point` adds it first; `either_even` admits both
+(vector bodies and scalar tails of one kernel differ); `any` admits both neighbours of the tie.
+"""
+
+Terms: TypeAlias = Literal["exact", "accumulator", "real", "affine"]
+"""What the rounding error is relative to, in output units before the final rounding.
+
+`exact`: nothing is rounded but the final result, in effect computed without error.
+`accumulator`: the magnitude of the exact integer accumulator times its multiplier, plus that of a float32 bias.
+`real`: the sum of magnitudes of all real products and addends, `s*(q - zp)` taken together.
+`affine`: `|s*q|` and `|s*zp|` apart, plus `|zero_point_y|`.
+"""
+
+
+class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The roundings that a kernel may do for one operator.
+
+    Attributes
+    ----------
+    terms
+        What the error is relative to.
+    k
+        How many float32 roundings stand in the kernel's own chain of operations, scale reciprocals included.
+    tie
+        How exact ties are rounded.
+    source
+        Where the promise stands: documentation, or the order and precision of operations in the source.
+    accumulates_float
+        Whether the products are summed in float32, so that gamma_n over the n summed terms is added to k.
+    function_ulps
+        Error of an elementary function's value in float32 ulps of that value.
+    bias_steps
+        Error of the bias in units of scale_x * scale_w: 0.5 where a float32 bias is rounded to int32.
+    """
+
+    terms: Terms
+    k: int
+    tie: TieRule
+    source: str
+    accumulates_float: bool = False
+    function_ulps: float = 0.0
+    bias_steps: float = 0.0

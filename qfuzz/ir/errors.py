@@ -1,0 +1,33 @@
+"""What qfuzz raises. Every class below is a `QfuzzError`, and each message is one line that says where, what and which rule.
+
+QfuzzError
+├── InvalidCase        bad input: a case, network or file that breaks a rule (exit 2)
+├── BackendMissing     a backend that was asked for by name cannot be had here (exit 3)
+├── Unsupported        a backend has no kernel for a valid network; carries the reason
+├── Rejected           a framework refused a network that it should accept
+└── WorkerFailed       a worker process could not be started or broke the protocol (exit 3)
+"""
+
+
+class QfuzzError(Exception):
+    """Base of all errors that qfuzz raises on purpose."""
+
+
+class InvalidCase(QfuzzError, ValueError):
+    """A case, network, attribute or file that breaks a rule of the intermediate representation."""
+
+
+class BackendMissing(QfuzzError):
+    """A backend named by the user is unknown, or its framework is not installed."""
+
+
+class Unsupported(QfuzzError):
+    """A backend really has no kernel for this network; the message is the reason."""
+
+
+class Rejected(QfuzzError):
+    """A framework refused a network; the message is the framework's own."""
+
+
+class WorkerFailed(QfuzzError):
+    """A worker could not be started, or stopped speaking the protocol."""

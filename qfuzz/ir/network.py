@@ -1,0 +1,187 @@
+"""Networks and cases: a DAG of operators over typed values, and concrete inputs for it. Frozen, validated, hashable."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from types import MappingProxyType
+
+import msgspec
+import numpy as np
+
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import Element, QType
+from qfuzz.ir.tensor import Tensor, TensorType
+
+
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A value that the case feeds."""
+
+    name: str
+    type: TensorType
+
+
+class Constant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A value that belongs to the network: a weight, or a bias."""
+
+    name: str
+    type: TensorType
+    data: Tensor
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One operator applied to named values. Its single output carries the node's name.
+
+    Attributes
+    ----------
+    name
+        Name of the node and of the value that it computes.
+    op
+        The operator with its attributes.
+    inputs
+        Names of values; graph inputs, constants or earlier nodes.
+    element
+        What the output's elements are; a `QType` is what the real result is quantized to.
+    """
+
+    name: str
+    op: Operator
+    inputs: tuple[str, ...]
+    element: Element
+
+
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
+    """A DAG of nodes in topological order. Every rule is checked when it is made."""
+
+    inputs: tuple[Input, ...]
+    constants: tuple[Constant, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @cached_property
+    def types(self) -> Mapping[str, TensorType]:
+        """Type of every value, by name."""
+        return MappingProxyType(_infer(self))
+
+    @cached_property
+    def constant_data(self) -> Mapping[str, Tensor]:
+        """Data of every constant, by name."""
+        return MappingProxyType({c.name: c.data for c in self.constants})
+
+    def node(self, name: str) -> Node:
+        """The node of that name."""
+        return next(n for n in self.nodes if n.name == name)
+
+    def input_types(self, node: Node) -> tuple[TensorType, ...]:
+        """Types of the values that `node` reads."""
+        return tuple(self.types[name] for name in node.inputs)
+
+    def consumers(self, name: str) -> tuple[Node, ...]:
+        """The nodes that read the value `name`."""
+        return tuple(n for n in self.nodes if name in n.inputs)
+
+
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A network and one concrete tensor for each of its inputs, in their order."""
+
+    network: Network
+    inputs: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        expected = self.network.inputs
+        if len(self.inputs) != len(expected):
+            raise InvalidCase(f"case: {len(self.inputs)} input tensors; the network has {len(expected)} inputs")
+        for value, tensor in zip(expected, self.inputs, strict=True):
+            _check_tensor(f"input {value.name!r}", value.type, tensor)
+
+    @property
+    def feeds(self) -> dict[str, Tensor]:
+        """Input tensors by name."""
+        return {v.name: t for v, t in zip(self.network.inputs, self.inputs, strict=True)}
+
+    @property
+    def n_elements(self) -> int:
+        """All elements of its inputs and constants together."""
+        return sum(t.array.size for t in self.inputs) + sum(c.data.array.size for c in self.network.constants)
+
+
+def _check_tensor(where: str, type_: TensorType, tensor: Tensor) -> None:
+    if tensor.dtype != type_.dtype:
+        raise InvalidCase(f"{where}: data is {tensor.dtype}, its type says {type_.dtype}")
+    if tensor.shape != type_.shape:
+        raise InvalidCase(f"{where}: data has shape {tensor.shape}, its type says {type_.shape}")
+    if tensor.dtype == "float32" and not np.isfinite(tensor.array).all():
+        raise InvalidCase(f"{where}: data holds NaN or infinity; float32 data is finite")
+
+
+def _validate(network: Network) -> None:
+    values: list[Input | Constant | Node] = [*network.inputs, *network.constants, *network.nodes]
+    seen: set[str] = set()
+    for v in values:
+        if not v.name or not v.name.isidentifier() or not v.name.isascii():
+            raise InvalidCase(f"network: value name {v.name!r}; a name is an ASCII identifier")
+        if v.name in seen:
+            raise InvalidCase(f"network: the name {v.name!r} is used twice; every value has its own")
+        seen.add(v.name)
+    if not network.nodes:
+        raise InvalidCase("network: no nodes; there is nothing to compute")
+    for c in network.constants:
+        _check_tensor(f"constant {c.name!r}", c.type, c.data)
+    if not network.outputs:
+        raise InvalidCase("network: no outputs; there is nothing to compare")
+    if len(set(network.outputs)) != len(network.outputs):
+        raise InvalidCase(f"network: outputs {network.outputs}; each is named once")
+    node_names = {n.name for n in network.nodes}
+    for o in network.outputs:
+        if o not in node_names:
+            raise InvalidCase(f"network: output {o!r} is computed by no node")
+    for i in network.inputs:
+        q = i.type.element
+        if q == "int32" or (isinstance(q, QType) and not q.is_per_tensor):
+            raise InvalidCase(f"input {i.name!r}: activations are float32 or quantized per tensor")
+    network.types  # noqa: B018  the shape and type rules of every node
+
+
+def _infer(network: Network) -> dict[str, TensorType]:
+    types: dict[str, TensorType] = {v.name: v.type for v in (*network.inputs, *network.constants)}
+    constants = {c.name for c in network.constants}
+    for n in network.nodes:
+        where = f"{n.op.name} {n.name!r}"
+        for name in n.inputs:
+            if name not in types:
+                raise InvalidCase(f"{where}: input {name!r} is no input, constant or earlier node")
+        try:
+            n.op.check_arity(len(n.inputs))
+            for position, name in enumerate(n.inputs):
+                if (name in constants) != (position in n.op.constant_inputs):
+                    wanted = "a constant" if position in n.op.constant_inputs else "an input or a node, not a constant"
+                    raise InvalidCase(f"input {position} ({name!r}) must be {wanted}")
+            operands = [types[i] for i in n.inputs]
+            if n.element == "int32":
+                raise InvalidCase("output: int32 is the type of a bias; a node gives quantized or float32 elements")
+            if isinstance(n.element, QType) and not n.element.is_per_tensor:
+                raise InvalidCase("output: activations are quantized per tensor")
+            shape = n.op.infer(operands, n.element)
+            n.op.check_constants({i: network_constant(network, n.inputs[i]) for i in n.op.constant_inputs if i < len(n.inputs)},
+                                 operands)
+            types[n.name] = TensorType(tuple(shape), n.element)
+        except InvalidCase as e:
+            raise InvalidCase(f"{where}: {e}") from None
+    return types
+
+
+def network_constant(network: Network, name: str) -> Tensor:
+    """Data of the constant `name`."""
+    return next(c.data for c in network.constants if c.name == name)
+
+
+def dead_values(network: Network) -> tuple[str, ...]:
+    """Names of inputs, constants and nodes that no output depends on."""
+    needed: set[str] = set(network.outputs)
+    for n in reversed(network.nodes):
+        if n.name in needed:
+            needed.update(n.inputs)
+    everything: Sequence[Input | Constant | Node] = (*network.inputs, *network.constants, *network.nodes)
+    return tuple(v.name for v in everything if v.name not in needed)

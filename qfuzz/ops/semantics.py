@@ -1,0 +1,259 @@
+"""What an operator means: the real numbers it computes, and what a kernel's rounding errors are relative to.
+
+Every operator is a real function of dequantized inputs; the result is divided by the output scale here, and rounded,
+shifted by the zero point and saturated by the oracle, never by an operator. Operators are evaluated on *operands*:
+intervals of values, so that whole networks can be judged soundly; a concrete input is an interval of one point.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.exact.combination import Term, combine, value_lsb
+from qfuzz.exact.reals import Reals
+from qfuzz.exact.rounding import Floats, gamma
+from qfuzz.ir.contract import Contract
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, Element, QType
+from qfuzz.ir.tensor import TensorType
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A value that an operator reads: per element any number in `lo`..`hi`.
+
+    Attributes
+    ----------
+    type
+        Shape and element type. Quantized elements are stored integers, zero point included.
+    lo, hi
+        float64, exact; the same object where the value is known (`is_point`).
+    """
+
+    type: TensorType
+    lo: Floats
+    hi: Floats
+
+    @classmethod
+    def point(cls, type_: TensorType, array: npt.NDArray[Any]) -> "Operand":
+        """A known value."""
+        values = array.astype(np.float64)
+        return cls(type_, values, values)
+
+    @property
+    def is_point(self) -> bool:
+        """Whether every element is known."""
+        return self.lo is self.hi
+
+    @property
+    def zero_points(self) -> Floats:
+        """Zero points laid out to broadcast against the value; 0 for unquantized elements."""
+        q = self.type.element
+        if not isinstance(q, QType):
+            return np.zeros(())
+        return along_axis(np.array(q.zero_point, dtype=np.float64), q.axis, len(self.type.shape))
+
+    @property
+    def scales(self) -> tuple[Fraction, ...]:
+        """Scales as rationals; 1 for unquantized elements."""
+        q = self.type.element
+        return q.exact_scale if isinstance(q, QType) else (Fraction(1),)
+
+    @property
+    def scale(self) -> Fraction:
+        """The scale of a per-tensor or unquantized operand."""
+        (s,) = self.scales
+        return s
+
+    def centered(self) -> tuple[Floats, Floats]:
+        """`lo - zero_point` and `hi - zero_point`; one object for a point."""
+        lo = self.lo - self.zero_points
+        return (lo, lo) if self.is_point else (lo, self.hi - self.zero_points)
+
+    def magnitude(self) -> Floats:
+        """Largest |q - zero_point|."""
+        lo, hi = self.centered()
+        return np.abs(lo) if self.is_point else np.maximum(np.abs(lo), np.abs(hi))
+
+    def affine_magnitude(self) -> Floats:
+        """Largest |q| + |zero_point|."""
+        largest = np.abs(self.lo) if self.is_point else np.maximum(np.abs(self.lo), np.abs(self.hi))
+        return largest + np.abs(self.zero_points)
+
+
+def along_axis(values: npt.NDArray[Any], axis: int | None, rank: int) -> npt.NDArray[Any]:
+    """One value for all as a scalar array, or values of `axis` shaped to broadcast against `rank` dimensions."""
+    if axis is None:
+        return values.reshape(())
+    return values.reshape((-1,) + (1,) * (rank - axis - 1))
+
+
+class Image(ABC):
+    """What an operator makes of its operands, in output units (divided by the output scale, before the zero point).
+
+    Attributes
+    ----------
+    lower, upper
+        Real bounds of each element; one object where all operands are points.
+    """
+
+    lower: Reals
+    upper: Reals
+
+    @property
+    def is_point(self) -> bool:
+        """Whether the real result is known."""
+        return self.lower is self.upper
+
+    @abstractmethod
+    def error(self, contract: Contract) -> Floats:
+        """How far, in output units, a kernel under `contract` may be from the real result before its final rounding.
+
+        Zero where every float32 operation of the formula is exact for these operands.
+        """
+
+
+@dataclass(frozen=True)
+class LinearImage(Image):
+    """A sum of products, as most quantized operators are.
+
+    Attributes
+    ----------
+    accumulator, real, affine
+        Upper bounds of the magnitudes that a contract's error is relative to (`ir.contract.Terms`), computed when asked.
+    n_summed
+        How many products a float32 accumulation would sum for one element.
+    float32_exact
+        Where (or whether) every float32 operation is exact, in whatever order it is done.
+    bias_unit
+        scale_x * scale_w / scale_y, where a float32 bias is added that a kernel may round to that unit; else 0.
+    """
+
+    lower: Reals
+    upper: Reals
+    accumulator: Callable[[], Floats]
+    real: Callable[[], Floats]
+    affine: Callable[[], Floats]
+    n_summed: int
+    float32_exact: npt.NDArray[np.bool_]
+    bias_unit: Floats = field(default_factory=lambda: np.zeros(()))
+
+    def error(self, contract: Contract) -> Floats:
+        if contract.terms == "exact":
+            return np.zeros_like(self.lower.approx)
+        magnitude = {"accumulator": self.accumulator, "real": self.real, "affine": self.affine}[contract.terms]()
+        k = contract.k + (self.n_summed if contract.accumulates_float else 0)
+        bound = np.where(self.float32_exact, 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
+        if contract.bias_steps and self.bias_unit.any():
+            bound = bound + contract.bias_steps * self.bias_unit * (1 + gamma(contract.k))
+        return bound
+
+
+class ExactOperator(Operator):
+    """An operator with exact semantics. Its subclasses are one file a family in `qfuzz.ops`."""
+
+    def image(self, operands: Sequence[Operand], element: Element) -> Image:
+        """The real result for `operands`, in units of `element`'s scale (1 for float32)."""
+        raise NotImplementedError
+
+
+def output_scale(element: Element) -> Fraction:
+    """The scale that real results are divided by; 1 for float32."""
+    return Fraction(element.scale[0]) if isinstance(element, QType) else Fraction(1)
+
+
+def zero_point_magnitude(element: Element) -> float:
+    """|zero_point| of the output; 0 for float32."""
+    return abs(float(element.zero_point[0])) if isinstance(element, QType) else 0.0
+
+
+def is_power_of_two(x: Fraction) -> bool:
+    """Whether `x` is 2^n for an integer n."""
+    return x > 0 and (x.numerator & (x.numerator - 1)) == 0 and (x.denominator & (x.denominator - 1)) == 0
+
+
+def float32_exact(terms: Sequence[Term], affine: Floats, element: Element) -> npt.NDArray[np.bool_]:
+    """Where every float32 operation of a sum of `terms` is exact, in any order.
+
+    With an output scale that is a power of two, dividing by it (or multiplying with its reciprocal) is exact. Every
+    product and partial sum, in whatever order and grouping, is a multiple of the terms' common power of two `lsb`
+    and at most `affine` in magnitude: below 2^24 multiples it is a float32.
+    """
+    lsb = min((value_lsb(t) * t.multiplier.lsb for t in terms), default=1.0)
+    if lsb == 0.0 or not is_power_of_two(output_scale(element)):
+        return np.zeros(np.shape(affine), dtype=bool)
+    # The zero point, where it is added before rounding, is a multiple of 1.
+    exact: npt.NDArray[np.bool_] = np.asarray(affine / min(lsb, 1.0) < 2.0**24)
+    return exact
+
+
+def linear_image(
+    lower: Sequence[Term],
+    upper: Sequence[Term] | None,
+    shape: tuple[int, ...],
+    element: Element,
+    *,
+    accumulator: Callable[[], Floats],
+    real: Callable[[], Floats],
+    affine: Callable[[], Floats],
+    n_summed: int = 1,
+    bounds: tuple[Fraction | None, Fraction | None] = (None, None),
+    bias_unit: Floats | None = None,
+) -> LinearImage:
+    """Build a `LinearImage` from terms.
+
+    Parameters
+    ----------
+    lower, upper
+        Terms of the lower and upper bound; `upper` is None where all operands are points.
+    bounds
+        Real bounds in output units that the result is clipped to (a fused relu is ``(0, None)``).
+    affine
+        Without the output zero point, which is added here.
+    """
+    low = combine(lower, shape).clip(*bounds)
+    high = low if upper is None else combine(upper, shape).clip(*bounds)
+    zero_point = zero_point_magnitude(element)
+
+    def affine_with_zero_point() -> Floats:
+        return affine() + zero_point
+
+    exact = float32_exact(lower, affine_with_zero_point(), element)
+    return LinearImage(
+        low, high, accumulator, real, affine_with_zero_point, n_summed, exact,
+        np.zeros(()) if bias_unit is None else bias_unit,
+    )
+
+
+def quantized_output(element: Element) -> QType:
+    """The output's qtype, required to be quantized."""
+    if not isinstance(element, QType):
+        raise InvalidCase(f"output: needs quantized elements, got {element}")
+    return element
+
+
+def per_tensor(t: TensorType, where: str) -> QType:
+    """The type's qtype, required to be per tensor."""
+    if not isinstance(t.element, QType):
+        raise InvalidCase(f"{where}: needs quantized elements, got {t.element}")
+    if not t.element.is_per_tensor:
+        raise InvalidCase(f"{where}: scales on axis {t.element.axis}; an activation is quantized per tensor")
+    return t.element
+
+
+def check_multipliers(numerators: Sequence[Fraction], element: Element, where: str) -> None:
+    """Raise `InvalidCase` unless each product of scales, and it over the output scale, is a normal float32.
+
+    Outside that range float32 kernels underflow or overflow whatever they do; such networks are not defined.
+    """
+    scale_y = output_scale(element)
+    for n in numerators:
+        for what, value in (("scale product", n), ("multiplier", n / scale_y)):
+            if not FLOAT32_MIN_NORMAL <= value <= FLOAT32_MAX:
+                raise InvalidCase(f"{where}: {what} {float(value)!r} is outside the normal range of float32")

@@ -1,0 +1,1 @@
+"""The oracle: contracts, admissible sets, verdicts, and `check`."""

@@ -1,0 +1,193 @@
+"""`check(case, backends) -> Verdicts`: the centre. Run, replay, reduce, audit and pytest all call it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.ir.errors import Rejected, Unsupported
+from qfuzz.ir.network import Case, Node
+from qfuzz.ir.protocols import Backend, NotSupported, Program
+from qfuzz.ir.tensor import TensorType
+from qfuzz.oracle.admissible import Admissible
+from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
+from qfuzz.oracle.verdicts import BackendVerdict, Counts, Mismatch, Outcome, Verdicts
+
+Array = npt.NDArray[Any]
+
+MISMATCHES_KEPT = 4
+"""Mismatches kept of each guilty node."""
+
+
+def check(case: Case, backends: Sequence[Backend], *, tap: bool = True) -> Verdicts:
+    """Run `case` on each of `backends` in this process, and judge every output element.
+
+    Parameters
+    ----------
+    tap
+        Whether intermediate values are also exposed, and each node judged alone on what it received. A backend that
+        does not fuse is always judged so, for exposing values changes nothing there.
+
+    Returns
+    -------
+    Verdicts
+        One verdict per backend, in their order. Crashes of the process are the supervisor's to see.
+    """
+    reference = Reference(case)
+    start = time.perf_counter()
+    verdicts = tuple(check_one(case, backend, reference, tap=tap) for backend in backends)
+    framework = sum(v.compile_seconds + v.run_seconds for v in verdicts)
+    return Verdicts(
+        backends=verdicts,
+        reference_seconds=reference.seconds,
+        oracle_seconds=max(0.0, time.perf_counter() - start - framework - reference.seconds),
+        elements_refined=reference.count.refined,
+        elements_decided=reference.count.elements,
+    )
+
+
+def check_one(case: Case, backend: Backend, reference: Reference, *, tap: bool = True) -> BackendVerdict:
+    """The verdict on one backend, sharing `reference` with the others."""
+    support = backend.supports(case.network)
+    if isinstance(support, NotSupported):
+        return BackendVerdict(backend.name, Outcome.UNSUPPORTED, support.reason)
+    run = _Run(case, backend, reference)
+    try:
+        run.all_forms(tap)
+    except Unsupported as e:
+        return run.verdict(Outcome.UNSUPPORTED, str(e))
+    except Rejected as e:
+        return run.verdict(Outcome.REJECTED, str(e))
+    except _Broken as e:
+        return run.verdict(e.outcome, e.reason)
+    return run.verdict(Outcome.JUDGED)
+
+
+class _Broken(Exception):
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        self.outcome, self.reason = outcome, reason
+
+
+class _Run:
+    """One case on one backend: accumulates counts, mismatches and seconds."""
+
+    def __init__(self, case: Case, backend: Backend, reference: Reference) -> None:
+        self.case, self.backend, self.reference = case, backend, reference
+        self.network = case.network
+        self.counts = Counts()
+        self.mismatches: list[Mismatch] = []
+        self.compile_seconds = self.run_seconds = 0.0
+
+    def verdict(self, outcome: Outcome, reason: str = "") -> BackendVerdict:
+        return BackendVerdict(
+            self.backend.name, outcome, reason, self.counts, tuple(self.mismatches), self.compile_seconds, self.run_seconds
+        )
+
+    def all_forms(self, tap: bool) -> None:
+        inner = tuple(n.name for n in self.network.nodes if n.name not in self.network.outputs)
+        if not self.backend.fuses:
+            self.judge_each(self.values(inner))
+            return
+        values = self.values(())
+        if len(self.network.nodes) == 1:
+            self.judge_each(values)
+            return
+        self.judge_whole(values)
+        if tap and inner:
+            self.judge_each(self.values(inner))
+
+    def values(self, taps: Sequence[str]) -> Mapping[str, Array]:
+        """Outputs and taps of two identical runs, required to be bit-equal and to leave the inputs alone."""
+        start = time.perf_counter()
+        program = self.backend.compile(self.network, taps)
+        elapsed = time.perf_counter() - start
+        # A program that knows how long its framework took says so; lowering is ours, not the backend's.
+        self.compile_seconds += float(getattr(program, "compile_seconds", elapsed))
+        fed = {name: np.array(t.array) for name, t in self.case.feeds.items()}
+        first = self._timed(program, fed, taps)
+        second = self._timed(program, fed, taps)
+        for name, tensor in self.case.feeds.items():
+            if fed[name].tobytes() != tensor.array.tobytes():
+                raise _Broken(Outcome.CORRUPTED, f"input {name!r} was changed by the run")
+        for name in (*self.network.outputs, *taps):
+            if name in first and name in second and not _bit_equal(first[name], second[name]):
+                raise _Broken(Outcome.UNSTABLE, f"two identical runs differ in {name!r}")
+        return first
+
+    def _timed(self, program: Program, fed: Mapping[str, Array], taps: Sequence[str]) -> dict[str, Array]:
+        start = time.perf_counter()
+        values = program.run(fed, taps)
+        self.run_seconds += time.perf_counter() - start
+        return values
+
+    def judge_whole(self, values: Mapping[str, Array]) -> None:
+        sets = self.reference.whole(self.backend.contracts)
+        for name in self.network.outputs:
+            self._judge(self.network.node(name), values.get(name), sets[name], tapped=False)
+
+    def judge_each(self, values: Mapping[str, Array]) -> None:
+        known: dict[str, Array] = {name: t.array for name, t in self.case.feeds.items()}
+        for node in self.network.nodes:
+            got = values.get(node.name)
+            if problem(got, self.network.types[node.name]):
+                self._judge(node, got, None, tapped=True)
+                return  # what later nodes received is not known
+            assert got is not None
+            known[node.name] = got
+            received = [known.get(i) if i not in self.network.constant_data else None for i in node.inputs]
+            contract = self.backend.contracts.get(node.op.name, DEFAULT_CONTRACT)
+            self._judge(node, got, self.reference.node(node, received, contract), tapped=True)
+
+    def _judge(self, node: Node, got: Array | None, allowed: Admissible | None, *, tapped: bool) -> None:
+        why = problem(got, self.network.types[node.name])
+        if why or got is None or allowed is None:
+            n = self.network.types[node.name].n_elements
+            self.counts += Counts(violation=max(n, 1))
+            self.mismatches.append(Mismatch(node.name, node.op.name, tapped, (), problem=why))
+            return
+        counts, bad = judge(got, allowed)
+        self.counts += counts
+        for index in bad[:MISMATCHES_KEPT]:
+            at = tuple(int(i) for i in index)
+            self.mismatches.append(
+                Mismatch(
+                    node.name,
+                    node.op.name,
+                    tapped,
+                    at,
+                    got=float(got[at]),
+                    lo=float(allowed.lo[at]),
+                    hi=float(allowed.hi[at]),
+                    exact=None if allowed.exact is None else float(allowed.exact[at]),
+                )
+            )
+
+
+def judge(got: Array, allowed: Admissible) -> tuple[Counts, npt.NDArray[np.int64]]:
+    """Counts by verdict, and the indices of violations. NaN is never admissible."""
+    values = got.astype(np.float64 if got.dtype.kind == "f" else np.int64)
+    inside = (values >= allowed.lo) & (values <= allowed.hi)
+    n_inside = int(np.count_nonzero(inside))
+    exact = inside & (values == (allowed.exact if allowed.exact is not None else allowed.lo))
+    if allowed.exact is None:
+        exact &= np.asarray(allowed.lo == allowed.hi)
+    n_exact = int(np.count_nonzero(exact))
+    counts = Counts(n_exact, n_inside - n_exact, values.size - n_inside)
+    return counts, np.argwhere(~inside) if counts.violation else np.empty((0, values.ndim), dtype=np.int64)
+
+
+def problem(got: Array | None, type_: TensorType) -> str:
+    """Why a returned value cannot be compared at all, or nothing."""
+    if got is None:
+        return "the backend returned no such value"
+    if got.dtype.name != type_.dtype:
+        return f"dtype {got.dtype.name} returned, {type_.dtype} expected"
+    if got.shape != type_.shape:
+        return f"shape {got.shape} returned, {type_.shape} expected"
+    return ""
+
+
+def _bit_equal(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()

@@ -1,0 +1,119 @@
+"""The reference for one case: images of nodes and admissible sets, computed once and shared by all backends."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.exact.reals import FilterCount
+from qfuzz.ir.contract import Contract
+from qfuzz.ir.network import Case, Network, Node
+from qfuzz.ops.semantics import ExactOperator, Image, Operand
+from qfuzz.oracle.admissible import Admissible, admissible
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+DEFAULT_CONTRACT = Contract(
+    terms="affine",
+    k=8,
+    tie="any",
+    source="none stated: float32 arithmetic in any order, ties either way",
+)
+
+Key = tuple[object, ...]
+
+
+class Reference:
+    """Exact semantics of one case's network. `seconds` and `count` accumulate over its use."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.network: Network = case.network
+        self.seconds = 0.0
+        self.count = FilterCount()
+        self._constants = {c.name: Operand.point(c.type, c.data.array) for c in self.network.constants}
+        self._images: dict[Key, Image] = {}
+        self._sets: dict[Key, Admissible] = {}
+        self._ends: dict[int, dict[str, Admissible]] = {}
+
+    def node(self, node: Node, received: Sequence[Array | None], contract: Contract) -> Admissible:
+        """The admissible set of `node` on the activations that it received (None at constant positions)."""
+        start = time.perf_counter()
+        key: Key = (node.name, *(None if a is None else a.tobytes() for a in received))
+
+        def operands() -> list[Operand]:
+            types = self.network.input_types(node)
+            return [
+                self._constants[name] if a is None else Operand.point(t, a)
+                for name, a, t in zip(node.inputs, received, types, strict=True)
+            ]
+
+        image = _memo(self._images, key, lambda: image_of(node, operands()))
+        result = _memo(self._sets, (*key, contract), lambda: admissible(image, contract, node.element, self.count))
+        self.seconds += time.perf_counter() - start
+        return result
+
+    def whole(self, contracts: Mapping[str, Contract]) -> dict[str, Admissible]:
+        """Admissible sets of every node when the whole network runs under `contracts`, by interval propagation."""
+        start = time.perf_counter()
+        result = _memo(self._ends, id(contracts), lambda: self._propagate(contracts))
+        self.seconds += time.perf_counter() - start
+        return result
+
+    def _propagate(self, contracts: Mapping[str, Contract]) -> dict[str, Admissible]:
+        values = dict(self._constants)
+        for value, tensor in zip(self.network.inputs, self.case.inputs, strict=True):
+            values[value.name] = Operand.point(value.type, tensor.array)
+        sets: dict[str, Admissible] = {}
+        for node in self.network.nodes:
+            operands = [values[name] for name in node.inputs]
+            image = image_of(node, operands)
+            s = admissible(image, contracts.get(node.op.name, DEFAULT_CONTRACT), node.element, self.count)
+            sets[node.name] = s
+            lo = s.lo.astype(np.float64)
+            hi = lo if np.array_equal(s.lo, s.hi) else s.hi.astype(np.float64)
+            values[node.name] = Operand(self.network.types[node.name], lo, hi)
+        return sets
+
+
+def image_of(node: Node, operands: Sequence[Operand]) -> Image:
+    """The exact image of one node."""
+    if not isinstance(node.op, ExactOperator):
+        raise TypeError(f"operator {node.op.name} has no exact semantics")
+    return node.op.image(operands, node.element)
+
+
+def exact_outputs(case: Case) -> dict[str, Array]:
+    """Every node's correctly rounded value, by name, in its storage dtype."""
+    reference = Reference(case)
+    correct = Contract(terms="exact", k=0, tie="half_even", source="the definition")
+    sets = reference.whole(_Same(correct))
+    return {n.name: sets[n.name].lo.astype(case.network.types[n.name].dtype) for n in case.network.nodes}
+
+
+class _Same(Mapping[str, Contract]):
+    """One contract for every operator."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._contract = contract
+
+    def __getitem__(self, name: str) -> Contract:
+        return self._contract
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+K = TypeVar("K")
+
+
+def _memo(cache: dict[K, T], key: K, compute: Callable[[], T]) -> T:
+    if key not in cache:
+        cache[key] = compute()
+    return cache[key]

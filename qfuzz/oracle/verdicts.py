@@ -1,0 +1,142 @@
+"""What `check` says: per backend one outcome, counts of element verdicts, and the first mismatches."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Outcome(StrEnum):
+    """What happened to one case on one backend. Exactly one of these, always."""
+
+    JUDGED = "judged"
+    CRASH = "crash"
+    HANG = "hang"
+    REJECTED = "rejected"
+    UNSUPPORTED = "unsupported"
+    UNSTABLE = "unstable"
+    CORRUPTED = "corrupted"
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Output elements by verdict."""
+
+    exact: int = 0
+    admissible: int = 0
+    violation: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.exact + other.exact, self.admissible + other.admissible, self.violation + other.violation
+        )
+
+    @property
+    def total(self) -> int:
+        """All elements."""
+        return self.exact + self.admissible + self.violation
+
+
+class Mismatch(msgspec.Struct, frozen=True):
+    """One element outside its admissible set.
+
+    Attributes
+    ----------
+    value, op
+        The node whose output it is, and its operator.
+    tapped
+        Whether the node was judged alone on the values that it received; else the whole network was.
+    index
+        Position in the value; empty where the value is missing or malformed (see `problem`).
+    got, lo, hi, exact
+        Stored integers (or float32 values); `exact` is None in an untapped network with uncertain inputs.
+    problem
+        For a value that cannot be compared: missing, of a wrong shape, of a wrong dtype.
+    """
+
+    value: str
+    op: str
+    tapped: bool
+    index: tuple[int, ...]
+    got: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    exact: float | None = None
+    problem: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.op} {self.value}[{', '.join(map(str, self.index))}]"
+        if self.problem:
+            return f"{self.op} {self.value}: {self.problem}"
+        allowed = f"{self.lo:g}" if self.lo == self.hi else f"{self.lo:g}..{self.hi:g}"
+        return f"{where}: got {self.got:g}, admissible {allowed}"
+
+
+class BackendVerdict(msgspec.Struct, frozen=True):
+    """The verdict on one backend.
+
+    Attributes
+    ----------
+    reason
+        Why it is unsupported, rejected, crashed, …; empty when judged.
+    mismatches
+        The first few of each guilty node, in network order.
+    compile_seconds, run_seconds
+        Wall time inside the framework's own calls.
+    """
+
+    backend: str
+    outcome: Outcome
+    reason: str = ""
+    counts: Counts = Counts()
+    mismatches: tuple[Mismatch, ...] = ()
+    compile_seconds: float = 0.0
+    run_seconds: float = 0.0
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether this verdict accuses the backend."""
+        match self.outcome:
+            case Outcome.JUDGED:
+                return self.counts.violation > 0
+            case Outcome.UNSUPPORTED:
+                return False
+            case Outcome.CRASH | Outcome.HANG | Outcome.REJECTED | Outcome.UNSTABLE | Outcome.CORRUPTED:
+                return True
+
+    @property
+    def verdict(self) -> str:
+        """The verdict's name in reports: violation, exact, admissible, or the outcome."""
+        if self.outcome is not Outcome.JUDGED:
+            return str(self.outcome)
+        return "violation" if self.counts.violation else ("admissible" if self.counts.admissible else "exact")
+
+
+class Verdicts(msgspec.Struct, frozen=True):
+    """What each backend did with one case."""
+
+    backends: tuple[BackendVerdict, ...]
+    reference_seconds: float = 0.0
+    oracle_seconds: float = 0.0
+    elements_refined: int = 0
+    elements_decided: int = 0
+
+    @property
+    def findings(self) -> tuple[BackendVerdict, ...]:
+        """The verdicts that accuse a backend."""
+        return tuple(v for v in self.backends if v.is_finding)
+
+    def raise_for_mismatch(self) -> None:
+        """Raise `Mismatched` if any backend is accused."""
+        if self.findings:
+            raise Mismatched(self)
+
+
+class Mismatched(AssertionError):
+    """A backend returned what no correct kernel may return. `verdicts` holds the details."""
+
+    def __init__(self, verdicts: Verdicts) -> None:
+        self.verdicts = verdicts
+        lines = []
+        for v in verdicts.findings:
+            detail = str(v.mismatches[0]) if v.mismatches else v.reason
+            lines.append(f"{v.backend}: {v.verdict}: {detail}")
+        super().__init__("\n".join(lines))
