@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.exact.combination import Term, combine, value_lsb
+from qfuzz.exact.combination import Multiplier, Term, combine, value_lsb
 from qfuzz.exact.reals import Reals
 from qfuzz.exact.rounding import Floats, gamma
 from qfuzz.ir.contract import Contract
@@ -220,13 +220,21 @@ def linear_image(
     low = combine(lower, shape).clip(*bounds)
     high = low if upper is None else combine(upper, shape).clip(*bounds)
     zero_point = zero_point_magnitude(element)
+    # A kernel rounds the bounds too, as it rounds addends.
+    limits = [Term(np.ones(()), Multiplier((b,))) for b in bounds if b]
+    limit = max((float(abs(b)) for b in bounds if b), default=0.0)
 
     def affine_with_zero_point() -> Floats:
-        return affine() + zero_point
+        return affine() + (zero_point + limit)
 
-    exact = float32_exact(lower, affine_with_zero_point(), element)
     return LinearImage(
-        low, high, accumulator, real, affine_with_zero_point, n_summed, exact,
+        low,
+        high,
+        lambda: accumulator() + limit,
+        lambda: real() + limit,
+        affine_with_zero_point,
+        n_summed,
+        float32_exact([*lower, *limits], affine_with_zero_point(), element),
         np.zeros(()) if bias_unit is None else bias_unit,
     )
 
@@ -257,3 +265,46 @@ def check_multipliers(numerators: Sequence[Fraction], element: Element, where: s
         for what, value in (("scale product", n), ("multiplier", n / scale_y)):
             if not FLOAT32_MIN_NORMAL <= value <= FLOAT32_MAX:
                 raise InvalidCase(f"{where}: {what} {float(value)!r} is outside the normal range of float32")
+
+
+def check_rescaling(x: TensorType, element: Element) -> None:
+    """Raise `InvalidCase` unless quantized `x` can be requantized to `element`."""
+    quantized_output(element)
+    check_multipliers(per_tensor(x, "x").exact_scale, element, "x")
+
+
+def identity_image(
+    x: Operand,
+    lo: Floats,
+    hi: Floats,
+    shape: tuple[int, ...],
+    element: Element,
+    *,
+    bounds: tuple[Fraction | None, Fraction | None] = (None, None),
+) -> LinearImage:
+    """The real numbers that stored integers `lo`..`hi` of `x`'s per-tensor type stand for, requantized to `element`.
+
+    Parameters
+    ----------
+    lo, hi
+        Stored integers of `shape`, taken from `x` (moved, repeated, selected); one object where known.
+    bounds
+        Bounds in output units that the result is clipped to.
+    """
+    m = Multiplier((x.scale / output_scale(element),))
+    moved = Operand(TensorType(shape, x.type.element), lo, hi)
+    c_lo, c_hi = moved.centered()
+
+    def real() -> Floats:
+        return moved.magnitude() * m.approx
+
+    return linear_image(
+        [Term(c_lo, m)],
+        None if moved.is_point else [Term(c_hi, m)],
+        shape,
+        element,
+        accumulator=real,
+        real=real,
+        affine=lambda: moved.affine_magnitude() * m.approx,
+        bounds=bounds,
+    )

@@ -1,7 +1,7 @@
 """`check(case, backends) -> Verdicts`: the centre. Run, replay, reduce, audit and pytest all call it."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
 from qfuzz.oracle.verdicts import BackendVerdict, Counts, Mismatch, Outcome, Verdicts
 
 Array = npt.NDArray[Any]
+
+Explainer = Callable[[Node, Sequence[TensorType], Sequence[Array], Array], str | None]
+"""(node, types and values of all its inputs, what the backend returned) -> the name of a cause, or None."""
 
 MISMATCHES_KEPT = 4
 """Mismatches kept of each guilty node."""
@@ -48,12 +51,14 @@ def check(case: Case, backends: Sequence[Backend], *, tap: bool = True) -> Verdi
     )
 
 
-def check_one(case: Case, backend: Backend, reference: Reference, *, tap: bool = True) -> BackendVerdict:
-    """The verdict on one backend, sharing `reference` with the others."""
+def check_one(
+    case: Case, backend: Backend, reference: Reference, *, tap: bool = True, explain: Explainer | None = None
+) -> BackendVerdict:
+    """The verdict on one backend, sharing `reference` with the others. `explain` names causes of violations."""
     support = backend.supports(case.network)
     if isinstance(support, NotSupported):
         return BackendVerdict(backend.name, Outcome.UNSUPPORTED, support.reason)
-    run = _Run(case, backend, reference)
+    run = _Run(case, backend, reference, explain)
     try:
         run.all_forms(tap)
     except Unsupported as e:
@@ -73,8 +78,9 @@ class _Broken(Exception):
 class _Run:
     """One case on one backend: accumulates counts, mismatches and seconds."""
 
-    def __init__(self, case: Case, backend: Backend, reference: Reference) -> None:
-        self.case, self.backend, self.reference = case, backend, reference
+    def __init__(self, case: Case, backend: Backend, reference: Reference, explain: Explainer | None) -> None:
+        self.case, self.backend, self.reference, self.explain = case, backend, reference, explain
+        self.cause: str | None = None
         self.network = case.network
         self.counts = Counts()
         self.mismatches: list[Mismatch] = []
@@ -82,7 +88,15 @@ class _Run:
 
     def verdict(self, outcome: Outcome, reason: str = "") -> BackendVerdict:
         return BackendVerdict(
-            self.backend.name, outcome, reason, self.counts, tuple(self.mismatches), self.compile_seconds, self.run_seconds
+            backend=self.backend.name,
+            outcome=outcome,
+            reason=reason,
+            op=self.mismatches[0].op if self.mismatches else "",
+            cause=self.cause,
+            counts=self.counts,
+            mismatches=tuple(self.mismatches),
+            compile_seconds=self.compile_seconds,
+            run_seconds=self.run_seconds,
         )
 
     def all_forms(self, tap: bool) -> None:
@@ -138,7 +152,14 @@ class _Run:
             known[node.name] = got
             received = [known.get(i) if i not in self.network.constant_data else None for i in node.inputs]
             contract = self.backend.contracts.get(node.op.name, DEFAULT_CONTRACT)
+            first = not self.mismatches
             self._judge(node, got, self.reference.node(node, received, contract), tapped=True)
+            if first and self.mismatches and self.explain is not None:
+                self.cause = self.explain(node, self.network.input_types(node), self._all_inputs(node, known), got)
+
+    def _all_inputs(self, node: Node, known: Mapping[str, Array]) -> list[Array]:
+        constants = self.network.constant_data
+        return [constants[i].array if i in constants else known[i] for i in node.inputs]
 
     def _judge(self, node: Node, got: Array | None, allowed: Admissible | None, *, tapped: bool) -> None:
         why = problem(got, self.network.types[node.name])

@@ -77,6 +77,10 @@ class BackendVerdict(msgspec.Struct, frozen=True):
     ----------
     reason
         Why it is unsupported, rejected, crashed, …; empty when judged.
+    op
+        The operator that is accused: of the first mismatch, or of the node that crashes alone; empty where none is.
+    cause
+        Of a violation: the arithmetic model that reproduces every element of the first guilty node's output.
     mismatches
         The first few of each guilty node, in network order.
     compile_seconds, run_seconds
@@ -86,6 +90,8 @@ class BackendVerdict(msgspec.Struct, frozen=True):
     backend: str
     outcome: Outcome
     reason: str = ""
+    op: str = ""
+    cause: str | None = None
     counts: Counts = Counts()
     mismatches: tuple[Mismatch, ...] = ()
     compile_seconds: float = 0.0

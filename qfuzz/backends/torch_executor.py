@@ -1,0 +1,160 @@
+"""Runs or prints a list of torch calls. Standard library, NumPy and torch only: it never sees a network.
+
+The calls are plain tuples, as `qfuzz.backends.torch_calls` describes them. This file alone suffices to run them in
+another Python.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Refusal(Exception):
+    """The framework raised in a call. The message is the first line of its own, after the call's target."""
+
+    def __init__(self, target: str, error: Exception) -> None:
+        self.target = target
+        self.message = str(error).strip().split("\n")[0][:500]
+        super().__init__(f"{target}: {type(error).__name__}: {self.message}")
+
+
+class WrongQParams(Exception):
+    """A call returned a tensor that says another dtype, scale or zero point of itself than the call asked for."""
+
+
+# How torch refuses: TORCH_CHECK is RuntimeError (NotImplementedError where there is no kernel), and its kin these.
+_REFUSALS = (RuntimeError, ValueError, IndexError)
+
+
+class Execution:
+    """A call list, prepared. `compile_seconds` is the time spent in the calls of its prepare part.
+
+    Parameters
+    ----------
+    calls
+        ``(engine, constants, prepare, inputs, run, values)``.
+    constants
+        Arrays by name.
+    threads
+        Threads of one operator; a setting of the whole process.
+    """
+
+    def __init__(self, calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -> None:
+        self.engine, arrays, prepare, self.inputs, run, self.values = calls
+        self.threads = threads
+        self._variables: dict[str, Any] = {variable: _tensor(constants[name]) for variable, name in arrays}
+        self._run = [_resolved(call) for call in run]
+        steps = [_resolved(call) for call in prepare]
+        start = time.perf_counter()
+        self._enter()
+        _do(steps, self._variables)
+        self.compile_seconds = time.perf_counter() - start
+
+    def run(self, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """Do the run part; the integers (or float32 values) of the values in `names`, as arrays.
+
+        Raises
+        ------
+        Refusal
+            The framework raised.
+        WrongQParams
+            A tensor does not say of itself what the call list declares.
+        """
+        self._enter()
+        variables = dict(self._variables)
+        for variable, name in self.inputs:
+            variables[variable] = _tensor(inputs[name])
+        _do(self._run, variables)
+        return {
+            declared[1]: _array(variables[declared[0]], declared) for declared in self.values if declared[1] in names
+        }
+
+    def _enter(self) -> None:
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        if self.engine:
+            torch.backends.quantized.engine = self.engine
+
+
+def _do(steps: Sequence[tuple[str, str, Callable[..., Any], Any, Any]], variables: dict[str, Any]) -> None:
+    for out, target, function, args, kwargs in steps:
+        given = [
+            variables[value] if kind == "variable" else [variables[v] for v in value] if kind == "variables" else value
+            for kind, value in args
+        ]
+        try:
+            variables[out] = function(*given, **kwargs)
+        except _REFUSALS as e:
+            raise Refusal(target, e) from None
+
+
+def _resolved(call: Sequence[Any]) -> tuple[str, str, Callable[..., Any], Any, Any]:
+    """The call with names inside torch looked up."""
+    out, target, args, kwargs = call
+    ready = [("literal", _lookup(value)) if kind == "torch" else (kind, value) for kind, value in args]
+    return out, target, _lookup(target), ready, {k: _lookup(v) if kind == "torch" else v for k, (kind, v) in kwargs}
+
+
+@cache
+def _lookup(target: str) -> Any:
+    """What a dotted name stands for; `.method` is one of `torch.Tensor`."""
+    path = ("Tensor" + target if target.startswith(".") else target.removeprefix("torch.")).split(".")
+    found: Any = torch
+    for part in path:
+        found = getattr(found, part)
+    return found
+
+
+def _tensor(array: Any) -> torch.Tensor:
+    """A tensor over the array's own memory, or over a copy where the array is read-only."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _array(tensor: torch.Tensor, declared: Sequence[Any]) -> Any:
+    _, name, dtype, scale, zero_point = declared
+    if tensor.is_quantized:
+        said = (str(tensor.dtype), tensor.q_scale(), tensor.q_zero_point())
+        tensor = tensor.int_repr()
+    else:
+        said = (str(tensor.dtype), None, None)
+    if said != ("torch." + dtype, scale, zero_point):
+        asked = f"torch.{dtype}, scale {scale!r}, zero_point {zero_point!r}"
+        raise WrongQParams(f"{name}: the tensor says {said[0]}, scale {said[1]!r}, zero_point {said[2]!r}; asked for {asked}")
+    return np.ascontiguousarray(tensor.numpy())
+
+
+def source_lines(calls: Sequence[Any], arrays: Mapping[str, Any], threads: int = 1) -> list[str]:
+    """The calls as Python statements that need only torch; `arrays` are constants and inputs by name."""
+    engine, constants, prepare, inputs, run, _ = calls
+    lines = ["import torch", "", f"torch.set_num_threads({threads})"]
+    if engine:
+        lines.append(f"torch.backends.quantized.engine = {engine!r}")
+    lines += [f"{variable} = {array_source(arrays[name])}" for variable, name in (*constants, *inputs)]
+    return lines + [call_source(call) for call in (*prepare, *run)]
+
+
+def array_source(array: Any) -> str:
+    """An expression for a tensor that holds `array`."""
+    made = f"torch.tensor({array.tolist()!r}, dtype=torch.{array.dtype.name})"
+    return made if array.size else f"{made}.reshape({list(array.shape)!r})"
+
+
+def call_source(call: Sequence[Any]) -> str:
+    """One call as a Python statement."""
+    out, target, args, kwargs = call
+    given = [_arg_source(kind, value) for kind, value in args]
+    named = [f"{name}={_arg_source(kind, value)}" for name, (kind, value) in kwargs]
+    if target.startswith("."):
+        receiver, *given = given
+        target = receiver + target
+    return f"{out} = {target}({', '.join(given + named)})"
+
+
+def _arg_source(kind: str, value: Any) -> str:
+    if kind == "variables":
+        return f"[{', '.join(value)}]"
+    return str(value) if kind in ("variable", "torch") else repr(value)

@@ -1,0 +1,235 @@
+"""max_pool, avg_pool, global_avg_pool: windows over the spatial dimensions, 1-d and 2-d.
+
+Semantics: ONNX MaxPool, AveragePool, GlobalAveragePool (opset 22); `torch.nn.functional.max_pool2d`, `avg_pool2d`. With
+`ceil_mode` the last window must start inside the input or its leading padding (ATen/native/Pool.h,
+pooling_output_shape_pad_lr; ONNX since opset 19). With `count_include_pad` an average divides by the part of the window
+inside the padded input, not by what `ceil_mode` adds beyond it (ATen/native/cpu/AvgPoolKernel.cpp: pool_size).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.exact.combination import Multiplier, Term
+from qfuzz.exact.rounding import Floats
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.qtype import Element
+from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.semantics import (
+    ExactOperator,
+    Image,
+    LinearImage,
+    Operand,
+    check_rescaling,
+    identity_image,
+    linear_image,
+    output_scale,
+)
+
+
+def _spatial(x: TensorType) -> tuple[int, ...]:
+    if len(x.shape) not in (3, 4):
+        raise InvalidCase(f"x: shape {x.shape}; pools are 1-d or 2-d, on [N, C, L] or [N, C, H, W]")
+    if 0 in x.shape[1:]:
+        raise InvalidCase(f"x: shape {x.shape}; only the batch may be empty")
+    return x.shape[2:]
+
+
+def _output_size(
+    sizes: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilations: tuple[int, ...],
+    ceil_mode: bool,
+) -> tuple[int, ...]:
+    n = len(sizes)
+    for attribute, value, length, least in (
+        ("kernel", kernel, n, 1),
+        ("strides", strides, n, 1),
+        ("dilations", dilations, n, 1),
+        ("padding", padding, 2 * n, 0),
+    ):
+        if len(value) != length or any(v < least for v in value):
+            raise InvalidCase(f"{attribute}: {value}; needs {length} values of at least {least}")
+    out = []
+    for i, size in enumerate(sizes):
+        before, after = padding[i], padding[n + i]
+        if max(before, after) > kernel[i] // 2:
+            raise InvalidCase(f"padding: {padding}; at most half of the kernel {kernel}")
+        reach = dilations[i] * (kernel[i] - 1) + 1
+        free = size + before + after - reach
+        if free < 0:
+            raise InvalidCase(f"kernel: dilated kernel {reach} is larger than the padded input {size + before + after}")
+        windows = free // strides[i] + 1
+        if ceil_mode:
+            windows = -(-free // strides[i]) + 1
+            if (windows - 1) * strides[i] >= size + before:
+                windows -= 1
+        out.append(windows)
+    return tuple(out)
+
+
+def _windows(
+    a: Floats,
+    fill: float,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilations: tuple[int, ...],
+    out: tuple[int, ...],
+) -> Floats:
+    """Windows [N, C, *out, *kernel] of `a`, padded with `fill` as far as the last window reaches."""
+    n = len(kernel)
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    after = [max(0, (out[i] - 1) * strides[i] + reach[i] - a.shape[2 + i] - padding[i]) for i in range(n)]
+    pads = [(0, 0), (0, 0), *((padding[i], after[i]) for i in range(n))]
+    padded = np.pad(a, pads, constant_values=fill)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + n)))
+    starts = tuple(slice(0, (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(n))
+    return windows[(slice(None), slice(None), *starts, *(slice(None, None, d) for d in dilations))]
+
+
+class MaxPool(ExactOperator, frozen=True, kw_only=True, tag="max_pool"):
+    """The largest value of each window; padding never wins.
+
+    Attributes
+    ----------
+    kernel, strides, dilations
+        One per spatial dimension.
+    padding
+        Before each spatial dimension, then after each; at most half of the kernel.
+    ceil_mode
+        Whether a last, partial window counts.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilations: tuple[int, ...]
+    ceil_mode: bool = False
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        (x,) = inputs
+        check_rescaling(x, element)
+        sizes = _spatial(x)
+        out = _output_size(sizes, self.kernel, self.strides, self.padding, self.dilations, self.ceil_mode)
+        for i, size in enumerate(sizes):
+            # Every window must hold an element, or its maximum is not defined: the taps that lie in padding are skipped.
+            taps = np.arange(self.kernel[i]) * self.dilations[i]
+            positions = np.arange(out[i])[:, None] * self.strides[i] - self.padding[i] + taps
+            if not ((positions >= 0) & (positions < size)).any(axis=1).all():
+                raise InvalidCase(f"padding: {self.padding}; a window of dilation {self.dilations} holds only padding")
+        return (*x.shape[:2], *out)
+
+    def image(self, operands: Sequence[Operand], element: Element) -> Image:
+        (x,) = operands
+        out = self.infer([x.type], element)
+
+        def largest(a: Floats) -> Floats:
+            windows = _windows(a, -np.inf, self.kernel, self.strides, self.padding, self.dilations, out[2:])
+            return windows.max(axis=tuple(range(-len(self.kernel), 0)))
+
+        lo = largest(x.lo)
+        return identity_image(x, lo, lo if x.is_point else largest(x.hi), out, element)
+
+
+class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
+    """The mean of each window.
+
+    Attributes
+    ----------
+    kernel, strides
+        One per spatial dimension.
+    padding
+        Zeros before each spatial dimension, then after each; at most half of the kernel.
+    ceil_mode
+        Whether a last, partial window counts.
+    count_include_pad
+        Whether padding counts in the divisor.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: tuple[int, ...]
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        (x,) = inputs
+        check_rescaling(x, element)
+        ones = (1,) * len(self.kernel)
+        return (*x.shape[:2], *_output_size(_spatial(x), self.kernel, self.strides, self.padding, ones, self.ceil_mode))
+
+    def image(self, operands: Sequence[Operand], element: Element) -> Image:
+        (x,) = operands
+        shape = self.infer([x.type], element)
+        ones = (1,) * len(self.kernel)
+
+        def summed(a: Floats) -> Floats:
+            windows = _windows(a, 0.0, self.kernel, self.strides, self.padding, ones, shape[2:])
+            return windows.sum(axis=tuple(range(-len(self.kernel), 0)))
+
+        return _mean_image(x, element, shape, summed, self.divisors(x.type.shape[2:], shape[2:]), math.prod(self.kernel))
+
+    def divisors(self, sizes: tuple[int, ...], out: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        """How many elements each window counts, shaped [*out]."""
+        n = len(sizes)
+        counts = np.ones((1,) * n, dtype=np.int64)
+        for i, size in enumerate(sizes):
+            start = np.arange(out[i]) * self.strides[i] - self.padding[i]
+            end = np.minimum(start + self.kernel[i], size + self.padding[n + i])
+            if not self.count_include_pad:
+                start, end = np.maximum(start, 0), np.minimum(end, size)
+            counts = counts * (end - start).reshape((-1,) + (1,) * (n - i - 1))
+        return counts
+
+
+class GlobalAvgPool(ExactOperator, frozen=True, kw_only=True, tag="global_avg_pool"):
+    """The mean over all spatial dimensions, which become 1."""
+
+    arity: ClassVar[tuple[int, int]] = (1, 1)
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        (x,) = inputs
+        check_rescaling(x, element)
+        return (*x.shape[:2], *(1 for _ in _spatial(x)))
+
+    def image(self, operands: Sequence[Operand], element: Element) -> Image:
+        (x,) = operands
+        shape = self.infer([x.type], element)
+        axes = tuple(range(2, len(shape)))
+        n = math.prod(x.type.shape[2:])
+
+        def summed(a: Floats) -> Floats:
+            return a.sum(axis=axes, keepdims=True)
+
+        return _mean_image(x, element, shape, summed, np.full((1,) * len(axes), n), n)
+
+
+def _mean_image(
+    x: Operand,
+    element: Element,
+    shape: tuple[int, ...],
+    summed: Callable[[Floats], Floats],
+    divisor: npt.NDArray[np.int64],
+    n_summed: int,
+) -> LinearImage:
+    m = Multiplier((x.scale / output_scale(element),))
+    lo, hi = x.centered()
+    sum_lo = summed(lo)
+    sum_hi = sum_lo if x.is_point else summed(hi)
+    unit = m.approx / divisor
+    return linear_image(
+        [Term(sum_lo, m, divisor)],
+        None if x.is_point else [Term(sum_hi, m, divisor)],
+        shape,
+        element,
+        accumulator=lambda: np.maximum(np.abs(sum_lo), np.abs(sum_hi)) * unit,
+        real=lambda: summed(x.magnitude()) * unit,
+        affine=lambda: summed(x.affine_magnitude()) * unit,
+        n_summed=n_summed,
+    )
