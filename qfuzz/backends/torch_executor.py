@@ -5,6 +5,7 @@ another Python.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -44,6 +45,7 @@ class Execution:
     """
 
     def __init__(self, calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -> None:
+        _use_up_warnings()
         self.engine, arrays, prepare, self.inputs, run, self.values = calls
         self.threads = threads
         self._variables: dict[str, Any] = {variable: _tensor(constants[name]) for variable, name in arrays}
@@ -78,6 +80,14 @@ class Execution:
             torch.set_num_threads(self.threads)
         if self.engine:
             torch.backends.quantized.engine = self.engine
+
+
+@cache
+def _use_up_warnings() -> None:
+    """torch warns once per process that quantized dtypes are deprecated; here, where nobody need see it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch._make_per_tensor_quantized_tensor(torch.zeros(1, dtype=torch.uint8), 1.0, 0)
 
 
 def _do(steps: Sequence[tuple[str, str, Callable[..., Any], Any, Any]], variables: dict[str, Any]) -> None:
@@ -116,6 +126,7 @@ def _tensor(array: Any) -> torch.Tensor:
 
 def _array(tensor: torch.Tensor, declared: Sequence[Any]) -> Any:
     _, name, dtype, scale, zero_point = declared
+    said: tuple[str, Any, Any]
     if tensor.is_quantized:
         said = (str(tensor.dtype), tensor.q_scale(), tensor.q_zero_point())
         tensor = tensor.int_repr()
@@ -123,7 +134,9 @@ def _array(tensor: torch.Tensor, declared: Sequence[Any]) -> Any:
         said = (str(tensor.dtype), None, None)
     if said != ("torch." + dtype, scale, zero_point):
         asked = f"torch.{dtype}, scale {scale!r}, zero_point {zero_point!r}"
-        raise WrongQParams(f"{name}: the tensor says {said[0]}, scale {said[1]!r}, zero_point {said[2]!r}; asked for {asked}")
+        raise WrongQParams(
+            f"{name}: the tensor says {said[0]}, scale {said[1]!r}, zero_point {said[2]!r}; asked for {asked}"
+        )
     return np.ascontiguousarray(tensor.numpy())
 
 

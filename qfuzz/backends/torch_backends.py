@@ -1,0 +1,138 @@
+"""The torch backends: the four engines of the eager quantized kernels, and the export dialect's onednn kernels."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+
+from qfuzz.backends.environment import describe_machine
+from qfuzz.backends.torch_calls import CallList
+from qfuzz.backends.torch_contracts import CONTRACTS
+from qfuzz.backends.torch_dialect import lower_eager
+from qfuzz.backends.torch_executor import Execution, Refusal, WrongQParams
+from qfuzz.ir.contract import Contract
+from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
+from qfuzz.ir.network import Network
+from qfuzz.ir.protocols import Array, NotSupported, Support, Supported
+
+
+class KnownRefusal(NamedTuple):
+    """A refusal that the framework documents: part of its message, when it comes, and where that is said."""
+
+    message: str
+    condition: str
+    source: str
+
+
+REFUSALS: tuple[KnownRefusal, ...] = ()
+
+
+class TorchBackend:
+    """One engine of torch's quantized kernels.
+
+    Parameters
+    ----------
+    engine
+        ``fbgemm``, ``x86``, ``onednn`` or ``qnnpack``.
+    threads
+        Threads of one operator.
+    layout
+        ``contiguous``, or ``channels_last`` for images.
+    """
+
+    fuses = False
+
+    def __init__(self, engine: str, threads: int | str = 1, layout: str = "contiguous") -> None:
+        self.engine = engine
+        self.threads = _positive("threads", threads)
+        if layout not in ("contiguous", "channels_last"):
+            raise InvalidCase(f"layout: {layout!r}; one of contiguous, channels_last")
+        self.layout = layout
+        options = [f"threads={self.threads}"] * (self.threads != 1) + [f"layout={layout}"] * (layout != "contiguous")
+        self.name = f"torch-{engine}" + ("?" + "&".join(options) if options else "")
+        self.contracts: Mapping[str, Contract] = CONTRACTS[engine]
+        self._last: tuple[Network, CallList | Unsupported] | None = None
+
+    def describe(self) -> dict[str, str]:
+        """Versions and the float environment."""
+        return {
+            "version": torch.__version__,
+            "framework": "torch",
+            "engine": self.engine,
+            "threads": str(self.threads),
+            "layout": self.layout,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            **describe_machine(),
+        }
+
+    def calls(self, network: Network) -> CallList:
+        """The calls that `network` becomes; raises `Unsupported`. The last network's are kept."""
+        if self._last is None or self._last[0] is not network:
+            try:
+                self._last = (network, self._lower(network))
+            except Unsupported as e:
+                self._last = (network, e)
+        lowered = self._last[1]
+        if isinstance(lowered, Unsupported):
+            raise lowered
+        return lowered
+
+    def _lower(self, network: Network) -> CallList:
+        return lower_eager(network, self.engine, channels_last=self.layout == "channels_last")
+
+    def supports(self, network: Network) -> Support:
+        """Whether every node lowers to a kernel."""
+        try:
+            self.calls(network)
+        except Unsupported as e:
+            return NotSupported(str(e))
+        return Supported()
+
+    def compile(self, network: Network, taps: Sequence[str] = ()) -> "TorchProgram":
+        """Prepack. Eager values can all be read, so `taps` change nothing."""
+        calls = self.calls(network)
+        constants = {name: t.array for name, t in network.constant_data.items()}
+        try:
+            execution = Execution(calls, constants, self.threads)
+        except Refusal as e:
+            raise _judged(e) from None
+        return TorchProgram(execution, network.outputs)
+
+
+class TorchProgram:
+    """A prepared call list. `compile_seconds` were spent inside torch."""
+
+    def __init__(self, execution: Execution, outputs: tuple[str, ...]) -> None:
+        self._execution = execution
+        self._outputs = outputs
+        self.compile_seconds = execution.compile_seconds
+
+    def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
+        """Outputs and taps by name, as stored integers (float32 values for a float32 result)."""
+        try:
+            return self._execution.run(inputs, (*self._outputs, *taps))
+        except Refusal as e:
+            raise _judged(e) from None
+        except WrongQParams as e:
+            raise Rejected(str(e)) from None
+
+
+def _judged(refusal: Refusal) -> Unsupported | Rejected:
+    for known in REFUSALS:
+        if known.message in refusal.message:
+            return Unsupported(f"{known.condition} ({known.source})")
+    return Rejected(str(refusal))
+
+
+def _positive(option: str, value: int | str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise InvalidCase(f"{option}: {value!r}; a number of at least 1")
+    return number
+
+
+BACKENDS: Mapping[str, str] = MappingProxyType({f"torch-{e}": e for e in ("fbgemm", "x86", "onednn", "qnnpack")})

@@ -1,0 +1,119 @@
+"""What the torch dialects share: writing a call list for a network, node by node."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from qfuzz.backends.torch_calls import Arg, Array, Call, CallList, Declared, literal, torch_name, variable
+from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.network import Network, Node
+from qfuzz.ir.qtype import QType
+from qfuzz.ir.tensor import TensorType
+
+Lowering: TypeAlias = Callable[["Builder", Node], None]
+"""Writes the calls of one node, or raises `Unsupported` with the reason why the framework has no kernel for it."""
+
+
+class Builder:
+    """Collects the calls of one network.
+
+    Attributes
+    ----------
+    engine
+        The quantized engine; empty for a dialect that needs none.
+    channels_last
+        Whether images are fed with channels as the fastest dimension.
+    """
+
+    def __init__(self, network: Network, engine: str = "", *, channels_last: bool = False) -> None:
+        self.network = network
+        self.engine = engine
+        self.channels_last = channels_last
+        self.constants: list[Array] = []
+        self.inputs: list[Array] = []
+        self.prepare: list[Call] = []
+        self.run: list[Call] = []
+        self._taken = {*network.types}
+
+    def fresh(self, name: str) -> str:
+        """A variable name that nothing else has."""
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+    def type(self, node: Node, position: int) -> TensorType:
+        """Type of an input of `node`."""
+        return self.network.types[node.inputs[position]]
+
+    def x(self, node: Node, position: int = 0) -> Arg:
+        """The value of an input of `node`."""
+        return variable(node.inputs[position])
+
+    def call(self, out: str, target: str, *args: Arg, **kwargs: Arg) -> None:
+        """A call of the run part."""
+        self.run.append(Call(out, target, args, tuple(kwargs.items())))
+
+    def prepare_call(self, out: str, target: str, *args: Arg, **kwargs: Arg) -> Arg:
+        """A call of the prepare part; its result."""
+        self.prepare.append(Call(out, target, args, tuple(kwargs.items())))
+        return variable(out)
+
+    def constant(self, name: str) -> Arg:
+        """The plain array of a constant."""
+        array = self.fresh(f"{name}_array")
+        self.constants.append(Array(array, name))
+        return variable(array)
+
+    def numbers(self, name: str, values: tuple[Any, ...], dtype: str) -> Arg:
+        """A vector made in the prepare part."""
+        return self.prepare_call(
+            self.fresh(name), "torch.tensor", literal(list(values)), dtype=torch_name(f"torch.{dtype}")
+        )
+
+
+def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[Builder, str, TensorType], None],
+          declare: Callable[[Node], Declared]) -> CallList:  # fmt: skip
+    """The network's call list.
+
+    Raises
+    ------
+    Unsupported
+        Naming the node and why the framework has no kernel for it.
+    """
+    network = builder.network
+    for value in network.inputs:
+        feed(builder, value.name, value.type)
+    for node in network.nodes:
+        lowering = lowerings.get(node.op.name)
+        if lowering is None:
+            raise Unsupported(f"{node.op.name} {node.name!r}: this dialect has no kernel for it")
+        try:
+            lowering(builder, node)
+        except Unsupported as e:
+            raise Unsupported(f"{node.op.name} {node.name!r}: {e}") from None
+    return CallList(
+        engine=builder.engine,
+        constants=tuple(builder.constants),
+        prepare=tuple(builder.prepare),
+        inputs=tuple(builder.inputs),
+        run=tuple(builder.run),
+        values=tuple(declare(node) for node in network.nodes),
+    )
+
+
+def scale_of(q: QType) -> Arg:
+    """The scale of a per-tensor type, as an argument."""
+    return literal(q.scale[0])
+
+
+def zero_point_of(q: QType) -> Arg:
+    """The zero point of a per-tensor type, as an argument."""
+    return literal(q.zero_point[0])
+
+
+def symmetric(padding: tuple[int, ...]) -> list[int]:
+    """Padding as torch takes it: one number for both ends of each dimension."""
+    half = len(padding) // 2
+    if padding[:half] != padding[half:]:
+        raise Unsupported(f"padding {padding}: torch pads both ends of a dimension alike")
+    return list(padding[:half])
