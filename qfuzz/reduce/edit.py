@@ -1,0 +1,115 @@
+"""Edits of cases that keep them whole: what belongs together changes together."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.ir.network import Case, Constant, Input, Network, Node, dead_values
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import Element, QType
+from qfuzz.ir.tensor import Tensor, TensorType
+
+replace = msgspec.structs.replace
+
+Array = npt.NDArray[Any]
+
+
+def with_arrays(case: Case, arrays: Mapping[str, Array], ops: Mapping[str, Operator] | None = None) -> Case:
+    """`case` with other data (and shapes) of some inputs and constants, and other operators of some nodes."""
+    network = case.network
+    inputs, tensors = [], []
+    for value, tensor in zip(network.inputs, case.inputs, strict=True):
+        array = arrays.get(value.name)
+        inputs.append(value if array is None else replace(value, type=_reshaped(value.type, array.shape)))
+        tensors.append(tensor if array is None else Tensor(array))
+    constants = [
+        c if c.name not in arrays else Constant(c.name, _reshaped(c.type, arrays[c.name].shape), Tensor(arrays[c.name]))
+        for c in network.constants
+    ]
+    nodes = [n if not ops or n.name not in ops else replace(n, op=ops[n.name]) for n in network.nodes]
+    return Case(Network(tuple(inputs), tuple(constants), tuple(nodes), network.outputs), tuple(tensors))
+
+
+def _reshaped(type_: TensorType, shape: tuple[int, ...]) -> TensorType:
+    return TensorType(tuple(shape), type_.element)
+
+
+def take(case: Case, cuts: Mapping[tuple[str, int], Array], ops: Mapping[str, Operator] | None = None) -> Case:
+    """Only some indices of some dimensions, given as (input or constant, dimension) -> the indices kept.
+
+    Scales and zero points of a per-axis type go with their axis.
+    """
+    network = case.network
+
+    def cut(name: str, array: Array) -> Array:
+        for (owner, dimension), kept in cuts.items():
+            if owner == name:
+                array = np.take(array, kept, axis=dimension)
+        return array
+
+    def cut_type(name: str, type_: TensorType, shape: tuple[int, ...]) -> TensorType:
+        q = type_.element
+        kept = cuts.get((name, q.axis)) if isinstance(q, QType) and q.axis is not None else None
+        if isinstance(q, QType) and kept is not None:
+            q = replace(q, scale=tuple(q.scale[i] for i in kept), zero_point=tuple(q.zero_point[i] for i in kept))
+        return TensorType(shape, q)
+
+    inputs, tensors = [], []
+    for value, tensor in zip(network.inputs, case.inputs, strict=True):
+        array = cut(value.name, tensor.array)
+        inputs.append(Input(value.name, cut_type(value.name, value.type, array.shape)))
+        tensors.append(Tensor(array))
+    constants = []
+    for c in network.constants:
+        array = cut(c.name, c.data.array)
+        constants.append(Constant(c.name, cut_type(c.name, c.type, array.shape), Tensor(array)))
+    nodes = [n if not ops or n.name not in ops else replace(n, op=ops[n.name]) for n in network.nodes]
+    return Case(Network(tuple(inputs), tuple(constants), tuple(nodes), network.outputs), tuple(tensors))
+
+
+def with_elements(case: Case, change: Callable[[str, Element], Element]) -> Case:
+    """Every value's element type passed through `change(name, element)`; the data stays as it is."""
+    network = case.network
+    return Case(
+        Network(
+            tuple(Input(i.name, TensorType(i.type.shape, change(i.name, i.type.element))) for i in network.inputs),
+            tuple(
+                Constant(c.name, TensorType(c.type.shape, change(c.name, c.type.element)), c.data)
+                for c in network.constants
+            ),
+            tuple(replace(n, element=change(n.name, n.element)) for n in network.nodes),
+            network.outputs,
+        ),
+        case.inputs,
+    )
+
+
+def with_node(case: Case, node: Node, constants: tuple[Constant, ...] | None = None) -> Case:
+    """`case` with `node` in place of the one of its name."""
+    network = case.network
+    nodes = tuple(node if n.name == node.name else n for n in network.nodes)
+    return pruned(
+        network.inputs, network.constants if constants is None else constants, nodes, network.outputs, case.feeds
+    )
+
+
+def pruned(
+    inputs: tuple[Input, ...],
+    constants: tuple[Constant, ...],
+    nodes: tuple[Node, ...],
+    outputs: tuple[str, ...],
+    feeds: Mapping[str, Tensor],
+) -> Case:
+    """A case of those parts without what no output depends on."""
+    whole = Network(inputs, constants, nodes, outputs)
+    dead = set(dead_values(whole))
+    live = Network(
+        tuple(i for i in inputs if i.name not in dead),
+        tuple(c for c in constants if c.name not in dead),
+        tuple(n for n in nodes if n.name not in dead),
+        outputs,
+    )
+    return Case(live, tuple(feeds[i.name] for i in live.inputs))

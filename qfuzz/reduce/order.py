@@ -1,0 +1,95 @@
+"""The one order of cases under which reduction goes down: nodes, elements, distance from defaults, then data."""
+
+import math
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+
+from qfuzz.ir.network import Case
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import Element, QType
+
+Key: TypeAlias = tuple[float, ...]
+
+PLAIN: dict[str, Any] = {
+    "strides": 1,
+    "dilations": 1,
+    "padding": 0,
+    "kernel": 1,
+    "groups": 1,
+    "relu": False,
+    "ceil_mode": False,
+    "count_include_pad": True,
+    "negative_slope": 0.5,
+    "alpha": 1.0,
+    "min": 0.0,
+    "max": 6.0,
+    "step": 1,
+    "start": 0,
+    "axis": 1,
+    "start_axis": 1,
+}
+"""The value of each attribute (or of each of its entries) that says nothing."""
+
+
+def size_key(case: Case) -> Key:
+    """Smaller is simpler."""
+    network = case.network
+    arrays = [t.array for t in case.inputs] + [c.data.array for c in network.constants]
+    elements = [v.type.element for v in (*network.inputs, *network.constants)] + [n.element for n in network.nodes]
+    return (
+        len(network.nodes),
+        sum(a.size for a in arrays),
+        len(network.inputs) + len(network.constants),
+        sum(len(t.shape) for t in case.inputs),
+        sum(attribute_cost(n.op) for n in network.nodes),
+        sum(qtype_cost(e) for e in elements),
+        sum(int(np.count_nonzero(a)) for a in arrays),
+        float(sum(np.abs(a.astype(np.float64)).sum() for a in arrays)),
+        sum(_mantissa_bits(float(v)) for a in arrays if a.dtype.kind == "f" for v in a.ravel()[:64]),
+    )
+
+
+def attribute_cost(op: Operator) -> float:
+    """Distance of an operator's attributes from saying nothing."""
+    cost = 0.0
+    for name in op.__struct_fields__:
+        value, plain = getattr(op, name), PLAIN.get(name)
+        if plain is None:
+            continue
+        for entry in value if isinstance(value, tuple) else (value,):
+            if entry != plain:
+                cost += 1 + math.log2(1 + abs(float(entry) - float(plain))) / 64
+                cost += _mantissa_bits(float(entry)) / 64
+    return cost
+
+
+def qtype_cost(element: Element) -> float:
+    """Distance of scales from 1 and zero points from 0; a scale per channel costs more than one for all."""
+    if not isinstance(element, QType):
+        return 0.0
+    scales = sum(scale_cost(s) for s in element.scale)
+    zeros = sum(min(abs(z), 1) + abs(z) / 256 for z in element.zero_point)
+    return scales + zeros + (len(element.scale) if element.axis is not None else 0)
+
+
+def scale_cost(scale: float) -> float:
+    """0 for 1, little for powers of two, more for each bit of a mantissa."""
+    if scale == 1.0:
+        return 0.0
+    _, exponent = math.frexp(scale)
+    return 1 + abs(exponent - 1) / 64 + 2 * _mantissa_bits(scale)
+
+
+def _mantissa_bits(x: float) -> int:
+    """Significant bits of `x`, less one: 0 for powers of two and for 0."""
+    if x == 0 or not math.isfinite(x):
+        return 0
+    numerator, _ = abs(x).as_integer_ratio()
+    return (numerator >> ((numerator & -numerator).bit_length() - 1)).bit_length() - 1
+
+
+def replace_op(op: Operator, **changes: Any) -> Operator:
+    """`op` with other attributes."""
+    return msgspec.structs.replace(op, **changes)

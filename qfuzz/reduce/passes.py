@@ -1,0 +1,332 @@
+"""Reduction passes: plain functions from a case to smaller candidates, most promising first. The driver judges."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from qfuzz.ir.network import Case, Input, Node
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
+from qfuzz.ir.tensor import Tensor
+from qfuzz.ops.convolution import Conv
+from qfuzz.ops.movement import Concat, Reshape, Slice
+from qfuzz.oracle.reference import exact_outputs
+from qfuzz.reduce.edit import Array, pruned, replace, take, with_arrays, with_elements, with_node
+from qfuzz.reduce.isolate import node_alone
+from qfuzz.reduce.links import linked_dimensions
+from qfuzz.reduce.order import PLAIN
+
+Candidate = Callable[[], Case]
+"""Makes a case, or raises `InvalidCase` where the edit leads to none."""
+Pass = Callable[[Case], Iterator[Candidate]]
+
+
+def one_node_alone(case: Case) -> Iterator[Candidate]:
+    """Each node by itself, fed with the exact values that it receives."""
+    if len(case.network.nodes) > 1:
+        values = exact_outputs(case)
+        for node in case.network.nodes:
+            yield lambda name=node.name: node_alone(case, name, values)
+
+
+def cut_network(case: Case) -> Iterator[Candidate]:
+    """Drop what comes after a node, or feed a node's output as an input."""
+    network = case.network
+    if len(network.nodes) == 1:
+        return
+    for node in network.nodes:
+        yield lambda name=node.name: pruned(network.inputs, network.constants, network.nodes, (name,), case.feeds)
+    values = exact_outputs(case)
+    for node in network.nodes:
+        if node.name in network.outputs:
+            continue
+
+        def fed(node: Node = node) -> Case:
+            new = Input(node.name, network.types[node.name])
+            rest = tuple(n for n in network.nodes if n.name != node.name)
+            feeds = case.feeds | {node.name: Tensor(values[node.name])}
+            return pruned((*network.inputs, new), network.constants, rest, network.outputs, feeds)
+
+        yield fed
+
+
+def drop_concat_inputs(case: Case) -> Iterator[Candidate]:
+    """Concatenate fewer inputs."""
+    for node in case.network.nodes:
+        if isinstance(node.op, Concat) and len(node.inputs) > 1:
+            for i in range(len(node.inputs)):
+                rest = node.inputs[:i] + node.inputs[i + 1 :]
+                yield lambda node=node, rest=rest: with_node(case, replace(node, inputs=rest))
+
+
+def drop_bias(case: Case) -> Iterator[Candidate]:
+    """Leave a bias out."""
+    for node in case.network.nodes:
+        if len(node.inputs) == 3 and 2 in node.op.constant_inputs:
+            yield lambda node=node: with_node(case, replace(node, inputs=node.inputs[:2]))
+
+
+def drop_indices(case: Case) -> Iterator[Candidate]:
+    """Fewer indices of each class of linked dimensions: halves, quarters, single ones; any subset can remain."""
+    for dimensions in linked_dimensions(case.network):
+        name, axis = min(dimensions)
+        for kept in _subsets(case.network.types[name].shape[axis]):
+            yield lambda d=dimensions, kept=kept: take(case, dict.fromkeys(d, kept), _fitted(case, d, kept))
+
+
+def _fitted(case: Case, dimensions: frozenset[tuple[str, int]], kept: Array) -> dict[str, Operator]:
+    """Operators whose attributes repeat a shape, with the shape that is left."""
+    ops: dict[str, Operator] = {}
+    for node in case.network.nodes:
+        match node.op:
+            case Reshape(shape=shape):
+                before = case.network.types[node.inputs[0]].shape
+                cut = [d for name, d in dimensions if name == node.inputs[0]]
+                now = [len(kept) if d in cut else n for d, n in enumerate(before)]
+                # The cut dimension is the target's where leading dimensions agree; else everything goes flat.
+                agree = all(d < len(shape) and shape[: d + 1] == before[: d + 1] for d in cut)
+                fitted = [len(kept) if agree and d in cut else n for d, n in enumerate(shape)]
+                ops[node.name] = replace(node.op, shape=tuple(fitted) if agree else (int(np.prod(now)),))
+            case Slice(axis=axis, stop=stop) if (node.inputs[0], axis) in dimensions:
+                ops[node.name] = replace(node.op, start=min(node.op.start, len(kept)), stop=min(stop, len(kept)))
+            case _:
+                pass
+    return ops
+
+
+def drop_groups(case: Case) -> Iterator[Candidate]:
+    """Fewer groups of a convolution, with their channels and filters."""
+    fed = {i.name for i in case.network.inputs}
+    for node in case.network.nodes:
+        if not isinstance(node.op, Conv) or node.op.groups == 1 or node.inputs[0] not in fed:
+            continue
+        groups = node.op.groups
+        channels = case.network.types[node.inputs[0]].shape[1] // groups
+        filters = case.network.types[node.inputs[1]].shape[0] // groups
+        for kept in _subsets(groups):
+            cuts = {(node.inputs[0], 1): _members(kept, channels)}
+            cuts |= {(name, 0): _members(kept, filters) for name in node.inputs[1:]}
+            ops: dict[str, Operator] = {node.name: replace(node.op, groups=len(kept))}
+            yield lambda cuts=cuts, ops=ops: take(case, cuts, ops)
+        if filters > 1:
+            for f in range(filters):
+                first = np.arange(groups) * filters + f
+                yield lambda node=node, first=first: take(case, {(name, 0): first for name in node.inputs[1:]})
+
+
+def _members(kept: Array, size: int) -> Array:
+    return (np.asarray(kept)[:, None] * size + np.arange(size)).ravel()
+
+
+def _subsets(size: int) -> Iterator[Array]:
+    """Index sets to keep: nothing, single ones, then complements of ever smaller runs (delta debugging)."""
+    everything = np.arange(size)
+    if size == 0:
+        return
+    yield everything[:0]
+    if size == 1:
+        return
+    for i in range(min(size, 64)):
+        yield everything[i : i + 1]
+    run = size // 2
+    while run >= 1:
+        for start in range(0, size, run):
+            kept = np.concatenate([everything[:start], everything[start + run :]])
+            if kept.size > 1:
+                yield kept
+        run //= 2
+
+
+def simpler_attributes(case: Case) -> Iterator[Candidate]:
+    """Attributes set to what says nothing: all entries, then each entry, then one step towards it."""
+    for node in case.network.nodes:
+        for name in node.op.__struct_fields__:
+            if name not in PLAIN or name == "groups":
+                continue
+            for value in _simpler_values(getattr(node.op, name), PLAIN[name]):
+                yield lambda node=node, name=name, value=value: with_node(
+                    case, replace(node, op=replace(node.op, **{name: value}))
+                )
+
+
+def _simpler_values(value: Any, plain: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        yield tuple(plain for _ in value)
+        for i, entry in enumerate(value):
+            for simpler in _simpler_values(entry, plain):
+                yield (*value[:i], simpler, *value[i + 1 :])
+    elif value != plain:
+        yield plain
+        if isinstance(value, bool):
+            return
+        if isinstance(value, int):
+            if abs(value - plain) > 1:
+                yield value - 1 if value > plain else value + 1
+        else:
+            yield from _simpler_floats(value)
+
+
+def cut_kernels(case: Case) -> Iterator[Candidate]:
+    """Kernels and inputs of pools and convolutions smaller together, so that the output keeps its size."""
+    fed = {i.name for i in case.network.inputs}
+    for node in case.network.nodes:
+        kernel = getattr(node.op, "kernel", None)
+        weight = node.inputs[1] if isinstance(node.op, Conv) else None
+        if node.inputs[0] not in fed or (kernel is None and weight is None):
+            continue
+        x = node.inputs[0]
+        sizes = case.network.types[x].shape[2:]
+        taps = kernel if kernel is not None else case.network.types[str(weight)].shape[2:]
+        for i, (size, k) in enumerate(zip(sizes, taps, strict=True)):
+            if k < 2 or size < 2:
+                continue
+            smaller = None if kernel is None else replace(node.op, kernel=(*kernel[:i], k - 1, *kernel[i + 1 :]))
+            ops: dict[str, Operator] = {} if smaller is None else {node.name: smaller}
+            for drop_x in range(min(size, 8)):
+                rest_x = np.delete(np.arange(size), drop_x)
+                for drop_w in range(min(k, 8)) if weight is not None else (0,):
+                    cuts = {(x, 2 + i): rest_x}
+                    if weight is not None:
+                        cuts[weight, 2 + i] = np.delete(np.arange(k), drop_w)
+                    yield lambda cuts=cuts, ops=ops: take(case, cuts, ops)
+
+
+def per_tensor_weights(case: Case) -> Iterator[Candidate]:
+    """One scale and zero point for all channels: each channel's in turn."""
+    for c in case.network.constants:
+        q = c.type.element
+        if isinstance(q, QType) and q.axis is not None:
+            for s, z in dict.fromkeys(zip(q.scale, q.zero_point, strict=True)):
+                plain = QType(q.dtype, (s,), (z,))
+                yield lambda c=c, plain=plain: with_elements(case, lambda n, e: plain if n == c.name else e)
+
+
+def fewer_dimensions(case: Case) -> Iterator[Candidate]:
+    """A single node's inputs without a dimension of size 1, where the operator allows it."""
+    network = case.network
+    if len(network.nodes) != 1 or network.constants:
+        return
+    (node,) = network.nodes
+    rank = min(len(t.shape) for t in case.inputs)
+    for d in range(rank):
+        if all(len(t.shape) == rank and t.shape[d] == 1 for t in case.inputs):
+            changes: dict[str, Any] = {}
+            if hasattr(node.op, "axis") and node.op.axis > d:
+                changes["axis"] = node.op.axis - 1
+            if isinstance(node.op, Reshape):
+                changes["shape"] = tuple(network.types[node.name].shape[i] for i in range(len(node.op.shape)) if i != d)
+            ops = {node.name: replace(node.op, **changes)}
+            arrays = {i.name: np.squeeze(t.array, axis=d) for i, t in zip(network.inputs, case.inputs, strict=True)}
+            yield lambda arrays=arrays, ops=ops: with_arrays(case, arrays, ops)
+
+
+def simpler_types(case: Case) -> Iterator[Candidate]:
+    """Scales to 1 or powers of two or fewer bits, zero points to 0: equal types together first, then one by one."""
+    network = case.network
+    elements = {v.name: v.type.element for v in (*network.inputs, *network.constants)}
+    elements |= {n.name: n.element for n in network.nodes}
+    quantized = {name: e for name, e in elements.items() if isinstance(e, QType)}
+    for e in dict.fromkeys(quantized.values()):
+        for simpler in _simpler_qtypes(e):
+            yield lambda e=e, simpler=simpler: with_elements(case, lambda _, old: simpler if old == e else old)
+    for name, e in quantized.items():
+        if sum(other == e for other in quantized.values()) > 1:
+            for simpler in _simpler_qtypes(e):
+                yield lambda name=name, simpler=simpler: with_elements(
+                    case, lambda n, old: simpler if n == name else old
+                )
+
+
+def scale_together(case: Case) -> Iterator[Candidate]:
+    """All scales times one power of two, so that one of them becomes 1."""
+    elements = [v.type.element for v in (*case.network.inputs, *case.network.constants)]
+    elements += [n.element for n in case.network.nodes]
+    scales = dict.fromkeys(s for e in elements if isinstance(e, QType) for s in e.scale)
+    for s in scales:
+        if s == 1.0:
+            continue
+
+        def divided(name: str, e: Element, s: float = s) -> Element:
+            if not isinstance(e, QType):
+                return e
+            return replace(e, scale=tuple(float32(v / s) for v in e.scale))
+
+        yield lambda divided=divided: with_elements(case, divided)
+
+
+def _simpler_qtypes(q: QType) -> Iterator[QType]:
+    if q.axis is not None:
+        return
+    (scale,), (zero_point,) = q.scale, q.zero_point
+    for s in _simpler_floats(scale):
+        if s > 0:
+            yield replace(q, scale=(s,))
+    for z in _simpler_integers(zero_point):
+        if q.qmin <= z <= q.qmax:
+            yield replace(q, zero_point=(z,))
+
+
+def _simpler_floats(x: float) -> Iterator[float]:
+    """1, the powers of two around, then mantissas of few bits; all float32."""
+    if x == 0:
+        return
+    yield 1.0
+    mantissa, exponent = np.frexp(x)
+    for e in (exponent - 1, exponent):
+        yield float(np.copysign(np.ldexp(1.0, int(e)), x))
+    for bits in (2, 3, 4, 6, 8, 12, 16, 20, 22):
+        yield float(np.ldexp(np.rint(mantissa * 2**bits), int(exponent) - bits))
+
+
+def _simpler_integers(v: int) -> Iterator[int]:
+    for candidate in dict.fromkeys((0, 1, -1, v // 2 if v >= 0 else -(-v // 2), v - 1 if v > 0 else v + 1)):
+        if abs(candidate) < abs(v):
+            yield candidate
+
+
+def simpler_data(case: Case) -> Iterator[Candidate]:
+    """Runs of elements to 0 or the zero point, then single elements to 0, 1, or smaller."""
+    network = case.network
+    tensors = [(i.name, i.type, t) for i, t in zip(network.inputs, case.inputs, strict=True)]
+    tensors += [(c.name, c.type, c.data) for c in network.constants]
+    for name, type_, tensor in tensors:
+        flat = tensor.array.ravel()
+        fills = dict.fromkeys([0, *(type_.element.zero_point[:1] if isinstance(type_.element, QType) else ())])
+        run = flat.size
+        while run >= 1:
+            for start in range(0, flat.size, run):
+                for fill in fills:
+                    if (flat[start : start + run] != fill).any():
+                        yield lambda n=name, t=tensor, s=slice(start, start + run), fill=fill: with_arrays(
+                            case, {n: _filled(t, s, fill)}
+                        )
+            run //= 2
+        for i in range(min(flat.size, 256)):
+            for value in _simpler_elements(flat[i].item(), tensor.dtype):
+                yield lambda n=name, t=tensor, i=i, value=value: with_arrays(
+                    case, {n: _filled(t, slice(i, i + 1), value)}
+                )
+
+
+def _simpler_elements(value: float, dtype: str) -> Iterator[float]:
+    if dtype == "float32":
+        yield from (v for v in (0.0, 1.0, float(np.rint(value)), *_simpler_floats(float(value))) if v != value)
+        return
+    lo, hi = INTEGER_RANGE[dtype]
+    yield from (v for v in _simpler_integers(int(value)) if lo <= v <= hi)
+
+
+def _filled(tensor: Tensor, where: slice, value: float) -> Array:
+    array = tensor.array.copy()
+    array.reshape(-1)[where] = value
+    return array
+
+
+STRUCTURE: list[Pass] = [one_node_alone, cut_network, drop_concat_inputs, drop_bias]
+SHAPES: list[Pass] = [drop_indices, drop_groups, cut_kernels, fewer_dimensions]
+SAYING_NOTHING: list[Pass] = [simpler_attributes, per_tensor_weights, scale_together, simpler_types]
+DATA: list[Pass] = [simpler_data]
+
+TIERS: list[list[Pass]] = [STRUCTURE, SHAPES, SAYING_NOTHING, DATA]
+"""Each tier is run to its fixpoint before the next; the whole list again until no single step is left."""
