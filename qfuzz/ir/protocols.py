@@ -75,3 +75,28 @@ class Backend(Protocol):
             Any other refusal, with the framework's own message.
         """
         ...
+
+
+class Script(msgspec.Struct, frozen=True):
+    """How a backend's calls look to a reader who has only the framework.
+
+    Attributes
+    ----------
+    lines
+        Python statements that need the framework and NumPy (as ``np``) only. They may read `files` from the folder
+        ``HERE`` (a `pathlib.Path`), and end with ``outputs``, a dict of NumPy arrays by value name, taps included.
+    files
+        Contents of those files, by name.
+    """
+
+    lines: tuple[str, ...]
+    files: dict[str, bytes]
+
+
+@runtime_checkable
+class Scriptable(Protocol):
+    """A backend that can print what it runs. Without it, a reproducer calls qfuzz itself."""
+
+    def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
+        """The calls for `network`; `arrays` are its inputs and constants by name."""
+        ...

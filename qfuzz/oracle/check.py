@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from qfuzz.ir.errors import Rejected, Unsupported
 from qfuzz.ir.network import Case, Node
+from qfuzz.ir.qtype import QType
 from qfuzz.ir.protocols import Backend, NotSupported, Program
 from qfuzz.ir.tensor import TensorType
 from qfuzz.oracle.admissible import Admissible
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
-from qfuzz.oracle.verdicts import BackendVerdict, Counts, Mismatch, Outcome, Verdicts
+from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts
 
 Array = npt.NDArray[Any]
 
@@ -81,6 +82,7 @@ class _Run:
     def __init__(self, case: Case, backend: Backend, reference: Reference, explain: Explainer | None) -> None:
         self.case, self.backend, self.reference, self.explain = case, backend, reference, explain
         self.cause: str | None = None
+        self.kind: Kind | None = None
         self.network = case.network
         self.counts = Counts()
         self.mismatches: list[Mismatch] = []
@@ -93,6 +95,7 @@ class _Run:
             reason=reason,
             op=self.mismatches[0].op if self.mismatches else "",
             cause=self.cause,
+            kind=self.kind,
             counts=self.counts,
             mismatches=tuple(self.mismatches),
             compile_seconds=self.compile_seconds,
@@ -166,10 +169,13 @@ class _Run:
         if why or got is None or allowed is None:
             n = self.network.types[node.name].n_elements
             self.counts += Counts(violation=max(n, 1))
+            self.kind = self.kind or Kind.MALFORMED
             self.mismatches.append(Mismatch(node.name, node.op.name, tapped, (), problem=why))
             return
         counts, bad = judge(got, allowed)
         self.counts += counts
+        if counts.violation and not self.mismatches:
+            self.kind = classify(got, allowed, bad, self.network.types[node.name])
         for index in bad[:MISMATCHES_KEPT]:
             at = tuple(int(i) for i in index)
             self.mismatches.append(
@@ -197,6 +203,28 @@ def judge(got: Array, allowed: Admissible) -> tuple[Counts, npt.NDArray[np.int64
     n_exact = int(np.count_nonzero(exact))
     counts = Counts(n_exact, n_inside - n_exact, values.size - n_inside)
     return counts, np.argwhere(~inside) if counts.violation else np.empty((0, values.ndim), dtype=np.int64)
+
+
+def classify(got: Array, allowed: Admissible, bad: npt.NDArray[np.int64], type_: TensorType) -> Kind:
+    """How the violations at `bad` look."""
+    at = tuple(bad.T)
+    wrong = got[at].astype(np.float64)
+    excess = np.maximum(wrong - allowed.hi[at], allowed.lo[at] - wrong)
+    if not isinstance(type_.element, QType):
+        return Kind.GARBAGE
+    if excess.max() <= 1:
+        return Kind.OFF_BY_ONE
+    expected = allowed.lo if allowed.exact is None else allowed.exact
+    if np.array_equal(np.sort(got, axis=None), np.sort(expected, axis=None)):
+        return Kind.PERMUTED
+    if np.isin(wrong, (type_.element.qmin, type_.element.qmax)).all():
+        return Kind.SATURATION
+    inner = np.zeros(got.shape, dtype=bool)
+    if got.ndim > 2:
+        inner[(slice(None), slice(None), *(slice(1, -1) for _ in range(got.ndim - 2)))] = True
+        if inner.any() and not inner[at].any():
+            return Kind.BOUNDARY
+    return Kind.GARBAGE
 
 
 def problem(got: Array | None, type_: TensorType) -> str:

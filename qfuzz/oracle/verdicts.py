@@ -17,6 +17,17 @@ class Outcome(StrEnum):
     CORRUPTED = "corrupted"
 
 
+class Kind(StrEnum):
+    """How the violations of a value look, all together."""
+
+    OFF_BY_ONE = "off-by-one"
+    SATURATION = "saturation"
+    PERMUTED = "permuted"
+    BOUNDARY = "boundary"
+    GARBAGE = "garbage"
+    MALFORMED = "malformed"
+
+
 class Counts(msgspec.Struct, frozen=True):
     """Output elements by verdict."""
 
@@ -81,6 +92,8 @@ class BackendVerdict(msgspec.Struct, frozen=True):
         The operator that is accused: of the first mismatch, or of the node that crashes alone; empty where none is.
     cause
         Of a violation: the arithmetic model that reproduces every element of the first guilty node's output.
+    kind
+        How the first guilty node's violations look.
     mismatches
         The first few of each guilty node, in network order.
     compile_seconds, run_seconds
@@ -92,6 +105,7 @@ class BackendVerdict(msgspec.Struct, frozen=True):
     reason: str = ""
     op: str = ""
     cause: str | None = None
+    kind: Kind | None = None
     counts: Counts = Counts()
     mismatches: tuple[Mismatch, ...] = ()
     compile_seconds: float = 0.0

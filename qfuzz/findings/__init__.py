@@ -1,0 +1,1 @@
+"""Findings: signatures, known issues, the corpus, and reproducers that prove themselves."""

@@ -1,0 +1,37 @@
+"""Whether an expectation of a corpus file applies to a backend on this machine."""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.expectation import Condition, Expectation
+
+
+def names_backend(expectation: Expectation, spec: str) -> bool:
+    """Whether the expectation's glob means the backend of that spec."""
+    pattern = expectation.backend.replace("[", "[[]").replace("?", "[?]")
+    return fnmatchcase(spec, pattern)
+
+
+def why_not(condition: Condition, described: Mapping[str, str]) -> str:
+    """Why the condition does not hold on a backend that describes itself so; nothing where it holds."""
+    flags = set(described.get("cpu_flags", "").split())
+    for flag in condition.cpu_has:
+        if flag not in flags:
+            return f"this CPU has no {flag}"
+    for flag in condition.cpu_lacks:
+        if flag in flags:
+            return f"this CPU has {flag}"
+    if condition.versions:
+        version = described.get("version", "")
+        try:
+            if not SpecifierSet(condition.versions).contains(Version(version), prereleases=True):
+                return f"version {version} is not {condition.versions}"
+        except InvalidSpecifier:
+            raise InvalidCase(f"expect.when.versions: {condition.versions!r} is no version specifier") from None
+        except InvalidVersion:
+            return f"version {version!r} cannot be compared"
+    return ""

@@ -1,0 +1,37 @@
+"""A case as `model.onnx` with `test_data_set_0/`, the layout of the ONNX backend tests. Nothing where it has no ONNX form."""
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from qfuzz.ir.errors import QfuzzError
+from qfuzz.ir.network import Case
+from qfuzz.oracle.reference import exact_outputs
+
+
+def model_files(case: Case) -> dict[str, bytes]:
+    """The model in its QOperator form, else QDQ, with inputs and the exact outputs, by relative name."""
+    if importlib.util.find_spec("onnx") is None:
+        return {}
+    from qfuzz.backends.onnx_dialect import lower  # needs onnx, which may be absent
+
+    for form in ("qoperator", "qdq"):
+        try:
+            model = lower(case.network, form)
+        except QfuzzError:
+            continue
+        inputs = {v.name: t.array for v, t in zip(case.network.inputs, case.inputs, strict=True)}
+        exact = exact_outputs(case)
+        return {"model.onnx": model} | _data("input", inputs) | _data("output", {o: exact[o] for o in case.network.outputs})
+    return {}
+
+
+def _data(kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]:
+    from onnx import numpy_helper
+
+    return {
+        f"test_data_set_0/{kind}_{i}.pb": numpy_helper.from_array(array, name).SerializeToString()
+        for i, (name, array) in enumerate(arrays.items())
+    }

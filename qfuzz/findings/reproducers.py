@@ -1,0 +1,251 @@
+"""What is written for a bug report: `case.json`, `repro.py`, `model.onnx` with data, `report.md`."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+
+import numpy.typing as npt
+
+from qfuzz.findings.by_hand import element_by_hand
+from qfuzz.findings.model_files import model_files
+from qfuzz.ir.errors import QfuzzError
+from qfuzz.ir.network import Case
+from qfuzz.ir.protocols import Backend, Script, Scriptable
+from qfuzz.ir.qtype import QType
+from qfuzz.ops import CODEC
+from qfuzz.oracle.verdicts import BackendVerdict, Mismatch, Outcome
+
+Array = npt.NDArray[Any]
+
+
+def reproducer_files(
+    case: Case,
+    verdict: BackendVerdict,
+    *,
+    backend: Backend | None,
+    spec: str,
+    signature: str,
+    backends: tuple[str, ...],
+    described: Mapping[str, str],
+) -> dict[str, bytes]:
+    """All files of a finding's folder, by relative name. The same finding gives the same `case.json` and `repro.py`."""
+    script = _script(case, backend, spec)
+    by_hand = _by_hand(case, verdict)
+    files = {
+        "case.json": CODEC.encode(case),
+        "repro.py": _repro(case, verdict, script, by_hand, signature, spec).encode(),
+        "report.md": _report(case, verdict, script, by_hand, signature, spec, backends, described).encode(),
+    }
+    files |= script.files
+    for name, data in model_files(case).items():
+        files.setdefault(name, data)
+    return files
+
+
+def _script(case: Case, backend: Backend | None, spec: str) -> Script:
+    network = case.network
+    if isinstance(backend, Scriptable):
+        arrays = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in network.constant_data.items()}
+        inner = tuple(n.name for n in network.nodes if n.name not in network.outputs)
+        try:
+            return backend.script(network, arrays, () if backend.fuses else inner)
+        except QfuzzError:
+            pass  # a backend that refuses the case has no calls to print; qfuzz itself shows the refusal
+    lines = (
+        "import qfuzz",
+        'case = qfuzz.load(HERE / "case.json")',
+        f"backend = qfuzz.backend({spec!r})",
+        "fed = {name: np.array(t.array) for name, t in case.feeds.items()}",
+        "outputs = backend.compile(case.network).run(fed)",
+    )
+    return Script(lines, {})
+
+
+def _first(verdict: BackendVerdict) -> Mismatch | None:
+    return next((m for m in verdict.mismatches if m.index or not m.problem), None)
+
+
+def _by_hand(case: Case, verdict: BackendVerdict) -> list[str]:
+    """The guilty element's arithmetic, where what its node received is known: its inputs are the case's own."""
+    mismatch = _first(verdict)
+    if mismatch is None or mismatch.problem:
+        return []
+    network = case.network
+    node = network.node(mismatch.value)
+    known = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in network.constant_data.items()}
+    if any(name not in known for name in node.inputs) or not isinstance(node.element, QType):
+        return []
+    q = node.element
+    lines = element_by_hand(network, node, known, mismatch.index)
+    return [
+        *lines,
+        f"rounded = round(real) + {q.zero_point[0]}  # to nearest, ties to even; then the zero point",
+        f"expected = min(max(rounded, {q.qmin}), {q.qmax})",
+    ]
+
+
+_HEADER = '''"""{signature}
+
+Found by qfuzz in {spec}. Needs {needs}; exits 1 while the bug lives, 0 once it is gone.
+"""
+
+import sys
+from decimal import Decimal, getcontext
+from fractions import Fraction
+from pathlib import Path
+
+
+
+HERE = Path(__file__).resolve().parent
+'''
+
+
+def _repro(
+    case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str], signature: str, spec: str
+) -> str:
+    needs = "qfuzz" if any("import qfuzz" in line for line in script.lines) else "the framework and NumPy only"
+    header = _HEADER.format(signature=signature, spec=spec, needs=needs)
+    if not any("Decimal" in line for line in by_hand):
+        header = header.replace("from decimal import Decimal, getcontext\n", "")
+    if not by_hand:
+        header = header.replace("from fractions import Fraction\n", "")
+    return header + "\n" + "\n".join(_body(case, verdict, script, by_hand)) + "\n"
+
+
+def _body(case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str]) -> list[str]:
+    calls = list(script.lines)
+    match verdict.outcome:
+        case Outcome.CRASH | Outcome.HANG:
+            return _isolated(calls, verdict)
+        case Outcome.REJECTED:
+            return [
+                "try:",
+                *_indented(calls),
+                "except Exception as error:",
+                '    print(f"refused, though the network is valid: {type(error).__name__}: {error}")',
+                "    sys.exit(1)",
+                'print("accepted: the bug is gone")',
+            ]
+        case Outcome.UNSTABLE:
+            return [
+                "def run():",
+                *_indented([*calls, "return outputs"]),
+                "",
+                "first = run()",
+                "for attempt in range(100):",
+                "    again = run()",
+                "    for name in first:",
+                "        if first[name].tobytes() != again[name].tobytes():",
+                '            print(f"two identical runs differ in {name}:\\n{first[name]}\\n{again[name]}")',
+                "            sys.exit(1)",
+                'print("100 identical runs agree")',
+            ]
+        case Outcome.CORRUPTED:
+            return [
+                "import qfuzz",
+                'verdicts = qfuzz.check(qfuzz.load(HERE / "case.json"), backends=[' + repr(verdict.backend) + "])",
+                "print(verdicts.backends[0].reason)",
+                "sys.exit(1 if verdicts.findings else 0)",
+            ]
+        case Outcome.JUDGED | Outcome.UNSUPPORTED:
+            return _compared(case, verdict, calls, by_hand)
+
+
+def _compared(case: Case, verdict: BackendVerdict, calls: list[str], by_hand: list[str]) -> list[str]:
+    mismatch = verdict.mismatches[0] if verdict.mismatches else None
+    body = ["# The calls that ran.", *calls, ""]
+    if mismatch is None:
+        return [*body, 'print(outputs)  # no violation was recorded']
+    if mismatch.problem:
+        type_ = case.network.types[mismatch.value]
+        return [
+            *body,
+            f"got = outputs.get({mismatch.value!r})",
+            f"print('got', None if got is None else (got.dtype, got.shape), 'expected {type_.dtype}, {type_.shape}')",
+            f"sys.exit(0 if got is not None and got.shape == {type_.shape} and got.dtype == {type_.dtype!r} else 1)",
+        ]
+    if by_hand:
+        body += [f"# Element {list(mismatch.index)} by hand, in exact rationals.", *by_hand]
+        body += ["print(f'exact {float(real)!r} steps, so {expected} is right')"]
+    lo, hi = _number(mismatch.lo), _number(mismatch.hi)
+    return [
+        *body,
+        f"lowest, highest = {lo}, {hi}  # what float32 rounding may make of it at most",
+        f"got = outputs[{mismatch.value!r}][{', '.join(map(str, mismatch.index))}].item()" if mismatch.index
+        else f"got = outputs[{mismatch.value!r}].item()",
+        "print(f'got {got}, admissible {lowest}..{highest}')",
+        "sys.exit(0 if lowest <= got <= highest else 1)",
+    ]
+
+
+def _number(x: float | None) -> str:
+    if x is None:
+        return "None"
+    return str(int(x)) if float(x).is_integer() else repr(float(x))
+
+
+def _isolated(calls: list[str], verdict: BackendVerdict) -> list[str]:
+    """The calls in a child process, for they kill it."""
+    return [
+        "import subprocess",
+        "",
+        'if "--in-child" not in sys.argv:',
+        "    try:",
+        '        status = subprocess.run([sys.executable, __file__, "--in-child"], timeout=60).returncode',
+        "    except subprocess.TimeoutExpired:",
+        '        print("no end within 60 s")',
+        "        sys.exit(1)",
+        "    print(f\"the child ended with status {status}\" + (\": it died\" if status else \"\"))",
+        "    sys.exit(1 if status else 0)",
+        "",
+        f"# {verdict.reason.splitlines()[0] if verdict.reason else verdict.verdict}",
+        *calls,
+        "print(outputs)",
+    ]
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return textwrap.indent("\n".join(lines), "    ").splitlines()
+
+
+def _report(
+    case: Case,
+    verdict: BackendVerdict,
+    script: Script,
+    by_hand: list[str],
+    signature: str,
+    spec: str,
+    backends: tuple[str, ...],
+    described: Mapping[str, str],
+) -> str:
+    mismatch = verdict.mismatches[0] if verdict.mismatches else None
+    version = described.get("version", "")
+    title = f"{verdict.op or 'network'}: {verdict.verdict} in {spec} {version}".strip()
+    network = "\n".join(
+        f"    {n.name}: {case.network.types[n.name].dtype}{list(case.network.types[n.name].shape)} = {n.op!r}({', '.join(n.inputs)})"
+        for n in case.network.nodes
+    )
+    parts = [f"# {title}", ""]
+    if mismatch is not None and not mismatch.problem:
+        allowed = _number(mismatch.lo) if mismatch.lo == mismatch.hi else f"{_number(mismatch.lo)}..{_number(mismatch.hi)}"
+        parts += [
+            f"`{mismatch.value}{list(mismatch.index)}` is **{_number(mismatch.got)}**; "
+            f"a correct kernel returns **{allowed}**.",
+            "",
+        ]
+    else:
+        parts += [f"{verdict.verdict}: {verdict.reason or (mismatch.problem if mismatch else '')}", ""]
+    if verdict.cause:
+        parts += [f"Every element of the output is what this arithmetic gives: **{verdict.cause}**.", ""]
+    parts += ["## Reproduce", "", "```python", *script.lines, "```", ""]
+    if by_hand:
+        parts += ["## One element by hand", "", "```python", *by_hand, "```", ""]
+    parts += ["## Network", "", network, ""]
+    parts += ["## Environment", "", *(f"- {k}: {v}" for k, v in described.items()), ""]
+    if len(backends) > 1:
+        parts += [f"Reproduced by: {', '.join(backends)}.", ""]
+    parts += [f"qfuzz signature: `{signature}`. `repro.py` exits 1 while the bug lives; `case.json` replays with `qfuzz replay`."]
+    return "\n".join(parts) + "\n"
+
+

@@ -1,0 +1,109 @@
+"""The identity of a bug: its symptom while it is reduced, and what survives reduction once it is small."""
+
+import hashlib
+
+import msgspec
+
+from qfuzz.ir.network import Case, Node
+from qfuzz.ir.qtype import QType
+from qfuzz.oracle.verdicts import BackendVerdict
+from qfuzz.reduce.order import PLAIN
+
+
+class Symptom(msgspec.Struct, frozen=True, order=True):
+    """What a verdict shows before anything is reduced.
+
+    Attributes
+    ----------
+    op
+        The accused operator; empty where no single one is.
+    verdict
+        ``violation``, ``crash``, ``hang``, ``rejected``, ``unstable`` or ``corrupted``.
+    cause
+        The arithmetic model that explains it; empty for none.
+    kind
+        How the violations look; empty for other verdicts.
+    """
+
+    op: str
+    verdict: str
+    cause: str = ""
+    kind: str = ""
+
+    @property
+    def core(self) -> tuple[str, str, str]:
+        """What reduction keeps."""
+        return self.op, self.verdict, self.cause
+
+
+def symptom_of(verdict: BackendVerdict) -> Symptom:
+    """The symptom of an accusing verdict."""
+    return Symptom(verdict.op, verdict.verdict, verdict.cause or "", str(verdict.kind or ""))
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """The identity of a reduced bug.
+
+    Attributes
+    ----------
+    symptom
+        Of the reduced case.
+    form
+        What survived reduction, sorted: attributes that differ from the plain ones, dtypes, per-channel, bias, empty
+        dimensions, further operators.
+    """
+
+    symptom: Symptom
+    form: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """As printed: ``op/verdict/cause or kind/form,form``."""
+        s = self.symptom
+        what = s.cause or s.kind or "-"
+        return f"{s.op or 'network'}/{s.verdict}/{what}/{','.join(self.form) or '-'}"
+
+    @property
+    def slug(self) -> str:
+        """A folder name: readable, and distinct for distinct signatures."""
+        s = self.symptom
+        parts = [s.op or "network", s.verdict, s.cause or s.kind]
+        digest = hashlib.sha256(self.text.encode()).hexdigest()[:8]
+        return "-".join([p.replace("_", "-").replace(" ", "-") for p in parts if p] + [digest])
+
+
+def signature_of(case: Case, symptom: Symptom) -> Signature:
+    """The signature of a reduced case."""
+    network = case.network
+    nodes = [n for n in network.nodes if n.op.name == symptom.op] or list(network.nodes)
+    form: set[str] = set()
+    for node in nodes[:1]:
+        form |= _attributes(node) | _types(case, node)
+    others = sorted(n.op.name for n in network.nodes if n not in nodes[:1])
+    form |= {f"with {name}" for name in others}
+    return Signature(symptom, tuple(sorted(form)))
+
+
+def _attributes(node: Node) -> set[str]:
+    form = set()
+    for name in node.op.__struct_fields__:
+        value, plain = getattr(node.op, name), PLAIN.get(name)
+        entries = value if isinstance(value, tuple) else (value,)
+        if name in PLAIN and any(e != plain for e in entries) and name not in ("min", "max", "axis", "start_axis"):
+            form.add(name)
+    return form
+
+
+def _types(case: Case, node: Node) -> set[str]:
+    network = case.network
+    types = network.input_types(node)
+    form = {"*".join(t.dtype for t in types[:2]) + "->" + network.types[node.name].dtype}
+    if any(isinstance(t.element, QType) and t.element.axis is not None for t in types):
+        form.add("per-channel")
+    if len(types) > 2 and 2 in node.op.constant_inputs:
+        form.add(f"{types[2].dtype} bias")
+    if any(0 in t.shape for t in (*types, network.types[node.name])):
+        form.add("empty")
+    if len(types[0].shape) == 3 and node.op.name in ("conv", "max_pool", "avg_pool", "global_avg_pool"):
+        form.add("1d")
+    return form
