@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from qfuzz.arithmetic.explain import cause_of
 from qfuzz.backends.discovery import load_backend
 from qfuzz.campaign.protocol import (
     Broke,
@@ -34,10 +35,12 @@ from qfuzz.campaign.runner import Death, Mark, Runner, Send, die_with_parent, fo
 from qfuzz.ir.errors import QfuzzError
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend
-from qfuzz.oracle.check import check_one
-from qfuzz.oracle.reference import Reference
-from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
 from qfuzz.ops import CODEC
+from qfuzz.oracle.check import check_one
+from qfuzz.oracle.reference import Reference, exact_outputs
+from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
+from qfuzz.reduce.isolate import node_alone
+
 
 HANGS_PER_SHARD = 2
 """Confirmed hangs of one backend on one set of operators, after which the shard runs it on no more such examples."""
@@ -107,7 +110,9 @@ class Worker:
                 return
             position = max(reply.at[2], 0)
             if position in died:
-                verdict = verdict_of(reply, self.backend(request.specs[position]))
+                nodes = CODEC.decode(request.case).case.network.nodes
+                op = nodes[0].op.name if len(nodes) == 1 else ""
+                verdict = verdict_of(reply, self.backend(request.specs[position]), op)
                 request = msgspec.structs.replace(request, known=(*request.known, (position, verdict)))
             died.add(position)
 
@@ -134,10 +139,10 @@ class Worker:
         )
 
 
-def verdict_of(death: Death, backend: Backend) -> BackendVerdict:
+def verdict_of(death: Death, backend: Backend, op: str = "") -> BackendVerdict:
     """The verdict on the call that a runner died of."""
     outcome = Outcome.HANG if death.hung else Outcome.CRASH
-    return BackendVerdict(backend.name, outcome, death.reason)
+    return BackendVerdict(backend.name, outcome, death.reason, op)
 
 
 class _CheckRunner:
@@ -246,7 +251,7 @@ class _Shard:
 
         confirmed = run_forked(again, lambda _: None, self.request.time_limit)
         if confirmed is not None:
-            self.broken[index, position] = verdict_of(confirmed, backend)
+            self.broken[index, position] = verdict_of(confirmed, backend, self._guilty(case, backend))
             if confirmed.hung:
                 self._skip_alike(index, position)
         elif (index, position) in self.retried:
@@ -255,6 +260,22 @@ class _Shard:
             self.broken[index, position] = BackendVerdict(backend.name, outcome, reason)
         else:
             self.retried.add((index, position))
+
+    def _guilty(self, case: Case, backend: Backend) -> str:
+        """The operator of the first node that kills a process by itself."""
+        nodes = case.network.nodes
+        if len(nodes) == 1:
+            return nodes[0].op.name
+        values = exact_outputs(case)
+        for node in nodes:
+            alone = node_alone(case, node.name, values)
+
+            def job(send: Send, mark: Mark, alone: Case = alone) -> None:
+                check_one(alone, backend, Reference(alone))
+
+            if run_forked(job, lambda _: None, self.request.time_limit) is not None:
+                return node.op.name
+        return ""
 
     def _skip_alike(self, index: int, position: int) -> None:
         ops = _ops(self.cases[index])
@@ -293,7 +314,7 @@ def _judge(
         known = broken.get((index, position))
         if known is None:
             mark.set(shard, index, position)
-            known = check_one(case, backend, reference, tap=tap)
+            known = check_one(case, backend, reference, tap=tap, explain=cause_of)
         verdicts.append(known)
     mark.set(shard, index, -1)
     framework = sum(v.compile_seconds + v.run_seconds for v in verdicts)

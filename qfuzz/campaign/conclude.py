@@ -1,0 +1,147 @@
+"""From suspects to findings: reduce each out of process, see who else reproduces it, merge equal signatures, triage."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from qfuzz.campaign.client import WorkerClient
+from qfuzz.campaign.run import Suspect
+from qfuzz.findings.corpus import KnownIssue, known_as
+from qfuzz.findings.finding import Finding
+from qfuzz.findings.signature import Symptom, signature_of, symptom_of
+from qfuzz.ir.network import Case
+from qfuzz.oracle.verdicts import BackendVerdict, Verdicts
+from qfuzz.ops import CODEC
+from qfuzz.reduce.driver import MAX_ATTEMPTS, never, reduce_case
+
+CHECK_LIMIT = 20.0
+"""Seconds that one attempt may take; a hang costs this much each time that it is seen."""
+
+
+class Lab:
+    """A worker to judge cases in, and what it takes to make findings of them.
+
+    Parameters
+    ----------
+    client
+        Runs cases on `specs`; replaced by the caller when lost.
+    issues
+        The known issues.
+    """
+
+    def __init__(self, client: WorkerClient, issues: Sequence[KnownIssue], max_attempts: int = MAX_ATTEMPTS) -> None:
+        self.client, self.issues, self.max_attempts = client, issues, max_attempts
+
+    @property
+    def described(self) -> Mapping[str, Mapping[str, str]]:
+        """What each backend says of itself, by spec."""
+        return self.client.described
+
+    def judge(self, case: Case, spec: str) -> BackendVerdict:
+        """The verdict on one backend."""
+        (verdict,) = self.judge_all(case, (spec,)).backends
+        return verdict
+
+    def judge_all(self, case: Case, specs: Sequence[str]) -> Verdicts:
+        """The verdicts on several."""
+        return self.client.check(case, specs, time_limit=CHECK_LIMIT)
+
+    def finding(
+        self,
+        case: Case,
+        spec: str,
+        symptom: Symptom,
+        *,
+        first_example: int | None,
+        reduce: bool,
+        out_of_time: Callable[[], bool] = never,
+    ) -> Finding | None:
+        """The finding that `case` leads to on the backend `spec`; None where the symptom does not show again.
+
+        Reduction keeps the symptom's operator, verdict and cause. A symptom without an operator (a whole network that
+        crashes) may settle on one.
+        """
+        verdict = self.judge(case, spec)
+        if not symptom.leads_to(symptom_of(verdict)):
+            return None
+
+        def interesting(candidate: Case) -> bool:
+            return symptom.leads_to(symptom_of(self.judge(candidate, spec)))
+
+        reduction = "none"
+        if reduce:
+            result = reduce_case(case, interesting, max_attempts=self.max_attempts, out_of_time=out_of_time)
+            case, reduction = result.case, "stopped" if result.stopped else "done"
+        verdicts = self.judge_all(case, tuple(self.described))
+        specs_of = {facts["name"]: s for s, facts in self.described.items()}
+        verdict = next(v for v in verdicts.backends if specs_of[v.backend] == spec)
+        if not verdict.is_finding:
+            return None
+        final = symptom_of(verdict)
+        if not final.op and len(case.network.nodes) == 1:
+            final = msgspec.structs.replace(final, op=case.network.nodes[0].op.name)
+        alike = tuple(
+            specs_of[v.backend]
+            for v in verdicts.backends
+            if v.is_finding and (v.verdict, v.cause or "") == (final.verdict, final.cause)
+        )
+        signature = signature_of(case, final)
+        known = known_as(self.issues, signature, spec, self.described[spec])
+        return Finding(
+            signature=signature,
+            case=case,
+            backend=spec,
+            backends=(spec, *(s for s in alike if s != spec)),
+            verdict=verdict,
+            environment=self.described,
+            first_example=first_example,
+            known=known.path if known else "",
+            reduction=reduction,
+        )
+
+
+def conclude(
+    lab: Lab,
+    suspects: Sequence[Suspect],
+    *,
+    reduce: bool,
+    on_finding: Callable[[Finding], None],
+    deadline: float | None = None,
+) -> tuple[Finding, ...]:
+    """Findings of all suspects, one per signature, in the order of their first examples.
+
+    Parameters
+    ----------
+    on_finding
+        Called with each finding once it is final, so that an interruption loses only what is under way.
+    deadline
+        A `time.monotonic` value after which reduction only stops early; results are then marked so.
+    """
+    findings: dict[str, Finding] = {}
+    for suspect in suspects:
+        covering = next((f for f in findings.values() if _covers(f, suspect)), None)
+        if covering is not None:
+            continue
+        finding = lab.finding(
+            CODEC.decode(suspect.case).case,
+            suspect.spec,
+            suspect.symptom,
+            first_example=suspect.example,
+            reduce=reduce,
+            out_of_time=never if deadline is None else lambda: time.monotonic() > deadline,
+        )
+        if finding is None:
+            continue
+        text = finding.signature.text
+        if text in findings:
+            continue
+        findings[text] = finding
+        on_finding(finding)
+    return tuple(findings.values())
+
+
+def _covers(finding: Finding, suspect: Suspect) -> bool:
+    """Whether the suspect is the same bug, seen on another backend that reproduces the finding's case."""
+    same_kind = suspect.symptom.kind == finding.signature.symptom.kind
+    return suspect.spec in finding.backends and same_kind and suspect.symptom.leads_to(finding.signature.symptom)

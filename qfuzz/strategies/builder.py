@@ -1,0 +1,102 @@
+"""A network under construction: its values so far, and what all drawing sides share."""
+
+from dataclasses import dataclass, field
+
+from qfuzz.ir.network import Constant, Input, Network, Node
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import Element, QType, QuantizedDType
+from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.strategies.draw import Draw
+from qfuzz.strategies.fill import Array
+from qfuzz.strategies.qtypes import draw_scale, draw_zero_point
+
+MAX_VALUE_ELEMENTS = 4096
+"""Values of a drawn network stay below this."""
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """What a whole case keeps to.
+
+    Attributes
+    ----------
+    dyadic
+        All scales are powers of two, so that float32 arithmetic is exact and ties are real.
+    common
+        Only forms that most backends have a kernel for.
+    dtype
+        Of all activations.
+    """
+
+    dyadic: bool
+    common: bool
+    dtype: QuantizedDType
+
+
+@dataclass
+class Builder:
+    """Values in the order in which they came to be; `current` is what the next node reads."""
+
+    d: Draw
+    flavour: Flavour
+    inputs: list[Input] = field(default_factory=list)
+    constants: list[Constant] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    types: dict[str, TensorType] = field(default_factory=dict)
+    current: str = ""
+
+    def add_input(self, shape: tuple[int, ...], element: Element) -> str:
+        """A new graph input."""
+        name = f"x{len(self.inputs)}"
+        self.inputs.append(Input(name, TensorType(shape, element)))
+        self.types[name] = self.inputs[-1].type
+        return name
+
+    def add_constant(self, prefix: str, element: Element, data: Array) -> str:
+        """A new constant."""
+        name = f"{prefix}{len(self.nodes)}"
+        self.constants.append(Constant(name, TensorType(data.shape, element), Tensor(data)))
+        self.types[name] = self.constants[-1].type
+        return name
+
+    def add_node(self, op: Operator, inputs: tuple[str, ...], element: Element) -> str:
+        """A new node, which becomes the current value."""
+        name = f"{op.name}{len(self.nodes)}"
+        shape = op.infer([self.types[i] for i in inputs], element)
+        self.nodes.append(Node(name, op, inputs, element))
+        self.types[name] = TensorType(shape, element)
+        self.current = name
+        return name
+
+    @property
+    def type(self) -> TensorType:
+        """Type of the current value."""
+        return self.types[self.current]
+
+    @property
+    def qtype(self) -> QType:
+        """Quantized type of the current value."""
+        return self.type.qtype
+
+    def scale(self, around: float, spread: int = 2) -> float:
+        """A scale in this case's flavour."""
+        return draw_scale(self.d, around, dyadic=self.flavour.dyadic, spread=spread)
+
+    def output(self, around: float, spread: int = 2) -> QType:
+        """An output type whose scale is near `around`."""
+        dtype = self.flavour.dtype
+        if not self.flavour.common and self.d.rarely(8):
+            dtype = "int8" if dtype == "uint8" else "uint8"
+        return QType.per_tensor(dtype, self.scale(around, spread), draw_zero_point(self.d, dtype))
+
+    def same_or_output(self, around: float) -> QType:
+        """The current value's type, as kernels that only move or select need it; seldom another one."""
+        if self.flavour.common or not self.d.rarely(3):
+            return self.qtype
+        return self.output(around)
+
+    def network(self) -> Network:
+        """The network whose outputs are all values that nothing reads."""
+        read = {i for n in self.nodes for i in n.inputs}
+        outputs = tuple(n.name for n in self.nodes if n.name not in read)
+        return Network(tuple(self.inputs), tuple(self.constants), tuple(self.nodes), outputs)

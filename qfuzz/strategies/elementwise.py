@@ -1,0 +1,132 @@
+"""The drawing side of add, mul, quantize, dequantize, requantize, and of all unary functions and softmax."""
+
+from collections.abc import Callable
+
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import QType, float32
+from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.softmax import Softmax
+from qfuzz.strategies.builder import Builder
+from qfuzz.strategies.qtypes import draw_zero_point
+
+
+def _partner(b: Builder) -> str:
+    """Another operand: the value itself, an earlier one of its shape, or a new input, now and then broadcast."""
+    d = b.d
+    shape = b.type.shape
+    kind = d.integer(0, 5)
+    earlier = [n for n, t in b.types.items() if t.shape == shape and t.element == b.type.element and n != b.current]
+    if kind == 1:
+        return b.current
+    if kind == 2 and earlier:
+        return d.pick(earlier)
+    if kind == 5 and not b.flavour.common and shape:
+        axis = d.integer(0, len(shape) - 1)
+        shape = (*shape[:axis], 1, *shape[axis + 1 :])
+    q = b.qtype
+    return b.add_input(shape, QType.per_tensor(q.dtype, b.scale(q.scale[0], 3), draw_zero_point(d, q.dtype)))
+
+
+def draw_add(b: Builder) -> None:
+    """An add node."""
+    other = _partner(b)
+    relu = b.d.rarely(5) and not b.flavour.common
+    around = max(b.qtype.scale[0], b.types[other].qtype.scale[0]) * 1.5
+    b.add_node(Add(relu=relu), (b.current, other), _plain_dtype(b, b.output(around)))
+
+
+def draw_mul(b: Builder) -> None:
+    """A mul node."""
+    other = _partner(b)
+    relu = b.d.rarely(5) and not b.flavour.common
+    around = b.qtype.scale[0] * b.types[other].qtype.scale[0] * 64
+    b.add_node(Mul(relu=relu), (b.current, other), _plain_dtype(b, b.output(around, spread=3)))
+
+
+def _plain_dtype(b: Builder, q: QType) -> QType:
+    """`q` with the dtype of the current value where the case keeps to common forms."""
+    return b.qtype if q.dtype != b.qtype.dtype and b.flavour.common else q
+
+
+def draw_quantize(b: Builder) -> None:
+    """A quantize node on a new float32 input, which begins a network."""
+    name = b.add_input(b.type.shape if b.current else (8, 4), "float32")
+    b.add_node(Quantize(), (name,), b.output(1.0, spread=6))
+
+
+def draw_dequantize(b: Builder) -> None:
+    """A dequantize node, which ends a branch: what follows reads its input."""
+    source = b.current
+    b.add_node(Dequantize(), (source,), "float32")
+    b.current = source
+
+
+def draw_requantize(b: Builder) -> None:
+    """A requantize node; between the dtypes, too."""
+    element = b.output(b.qtype.scale[0], spread=4)
+    if not b.flavour.common and b.d.rarely(3):
+        other = "int8" if element.dtype == "uint8" else "uint8"
+        element = QType.per_tensor(other, element.scale[0], draw_zero_point(b.d, other))  # type: ignore[arg-type]
+    b.add_node(Requantize(), (b.current,), element)
+
+
+def draw_relu(b: Builder) -> None:
+    """A relu node."""
+    b.add_node(Relu(), (b.current,), b.same_or_output(b.qtype.scale[0]))
+
+
+def draw_clamp(b: Builder) -> None:
+    """A clamp node: relu6 first, then bounds on and between representable numbers."""
+    d = b.d
+    s = b.qtype.scale[0]
+    kind = d.integer(0, 5)
+    if kind < 2:
+        low, high = 0.0, 6.0
+    else:
+        low, high = sorted((d.integer(-100, 100) * s * (0.5 if kind == 4 else 1.0), d.integer(-100, 100) * s))
+    b.add_node(Clamp(min=float32(low), max=float32(high)), (b.current,), b.same_or_output(s))
+
+
+def draw_leaky_relu(b: Builder) -> None:
+    """A leaky_relu node."""
+    slope = float32(b.d.pick((0.5, 0.01, 0.25, 0.1, 1.5, 0.3)))
+    b.add_node(LeakyRelu(negative_slope=slope), (b.current,), b.output(b.qtype.scale[0]))
+
+
+def draw_elu(b: Builder) -> None:
+    """An elu node."""
+    alpha = float32(b.d.pick((1.0, 1.0, 0.5, 1.6732632)))
+    b.add_node(Elu(alpha=alpha), (b.current,), b.output(b.qtype.scale[0]))
+
+
+def draw_hardswish(b: Builder) -> None:
+    """A hardswish node."""
+    b.add_node(Hardswish(), (b.current,), b.output(b.qtype.scale[0]))
+
+
+def _bounded(op: Operator, scale: float, zero_points: dict[str, int]) -> Callable[[Builder], None]:
+    """A function whose values are bounded: kernels often have one output type only, which is drawn half of the time."""
+
+    def draw(b: Builder) -> None:
+        q = b.qtype
+        if b.flavour.common or b.d.integer(0, 1) == 0:
+            element = QType.per_tensor(q.dtype, scale, zero_points[q.dtype])
+        else:
+            element = b.output(scale, spread=3)
+        b.add_node(op, (b.current,), element)
+
+    return draw
+
+
+draw_sigmoid = _bounded(Sigmoid(), 1 / 256, {"uint8": 0, "int8": -128})
+draw_hardsigmoid = _bounded(Hardsigmoid(), 1 / 256, {"uint8": 0, "int8": -128})
+draw_tanh = _bounded(Tanh(), 1 / 128, {"uint8": 128, "int8": 0})
+
+
+def draw_softmax(b: Builder) -> None:
+    """A softmax node, along the last axis or, less often, another."""
+    rank = len(b.type.shape)
+    axis = rank - 1 if b.flavour.common else b.d.integer(0, rank - 1)
+    _bounded(Softmax(axis=axis), 1 / 256, {"uint8": 0, "int8": -128})(b)

@@ -1,0 +1,84 @@
+"""Arrays as a pure function of a 64-bit key: a frozen counter-based generator. It never changes, or corpora would.
+
+The generator is SplitMix64 on a counter (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.ir.qtype import INTEGER_RANGE
+
+Array = npt.NDArray[Any]
+Words = npt.NDArray[np.uint64]
+
+FLAT, UNIFORM, EDGES, EXTREMES, NARROW, MIXED = range(6)
+"""Styles: all zero point; uniform; edge values only; smallest and largest only; close to the zero point; half and half."""
+N_STYLES = 6
+
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+def words(key: int, n: int, stream: int = 0) -> Words:
+    """`n` independent 64-bit words of `key`; streams of one key are independent."""
+    base = np.uint64((key + stream * 0xD1342543DE82EF95) % 2**64)
+    with np.errstate(over="ignore"):
+        z = base + _GAMMA * np.arange(1, n + 1, dtype=np.uint64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def below(w: Words, n: int) -> npt.NDArray[np.int64]:
+    """Words as integers 0..n-1 (n far below 2^32, so that the bias is below 2^-32 * n)."""
+    return ((w >> np.uint64(32)) * np.uint64(n) >> np.uint64(32)).astype(np.int64)
+
+
+def quantized(key: int, style: int, shape: tuple[int, ...], dtype: str, zero_point: int) -> Array:
+    """Stored integers of `dtype`. Key 0 is all zero point, whatever the style."""
+    lo, hi = INTEGER_RANGE[dtype]
+    n = int(np.prod(shape))
+    if style == FLAT or key == 0 or n == 0:
+        return np.full(shape, zero_point, dtype=dtype)
+    w = words(key, n)
+    uniform = lo + below(w, hi - lo + 1)
+    match style:
+        case _ if style == EDGES:
+            values = _edges(lo, hi, zero_point)[below(w, 11)]
+        case _ if style == EXTREMES:
+            values = np.where(below(w, 2) == 0, lo, hi)
+        case _ if style == NARROW:
+            values = np.clip(zero_point + below(w, 9) - 4, lo, hi)
+        case _ if style == MIXED:
+            second = words(key, n, stream=1)
+            values = np.where(below(second, 2) == 0, uniform, _edges(lo, hi, zero_point)[below(w, 11)])
+        case _:
+            values = uniform
+    return values.astype(dtype).reshape(shape)
+
+
+def _edges(lo: int, hi: int, zero_point: int) -> npt.NDArray[np.int64]:
+    edges = [lo, hi, zero_point, zero_point + 1, zero_point - 1, 0, 1, -1, lo + 1, hi - 1, (lo + hi) // 2]
+    return np.clip(np.array(edges, dtype=np.int64), lo, hi)
+
+
+def reals(key: int, style: int, shape: tuple[int, ...], step: float) -> Array:
+    """float32 numbers around multiples and half multiples of `step`. Key 0 is all 0."""
+    n = int(np.prod(shape))
+    if style == FLAT or key == 0:
+        return np.zeros(shape, dtype=np.float32)
+    w = words(key, n)
+    halves = (below(w, 1024) - 512) * 0.5
+    noise = below(words(key, n, stream=1), 2**20) / 2**20 - 0.5 if style in (UNIFORM, NARROW) else 0.0
+    return ((halves + noise) * step).astype(np.float32).reshape(shape)
+
+
+def biases(key: int, style: int, n: int, largest: int) -> npt.NDArray[np.int64]:
+    """Integers within +/- `largest`."""
+    if style == FLAT or key == 0:
+        return np.zeros(n, dtype=np.int64)
+    w = words(key, n)
+    if style in (EDGES, EXTREMES):
+        return np.array([largest, -largest, 1, -1, 0], dtype=np.int64)[below(w, 5)]
+    return below(w, 2 * largest + 1) - largest

@@ -1,0 +1,77 @@
+"""`cases_of(seed, shard)`: the cases of a campaign, a pure function of its arguments.
+
+Hypothesis draws only in its generate phase, without a database; the body collects and never raises, for outcomes and
+time would change later draws. Hypothesis also mixes constants found in imported local modules into its draws: the
+provider here has none, so that importing or installing something else changes nothing.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.internal.conjecture import providers
+
+from qfuzz.ir.network import Case
+from qfuzz.strategies.networks import cases
+
+SHARD_SIZE = 200
+_PROVIDER = "qfuzz"
+
+
+class NoLocalConstants(providers.HypothesisProvider):
+    """Hypothesis's own provider, blind to constants of local modules."""
+
+    _local_constants = providers.Constants()
+
+
+@dataclass
+class DrawCount:
+    """How many tries generation made, and how many gave no case."""
+
+    draws: int = 0
+    rejected: int = 0
+
+
+class ShardCases(Iterator[Case]):
+    """The cases of one shard. `counts` says what generation cost."""
+
+    def __init__(self, collected: Sequence[Case], counts: DrawCount) -> None:
+        self._cases = iter(collected)
+        self.counts = counts
+
+    def __next__(self) -> Case:
+        return next(self._cases)
+
+
+def cases_of(seed_: int, shard: int, *, ops: Sequence[str] = (), max_nodes: int = 4) -> ShardCases:
+    """The `SHARD_SIZE` cases of a shard (fewer where the space is smaller).
+
+    Parameters
+    ----------
+    seed_, shard
+        Which cases. Hypothesis begins with the minimal example every time: only shard 0 keeps it.
+    ops, max_nodes
+        As for `qfuzz.cases`.
+    """
+    providers.AVAILABLE_PROVIDERS[_PROVIDER] = f"{__name__}.{NoLocalConstants.__name__}"
+    collected: list[Case] = []
+    counts = DrawCount()
+    strategy = cases(ops=ops, max_nodes=max_nodes)
+
+    @seed(f"{seed_}/{shard}")
+    @settings(
+        max_examples=SHARD_SIZE + 1,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        backend=_PROVIDER,
+    )
+    @given(strategy)
+    def collect(case: Case) -> None:
+        collected.append(case)
+
+    collect()
+    counts.draws = len(collected)
+    kept = collected[:SHARD_SIZE] if shard == 0 else collected[1 : SHARD_SIZE + 1]
+    return ShardCases(kept, counts)

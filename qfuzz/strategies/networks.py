@@ -1,0 +1,134 @@
+"""networks() and cases(): shape-first, valid by construction, every draw shrinking towards one small node."""
+
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.network import Case, Network
+from qfuzz.ir.qtype import QType
+from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.strategies import fill
+from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
+from qfuzz.strategies.directed import direct
+from qfuzz.strategies.draw import Draw
+from qfuzz.strategies.families import DRAWINGS, selected_ops
+from qfuzz.strategies.qtypes import draw_zero_point
+
+BATCHES = (1, 8, 8, 8, 8, 8, 8, 8, 8, 2, 3, 0)
+DIMS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
+SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
+WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
+"""Operators that are drawn more often than once where all are."""
+
+CONNECTING = ("relu", "add", "requantize")
+"""Operators drawn between the selected ones where networks are longer."""
+
+
+def networks(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1) -> st.SearchStrategy[Network]:
+    """Quantized networks.
+
+    Parameters
+    ----------
+    ops
+        Shell globs over operator names; every network holds one that matches. All operators where empty.
+    max_nodes, min_nodes
+        Bounds of the number of nodes.
+    """
+    return _strategy(ops, min_nodes, max_nodes).map(lambda case: case.network)
+
+
+def cases(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1) -> st.SearchStrategy[Case]:
+    """Networks with concrete inputs; the parameters are those of `networks`. Mostly a batch of 8."""
+    return _strategy(ops, min_nodes, max_nodes)
+
+
+def _strategy(ops: Sequence[str], min_nodes: int, max_nodes: int) -> st.SearchStrategy[Case]:
+    if not 1 <= min_nodes <= max_nodes:
+        raise InvalidCase(f"networks: min_nodes {min_nodes}, max_nodes {max_nodes}; needs 1 <= min_nodes <= max_nodes")
+    patterns = tuple([ops] if isinstance(ops, str) else ops)
+    selected = selected_ops(patterns)
+    if not patterns:
+        selected = tuple(n for n in selected for _ in range(WEIGHTS.get(n, 1)))
+
+    @st.composite
+    def build(draw: st.DrawFn) -> Case:
+        return draw_case(Draw(draw), selected, min_nodes, max_nodes, filtered=bool(patterns))
+
+    return build()
+
+
+def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, *, filtered: bool) -> Case:
+    """One case; every choice is drawn from `d`."""
+    flavour_kind = d.integer(0, 11)
+    flavour = Flavour(
+        dyadic=flavour_kind % 3 == 0,
+        common=flavour_kind < 8,
+        dtype="int8" if flavour_kind in (5, 11) else "uint8",
+    )
+    b = Builder(d, flavour)
+    n_nodes = min(max(d.pick((1, 2, 3, 3, 4, 3)), min_nodes), max_nodes)
+    if max_nodes > 4 and d.integer(0, 1):
+        n_nodes = d.integer(min_nodes, max_nodes)
+    first = d.pick(selected)
+    _begin(b, first)
+    target = d.integer(0, n_nodes - 1) if filtered else 0
+    menu = selected if not filtered else tuple(dict.fromkeys((*selected, *CONNECTING)))
+    if target == 0:
+        DRAWINGS[first].draw(b)
+    while len(b.nodes) < n_nodes:
+        if len(b.nodes) == target and target:
+            name = first if DRAWINGS[first].fits(b) else "relu"
+        else:
+            name = d.pick(menu)
+        if name == "quantize" or not DRAWINGS[name].fits(b) or b.type.n_elements > MAX_VALUE_ELEMENTS:
+            name = "relu"
+        if filtered and len(b.nodes) < target and name not in CONNECTING:
+            name = "relu"
+        DRAWINGS[name].draw(b)
+    network = b.network()
+    key, style = d.key(), d.pick((fill.UNIFORM, fill.UNIFORM, fill.UNIFORM, fill.MIXED, fill.EDGES, fill.EXTREMES, fill.NARROW))
+    inputs = [_filled(key + i, style, v.type) for i, v in enumerate(network.inputs)]
+    edits = d.integer(0, 3)
+    for _ in range(edits if edits < 3 else 0):
+        _edit(d, inputs[0])
+    case = Case(network, tuple(Tensor(a) for a in inputs))
+    return direct(case, key) if key and d.integer(0, 1) else case
+
+
+def _begin(b: Builder, first: str) -> None:
+    """The first graph input, of a rank that `first` can read."""
+    d = b.d
+    rank = d.pick(DRAWINGS[first].ranks)
+    batch = d.pick(BATCHES)
+    if rank == 2:
+        shape: tuple[int, ...] = (batch, d.pick(DIMS))
+    else:
+        size = d.pick(SIZES)
+        sizes = (size,) if rank == 3 else (size, d.pick(SIZES) if d.rarely(3) else size)
+        room = MAX_VALUE_ELEMENTS // (max(batch, 1) * size * sizes[-1])
+        shape = (batch, d.pick([c for c in DIMS if c <= max(1, min(room, 33))]), *sizes)
+    if first == "quantize":
+        b.types[""] = TensorType(shape, "float32")
+        b.current = b.add_input(shape, "float32")
+        del b.types[""]
+        b.inputs.clear()
+        return
+    scale = b.scale(1.0 if d.integer(0, 2) == 0 else 2.0**-5, 3)
+    b.current = b.add_input(shape, QType.per_tensor(b.flavour.dtype, scale, draw_zero_point(d, b.flavour.dtype)))
+
+
+def _filled(key: int, style: int, type_: TensorType) -> fill.Array:
+    q = type_.element
+    if isinstance(q, QType):
+        return fill.quantized(key if key > 1 else 0, style, type_.shape, q.dtype, q.zero_point[0])
+    return fill.reals(key, style, type_.shape, 1.0)
+
+
+def _edit(d: Draw, array: fill.Array) -> None:
+    """One element set to an edge value."""
+    if array.size == 0 or array.dtype.kind == "f":
+        return
+    flat = array.reshape(-1)
+    info = {"uint8": (0, 255, 1, 128), "int8": (0, 127, -128, -1)}[array.dtype.name]
+    flat[d.integer(0, min(flat.size, 256) - 1)] = d.pick(info)

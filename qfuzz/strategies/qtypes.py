@@ -1,0 +1,101 @@
+"""Scales, zero points and quantized types, biased to arithmetic edges."""
+
+import math
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.qtype import INTEGER_RANGE, QType, QuantizedDType, float32
+from qfuzz.strategies.draw import Draw
+
+MIN_SCALE, MAX_SCALE = 2.0**-20, 2.0**20
+"""Default bounds of scales: products of three and their quotients stay normal float32 numbers."""
+
+
+def draw_scale(d: Draw, around: float, *, dyadic: bool, spread: int = 2) -> float:
+    """A float32 scale within about `spread` powers of two of `around`.
+
+    `dyadic`: a power of two, so that float32 arithmetic with it is exact. Else a power of two, one of its neighbours, or
+    any mantissa. Shrinks to a power of two.
+    """
+    middle = round(math.log2(around))
+    exponent = min(max(middle + d.integer(-spread, spread), -100), 100)
+    power = 2.0**exponent
+    if dyadic:
+        return power
+    kind = d.integer(0, 1 << 10)
+    if kind < 96:
+        return power
+    if kind < 160:
+        return float32(power * (1 + 2.0**-23))
+    if kind < 224:
+        return float32(power * (1 - 2.0**-24))
+    if kind < 288:
+        return float32(power * (1 + 1 / (1 + kind % 7 * 2)))
+    return float32(power * (1 + d.integer(0, 2**23 - 1) * 2.0**-23))
+
+
+def draw_zero_point(d: Draw, dtype: str) -> int:
+    """Often an end or the middle of the range; shrinks to 0."""
+    lo, hi = INTEGER_RANGE[dtype]
+    choices: Sequence[int] = (0, lo, hi, (lo + hi + 1) // 2, lo + 1, hi - 1)
+    kind = d.integer(0, 9)
+    return choices[kind] if kind < len(choices) else d.integer(lo, hi)
+
+
+def scales(*, min_value: float = MIN_SCALE, max_value: float = MAX_SCALE) -> st.SearchStrategy[float]:
+    """float32 scales: powers of two, just off them, and any between. Shrinks to 1 where it is allowed.
+
+    Parameters
+    ----------
+    min_value, max_value
+        Bounds, both included.
+    """
+    if not 0 < min_value <= max_value or math.isinf(max_value):
+        raise InvalidCase(f"scales: min_value {min_value!r}, max_value {max_value!r}; needs 0 < min_value <= max_value")
+    low, high = math.ceil(math.log2(min_value)), math.floor(math.log2(max_value))
+
+    @st.composite
+    def build(draw: st.DrawFn) -> float:
+        d = Draw(draw)
+        if low > high:
+            return float32(min_value)
+        s = draw_scale(d, 2.0 ** d.integer(low, high), dyadic=False, spread=0)
+        return float32(min(max(s, min_value), max_value))
+
+    return build()
+
+
+def zero_points(dtype: QuantizedDType, *, min_value: int | None = None, max_value: int | None = None) -> st.SearchStrategy[int]:
+    """Zero points of `dtype`, often at the ends of the range. Shrinks to 0, or the legal value closest to it."""
+    lo, hi = INTEGER_RANGE[dtype]
+    low, high = lo if min_value is None else min_value, hi if max_value is None else max_value
+    if not lo <= low <= high <= hi:
+        raise InvalidCase(f"zero_points: {low}..{high}; needs a range within {lo}..{hi} of {dtype}")
+
+    @st.composite
+    def build(draw: st.DrawFn) -> int:
+        return min(max(draw_zero_point(Draw(draw), dtype), low), high)
+
+    return build()
+
+
+def qtypes(
+    *,
+    dtypes: Sequence[QuantizedDType] = ("uint8", "int8"),
+    min_scale: float = MIN_SCALE,
+    max_scale: float = MAX_SCALE,
+) -> st.SearchStrategy[QType]:
+    """Per-tensor quantized types. Shrinks to the first dtype, scale 1, zero point 0."""
+    if not dtypes:
+        raise InvalidCase("qtypes: no dtypes; one is needed")
+    scale = scales(min_value=min_scale, max_value=max_scale)
+
+    @st.composite
+    def build(draw: st.DrawFn) -> QType:
+        d = Draw(draw)
+        dtype = d.pick(dtypes)
+        return QType.per_tensor(dtype, draw(scale), draw_zero_point(d, dtype))
+
+    return build()
