@@ -1,7 +1,6 @@
 """The torch backends: the four engines of the eager quantized kernels, and the export dialect's onednn kernels."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -10,11 +9,15 @@ from qfuzz.backends.environment import describe_machine
 from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_contracts import CONTRACTS
 from qfuzz.backends.torch_dialect import lower_eager
+from qfuzz.backends.torch_export_dialect import lower_export
 from qfuzz.backends.torch_executor import Execution, Refusal, WrongQParams
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import Array, NotSupported, Support, Supported
+
+
+EXPORT = "export"
 
 
 class KnownRefusal(NamedTuple):
@@ -79,6 +82,8 @@ class TorchBackend:
         return lowered
 
     def _lower(self, network: Network) -> CallList:
+        if self.engine == EXPORT:
+            return lower_export(network)
         return lower_eager(network, self.engine, channels_last=self.layout == "channels_last")
 
     def supports(self, network: Network) -> Support:
@@ -133,6 +138,3 @@ def _positive(option: str, value: int | str) -> int:
     if number < 1:
         raise InvalidCase(f"{option}: {value!r}; a number of at least 1")
     return number
-
-
-BACKENDS: Mapping[str, str] = MappingProxyType({f"torch-{e}": e for e in ("fbgemm", "x86", "onednn", "qnnpack")})

@@ -39,6 +39,7 @@ CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
         "fbgemm": MappingProxyType(_FBGEMM),
         "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV}),
         "onednn": MappingProxyType(_FBGEMM | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
+        "export": MappingProxyType({"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
         "qnnpack": MappingProxyType(_FBGEMM | {"conv": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM}),
     }
 )

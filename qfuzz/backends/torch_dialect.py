@@ -10,6 +10,7 @@ from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, scale_of, symmetric, zero_point_of
 from qfuzz.backends.torch_calls import Arg, Array, Call, CallList, Declared, literal, torch_name, variable, variables
+from qfuzz.backends.torch_limits import limit_of
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import Element, QType
@@ -34,6 +35,10 @@ def lower_eager(network: Network, engine: str, *, channels_last: bool = False) -
     Unsupported
         Naming the node and why there is no kernel for it.
     """
+    for node in network.nodes:
+        limit = limit_of(engine, network, node)
+        if limit:
+            raise Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
     return lower(Builder(network, engine, channels_last=channels_last), LOWERINGS, _feed, _declare)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 
 
@@ -137,7 +136,7 @@ def _array(tensor: torch.Tensor, declared: Sequence[Any]) -> Any:
         raise WrongQParams(
             f"{name}: the tensor says {said[0]}, scale {said[1]!r}, zero_point {said[2]!r}; asked for {asked}"
         )
-    return np.ascontiguousarray(tensor.numpy())
+    return tensor.contiguous().numpy()
 
 
 def source_lines(calls: Sequence[Any], arrays: Mapping[str, Any], threads: int = 1) -> list[str]:
