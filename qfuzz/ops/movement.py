@@ -175,4 +175,5 @@ class Pad(_Moved, frozen=True, kw_only=True, tag="pad"):
 
     def move(self, a: Floats, zero: float) -> Floats:
         n = a.ndim
-        return np.pad(a, [(self.padding[i], self.padding[n + i]) for i in range(n)], constant_values=zero)
+        sides = [(self.padding[i], self.padding[n + i]) for i in range(n)]
+        return np.pad(a, sides, constant_values=zero) if sides else a
