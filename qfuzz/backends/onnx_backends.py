@@ -1,0 +1,177 @@
+"""The backend `onnxruntime`: ONNX Runtime's CPU kernels, as a QOperator or a QDQ graph, at each level of optimization."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from onnx import GraphProto
+from onnx import __version__ as onnx_version
+
+from qfuzz.backends import onnx_executor
+from qfuzz.backends.environment import describe_machine
+from qfuzz.backends.onnx_builder import lower_graph
+from qfuzz.backends.onnx_contracts import contracts_of
+from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, serialize
+from qfuzz.backends.onnx_executor import Refusal, Session, source_lines
+from qfuzz.ir.contract import Contract
+from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
+from qfuzz.ir.network import Network, Node
+from qfuzz.ir.protocols import Array, NotSupported, Script, Support, Supported
+
+MODEL_FILE = "model.onnx"
+
+
+class KnownRefusal(NamedTuple):
+    """A refusal that the runtime documents.
+
+    Attributes
+    ----------
+    formats
+        The forms in which it comes.
+    op
+        The operator that it is about.
+    applies
+        When it comes; the network knows the types.
+    reason, source
+        What is refused, and where that is said.
+    """
+
+    formats: tuple[str, ...]
+    op: str
+    applies: Callable[[Network, Node], bool]
+    reason: str
+    source: str
+
+
+def _zero_points_differ(network: Network, node: Node) -> bool:
+    return len(set(network.types[node.inputs[1]].qtype.zero_point)) > 1
+
+
+REFUSALS: tuple[KnownRefusal, ...] = (
+    KnownRefusal(
+        ("qoperator",),
+        "conv",
+        _zero_points_differ,
+        "QLinearConv takes per-channel weights with one zero point for all channels",
+        "qlinearconv.cc: 'zero point of per-channel filter must be same'",
+    ),
+)
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime on the CPU.
+
+    Parameters
+    ----------
+    format
+        ``qoperator`` or ``qdq``.
+    opt
+        Level of graph optimizations: ``disable``, ``basic``, ``extended`` or ``all``.
+    threads
+        Threads of one operator.
+    """
+
+    def __init__(self, format: str = "qoperator", opt: str = "all", threads: int | str = 1) -> None:
+        self.format = one_of("format", format, FORMATS)
+        self.opt = one_of("opt", opt, onnx_executor.LEVELS)
+        self.threads = _positive("threads", threads)
+        options = [f"format={format}"] * (format != "qoperator") + [f"opt={opt}"] * (opt != "all" or format == "qdq")
+        options += [f"threads={self.threads}"] * (self.threads != 1)
+        self.name = "onnxruntime" + ("?" + "&".join(options) if options else "")
+        self.fuses = opt != "disable"
+        self.contracts: Mapping[str, Contract] = contracts_of(format, opt)
+        self._last: tuple[Network, GraphProto | Unsupported] | None = None
+
+    def describe(self) -> dict[str, str]:
+        """Versions, build and the float environment."""
+        return {
+            "version": onnx_executor.VERSION,
+            "framework": "onnxruntime",
+            "build": onnx_executor.BUILD_INFO,
+            "onnx": onnx_version,
+            "opset": str(OPSET),
+            "ir_version": str(IR_VERSION),
+            "format": self.format,
+            "opt": self.opt,
+            "threads": str(self.threads),
+            **describe_machine(),
+        }
+
+    def _graph(self, network: Network) -> GraphProto:
+        """The graph that `network` becomes; raises `Unsupported`. The last network's is kept."""
+        if self._last is None or self._last[0] is not network:
+            try:
+                self._last = (network, self._lower(network))
+            except Unsupported as e:
+                self._last = (network, e)
+        lowered = self._last[1]
+        if isinstance(lowered, Unsupported):
+            raise lowered
+        return lowered
+
+    def _lower(self, network: Network) -> GraphProto:
+        graph = lower_graph(network, FORMATS[self.format])
+        for node in network.nodes:
+            for known in REFUSALS:
+                if known.op == node.op.name and self.format in known.formats and known.applies(network, node):
+                    raise Unsupported(f"{node.op.name} {node.name!r}: {known.reason} ({known.source})")
+        return graph
+
+    def supports(self, network: Network) -> Support:
+        """Whether every node lowers to a kernel that takes it."""
+        try:
+            self._graph(network)
+        except Unsupported as e:
+            return NotSupported(str(e))
+        return Supported()
+
+    def model(self, network: Network, taps: Sequence[str] = ()) -> bytes:
+        """The serialized model, with `taps` as further outputs."""
+        return serialize(network, self._graph(network), taps)
+
+    def compile(self, network: Network, taps: Sequence[str] = ()) -> "OnnxRuntimeProgram":
+        """Load the model in a session of its own."""
+        model = self.model(network, taps)
+        try:
+            session = Session(model, self.opt, self.threads)
+        except Refusal as e:
+            raise Rejected(str(e)) from None
+        return OnnxRuntimeProgram(session, network.outputs)
+
+    def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
+        """What runs, for a reader who has onnxruntime only."""
+        inputs = {i.name: arrays[i.name] for i in network.inputs}
+        lines = source_lines(MODEL_FILE, inputs, (*network.outputs, *taps), self.opt, self.threads)
+        return Script(tuple(lines), {MODEL_FILE: self.model(network, taps)})
+
+
+class OnnxRuntimeProgram:
+    """A loaded model. `compile_seconds` were spent inside the runtime."""
+
+    def __init__(self, session: Session, outputs: tuple[str, ...]) -> None:
+        self._session = session
+        self._outputs = outputs
+        self.compile_seconds = session.compile_seconds
+
+    def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
+        """Outputs and taps by name."""
+        try:
+            return self._session.run(inputs, (*self._outputs, *taps))
+        except Refusal as e:
+            raise Rejected(str(e)) from None
+
+
+def one_of(option: str, value: str, allowed: Mapping[str, Any]) -> str:
+    """`value`, which must be a key of `allowed`."""
+    if value not in allowed:
+        raise InvalidCase(f"{option}: {value!r}; one of {', '.join(allowed)}")
+    return value
+
+
+def _positive(option: str, value: int | str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise InvalidCase(f"{option}: {value!r}; a number of at least 1")
+    return number

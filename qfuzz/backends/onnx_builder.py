@@ -1,0 +1,143 @@
+"""What the ONNX dialects share: writing a graph for a network, node by node.
+
+Values of the network keep their names; all that a dialect adds has a slash in its name, which no value has.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
+
+from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.network import Network, Node
+from qfuzz.ir.qtype import Element, QType
+from qfuzz.ir.tensor import TensorType
+
+Attribute: TypeAlias = int | float | tuple[int, ...]
+Lowering: TypeAlias = Callable[["Builder", Node], None]
+"""Writes the ONNX nodes of one node, or raises `Unsupported` with the reason why there is no kernel for it."""
+
+MICROSOFT = "com.microsoft"
+"""Domain of ONNX Runtime's own operators."""
+
+ONNX_DTYPES: dict[str, int] = {
+    "float32": TensorProto.FLOAT,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+}
+
+
+class Builder:
+    """Collects the graph of one network. Equal constants are stored once."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.graph = GraphProto(name="qfuzz")
+        self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._made: set[str] = set()
+
+    def type(self, node: Node, position: int = 0) -> TensorType:
+        """Type of an input of `node`."""
+        return self.network.types[node.inputs[position]]
+
+    def qtype(self, node: Node, position: int = 0) -> QType:
+        """Quantized type of an input of `node`."""
+        return self.type(node, position).qtype
+
+    def emit(self, op_type: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: Attribute) -> str:
+        """One ONNX node; its output."""
+        proto = NodeProto(op_type=op_type, input=inputs, output=[output], domain=domain)
+        for name, value in attributes.items():
+            proto.attribute.append(_attribute(name, value))
+        self.graph.node.append(proto)
+        return output
+
+    def is_new(self, name: str) -> bool:
+        """Whether a derived value of that name is asked for the first time."""
+        if name in self._made:
+            return False
+        self._made.add(name)
+        return True
+
+    def initializer(self, name: str, array: npt.NDArray[Any]) -> str:
+        """A constant of that name, stored once."""
+        if self.is_new(name):
+            self.graph.initializer.append(_tensor(name, array))
+        return name
+
+    def constant(self, name: str) -> str:
+        """A constant of the network, as it is."""
+        return self.initializer(name, self.network.constant_data[name].array)
+
+    def shared(self, array: npt.NDArray[Any]) -> str:
+        """A constant without a name of its own."""
+        key = (array.dtype.name, array.shape, array.tobytes())
+        if key not in self._shared:
+            self._shared[key] = f"constant/{len(self._shared)}"
+            self.graph.initializer.append(_tensor(self._shared[key], array))
+        return self._shared[key]
+
+    def qparams(self, q: QType) -> tuple[str, str]:
+        """Scale and zero point of a type: scalars, or vectors along its axis."""
+        shape = () if q.axis is None else (len(q.scale),)
+        scale = np.array(q.scale, dtype=np.float32).reshape(shape)
+        return self.shared(scale), self.shared(np.array(q.zero_point, dtype=q.dtype).reshape(shape))
+
+    def integers(self, *values: int) -> str:
+        """A vector of int64."""
+        return self.shared(np.array(values, dtype=np.int64))
+
+
+def lower_graph(network: Network, lowerings: Mapping[str, Lowering]) -> GraphProto:
+    """The network's graph, with its inputs and without outputs.
+
+    Raises
+    ------
+    Unsupported
+        Naming the node and why there is no kernel for it.
+    """
+    b = Builder(network)
+    for value in network.inputs:
+        b.graph.input.append(value_info(value.name, value.type))
+    for node in network.nodes:
+        try:
+            lowerings[node.op.name](b, node)
+        except KeyError:
+            raise Unsupported(f"{node.op.name} {node.name!r}: this dialect has no kernel for it") from None
+        except Unsupported as e:
+            raise Unsupported(f"{node.op.name} {node.name!r}: {e}") from None
+    return b.graph
+
+
+def value_info(name: str, type_: TensorType) -> ValueInfoProto:
+    """Name, dtype and shape of a graph's input or output."""
+    info = ValueInfoProto(name=name)
+    info.type.tensor_type.elem_type = ONNX_DTYPES[type_.dtype]
+    dimensions = info.type.tensor_type.shape
+    for size in type_.shape:
+        dimensions.dim.add(dim_value=size)
+    return info
+
+
+def quantized(element: Element) -> QType:
+    """The output's type, for a kernel that returns stored integers."""
+    if not isinstance(element, QType):
+        raise Unsupported(f"output: {element}; the kernel returns stored integers")
+    return element
+
+
+def _tensor(name: str, array: npt.NDArray[Any]) -> TensorProto:
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return TensorProto(name=name, dims=array.shape, data_type=ONNX_DTYPES[array.dtype.name], raw_data=little.tobytes())
+
+
+def _attribute(name: str, value: Attribute) -> AttributeProto:
+    if isinstance(value, tuple):
+        return AttributeProto(name=name, type=AttributeProto.INTS, ints=value)
+    if isinstance(value, float):
+        return AttributeProto(name=name, type=AttributeProto.FLOAT, f=value)
+    return AttributeProto(name=name, type=AttributeProto.INT, i=int(value))

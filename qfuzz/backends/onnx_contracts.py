@@ -1,0 +1,157 @@
+"""What ONNX Runtime's kernels promise: operator to contract, for each form and level of graph optimizations.
+
+Every k counts the float32 operations of the named source, and is held by the near-tie tests of `tests/backends`.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from qfuzz.ir.contract import Contract
+
+_MATMUL = Contract(
+    terms="accumulator",
+    k=4,
+    tie="half_even",
+    source="mlas/lib/quantize.cpp MlasRequantizeOutput: float(int32 acc) * fl(fl(s_x*s_w)/s_y), clamp, nearest even, + zero point",
+)
+_ELEMENTWISE = Contract(
+    terms="affine",
+    k=4,
+    tie="half_even",
+    source="mlas/lib/qladd.cpp, qlmul.cpp: fl(s_a/s_y)*q_a + (fl(s_b/s_y)*q_b - offsets), nearest even, + zero point",
+)
+_QUANTIZE = Contract(
+    terms="real",
+    k=1,
+    tie="half_even",
+    source="mlas/lib/quantize.cpp MlasQuantizeLinear: x / scale, nearest even, + zero point",
+)
+_DEQUANTIZE = Contract(
+    terms="real",
+    k=1,
+    tie="half_even",
+    source="quantize_linear.cc DequantizeLinear: float(q - zero_point) * scale",
+)
+_MOVED = Contract(terms="exact", k=0, tie="half_even", source="stored integers are moved or compared, none is computed")
+_LOOKUP = Contract(
+    terms="affine",
+    k=4,
+    tie="half_even",
+    function_ulps=4.0,
+    source="contrib_ops/cpu/quantization/qlinear_lookup_table.cc: dequantize, float32 function, MlasQuantizeLinear, per stored integer",
+)
+_POOL = Contract(
+    terms="affine",
+    k=4,
+    tie="half_even",
+    accumulates_float=True,
+    source="contrib_ops/cpu/quantization/qlinear_pool.cc: float32 sums of dequantized values, mean, / s_y, nearest even, + zero point",
+)
+_GLOBAL_POOL = Contract(
+    terms="affine",
+    k=4,
+    tie="half_even",
+    source="mlas/lib/qlgavgpool.cpp: int32 sum, times fl(s_x/(s_y*n)), nearest even, + zero point",
+)
+_CONCAT = Contract(
+    terms="affine",
+    k=4,
+    tie="half_even",
+    source="contrib_ops/cpu/quantization/qlinear_concat.cc: a table per input whose qparams differ: dequantize, MlasQuantizeLinear",
+)
+
+_QOPERATOR: Mapping[str, Contract] = MappingProxyType(
+    {
+        "quantize": _QUANTIZE,
+        "dequantize": _DEQUANTIZE,
+        "conv": _MATMUL,
+        "linear": _MATMUL,
+        "add": _ELEMENTWISE,
+        "mul": _ELEMENTWISE,
+        "relu": _MOVED,
+        "clamp": _MOVED,
+        "max_pool": _MOVED,
+        "avg_pool": _POOL,
+        "global_avg_pool": _GLOBAL_POOL,
+        "concat": _CONCAT,
+        "reshape": _MOVED,
+        "transpose": _MOVED,
+        "slice": _MOVED,
+        "pad": _MOVED,
+        "flatten": _MOVED,
+        "sigmoid": _LOOKUP,
+        "leaky_relu": _LOOKUP,
+        "softmax": _LOOKUP,
+    }
+)
+
+
+def _float(k: int, kernel: str, *, sums: bool = False, ulps: float = 0.0) -> Contract:
+    return Contract(
+        terms="real",
+        k=k,
+        tie="half_even",
+        accumulates_float=sums,
+        function_ulps=ulps,
+        source=f"DequantizeLinear, float32 {kernel}, QuantizeLinear: one rounding each, and those of the kernel",
+    )
+
+
+_UNFUSED: Mapping[str, Contract] = MappingProxyType(
+    {
+        "quantize": _QUANTIZE,
+        "dequantize": _DEQUANTIZE,
+        "requantize": _float(2, "nothing"),
+        "conv": _float(6, "Conv (MLAS sgemm or direct; an int32 bias times fl(s_x*s_w))", sums=True),
+        "linear": _float(6, "Gemm, or MatMul and Add (MLAS sgemm; an int32 bias times fl(s_x*s_w))", sums=True),
+        "add": _float(3, "Add"),
+        "mul": _float(4, "Mul"),
+        "relu": _float(2, "Relu"),
+        "clamp": _float(2, "Clip"),
+        "max_pool": _float(2, "MaxPool"),
+        "avg_pool": _float(4, "AveragePool", sums=True),
+        "global_avg_pool": _float(4, "GlobalAveragePool", sums=True),
+        "concat": _float(2, "Concat"),
+        "reshape": _float(2, "Reshape"),
+        "transpose": _float(2, "Transpose"),
+        "slice": _float(2, "Slice"),
+        "pad": _float(2, "Pad"),
+        "flatten": _float(2, "Flatten"),
+        "sigmoid": _float(4, "Sigmoid (mlas/lib/logistic.cpp, a rational approximation)", ulps=4.0),
+        "tanh": _float(4, "Tanh (mlas/lib/tanh.cpp, a rational approximation)", ulps=4.0),
+        "leaky_relu": _float(3, "LeakyRelu"),
+        "elu": _float(4, "Elu", ulps=4.0),
+        "hardsigmoid": _float(6, "HardSigmoid (alpha is fl(1/6))"),
+        "hardswish": _float(7, "HardSigmoid and Mul, the function body of HardSwish"),
+        "softmax": _float(4, "Softmax (mlas/lib/compute.cpp)", ulps=4.0),
+    }
+)
+
+
+def _looser(unfused: Contract, fused: Contract, bias_steps: float = 0.0) -> Contract:
+    """A contract that admits what either admits."""
+    order = ("exact", "accumulator", "real", "affine")
+    return Contract(
+        terms=max(unfused.terms, fused.terms, key=order.index),
+        k=max(unfused.k, fused.k),
+        tie="half_even",
+        accumulates_float=unfused.accumulates_float or fused.accumulates_float,
+        function_ulps=max(unfused.function_ulps, fused.function_ulps),
+        bias_steps=bias_steps,
+        source=f"unfused: {unfused.source}; where qdq_transformer fuses: {fused.source}",
+    )
+
+
+_BASIC: Mapping[str, Contract] = _UNFUSED
+_FUSED: Mapping[str, Contract] = MappingProxyType(
+    dict(_UNFUSED) | {name: _looser(_UNFUSED[name], _QOPERATOR[name]) for name in _UNFUSED if name in _QOPERATOR}
+)
+
+_QDQ: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
+    {"disable": _UNFUSED, "basic": _BASIC, "extended": _FUSED, "all": _FUSED}
+)
+
+
+def contracts_of(form: str, optimization: str) -> Mapping[str, Contract]:
+    """The contracts of a form at a level of graph optimizations. QOperator kernels are the same at each."""
+    return _QOPERATOR if form == "qoperator" else _QDQ[optimization]

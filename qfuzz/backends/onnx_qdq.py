@@ -1,0 +1,278 @@
+"""The QDQ form: DequantizeLinear before a float32 operator, QuantizeLinear after it. Pure.
+
+This is what quantization tools write for every operator. At opt=disable the float32 kernels run; from opt=extended on ONNX
+Runtime fuses a part of it into integer kernels. A relu inside an operator is a Relu between it and QuantizeLinear.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from qfuzz.backends.onnx_builder import Attribute, Builder, Lowering
+from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.network import Node
+from qfuzz.ir.qtype import QType, float32
+from qfuzz.ops.activation import Clamp, Elu, LeakyRelu
+from qfuzz.ops.convolution import Conv
+from qfuzz.ops.movement import Concat, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.pooling import AvgPool, MaxPool
+from qfuzz.ops.softmax import Softmax
+
+ONE_SIXTH = float32(1 / 6)
+
+
+def _real(b: Builder, name: str) -> str:
+    """The float32 value of an activation: dequantized once, for all who read it."""
+    q = b.network.types[name].element
+    real = f"{name}/real"
+    if b.is_new(real):
+        assert isinstance(q, QType)
+        b.emit("DequantizeLinear", [name, *b.qparams(q)], real)
+    return real
+
+
+def _finish(b: Builder, node: Node, real: str, *, relu: bool = False) -> None:
+    """Quantize the float32 value `real` to the node's output."""
+    if relu:
+        real = b.emit("Relu", [real], f"{node.name}/relu")
+    assert isinstance(node.element, QType)
+    b.emit("QuantizeLinear", [real, *b.qparams(node.element)], node.name)
+
+
+def _through(b: Builder, node: Node, op_type: str, *more: str, relu: bool = False, **attributes: Attribute) -> None:
+    """One float32 operator on all inputs of the node, then `more`."""
+    inputs = [_real(b, name) for name in node.inputs]
+    _finish(b, node, b.emit(op_type, [*inputs, *more], f"{node.name}/float", **attributes), relu=relu)
+
+
+def _weight(b: Builder, node: Node, *, transposed: bool = False) -> str:
+    """The dequantized weight; stored [K, M] where `transposed`."""
+    name, q = node.inputs[1], b.qtype(node, 1)
+    real = f"{name}/transposed_real" if transposed else f"{name}/real"
+    if b.is_new(real):
+        stored = b.constant(name)
+        if transposed:
+            stored = b.initializer(f"{name}/transposed", np.ascontiguousarray(b.network.constant_data[name].array.T))
+        axis = {} if q.axis is None else {"axis": 1 if transposed else 0}
+        b.emit("DequantizeLinear", [stored, *b.qparams(q)], real, **axis)
+    return real
+
+
+def _bias(b: Builder, node: Node) -> list[str]:
+    """The float32 bias, if there is one: int32 is dequantized with the float32 product of the scales."""
+    if len(node.inputs) < 3:
+        return []
+    name = b.constant(node.inputs[2])
+    if b.type(node, 2).element == "float32":
+        return [name]
+    q_x, q_w = b.qtype(node), b.qtype(node, 1)
+    scale = np.array(q_x.scale, dtype=np.float32) * np.array(q_w.scale, dtype=np.float32)
+    axis = {} if q_w.axis is None else {"axis": 0}
+    return [b.emit("DequantizeLinear", [name, b.shared(scale.reshape(() if q_w.axis is None else (-1,)))],
+                   f"{node.name}/bias", **axis)]  # fmt: skip
+
+
+def _conv(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Conv)
+    inputs = [_real(b, node.inputs[0]), _weight(b, node), *_bias(b, node)]
+    attributes = conv_attributes(op, b.type(node, 1).shape[2:])
+    _finish(b, node, b.emit("Conv", inputs, f"{node.name}/float", **attributes), relu=op.relu)
+
+
+def conv_attributes(op: Conv, kernel: tuple[int, ...]) -> dict[str, Attribute]:
+    """Attributes of Conv and QLinearConv."""
+    return {
+        "kernel_shape": kernel,
+        "strides": op.strides,
+        "pads": op.padding,
+        "dilations": op.dilations,
+        "group": op.groups,
+    }
+
+
+def _linear(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    x = _real(b, node.inputs[0])
+    out = f"{node.name}/float"
+    if len(b.type(node).shape) == 2:
+        b.emit("Gemm", [x, _weight(b, node), *_bias(b, node)], out, transB=1)
+    else:
+        bias = _bias(b, node)
+        product = b.emit("MatMul", [x, _weight(b, node, transposed=True)], f"{node.name}/product" if bias else out)
+        if bias:
+            b.emit("Add", [product, *bias], out)
+    _finish(b, node, out, relu=op.relu)
+
+
+def _add(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    _through(b, node, "Add", relu=op.relu)
+
+
+def _mul(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    _through(b, node, "Mul", relu=op.relu)
+
+
+def _quantize(b: Builder, node: Node) -> None:
+    _finish(b, node, node.inputs[0])
+
+
+def _dequantize(b: Builder, node: Node) -> None:
+    b.emit("DequantizeLinear", [node.inputs[0], *b.qparams(b.qtype(node))], node.name)
+
+
+def _requantize(b: Builder, node: Node) -> None:
+    _finish(b, node, _real(b, node.inputs[0]))
+
+
+def _plain(op_type: str, **attributes: Attribute) -> Lowering:
+    """A float32 operator without attributes of its own."""
+
+    def lowering(b: Builder, node: Node) -> None:
+        _through(b, node, op_type, **attributes)
+
+    return lowering
+
+
+def _clamp(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Clamp)
+    _through(b, node, "Clip", b.shared(np.array(op.min, np.float32)), b.shared(np.array(op.max, np.float32)))
+
+
+def _leaky_relu(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, LeakyRelu)
+    _through(b, node, "LeakyRelu", alpha=op.negative_slope)
+
+
+def _elu(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Elu)
+    _through(b, node, "Elu", alpha=op.alpha)
+
+
+def _softmax(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Softmax)
+    _through(b, node, "Softmax", axis=op.axis)
+
+
+def max_pool_attributes(op: MaxPool) -> dict[str, Attribute]:
+    """Attributes of MaxPool."""
+    return {
+        "kernel_shape": op.kernel,
+        "strides": op.strides,
+        "pads": op.padding,
+        "dilations": op.dilations,
+        "ceil_mode": op.ceil_mode,
+    }
+
+
+def avg_pool_attributes(op: AvgPool) -> dict[str, Attribute]:
+    """Attributes of AveragePool and QLinearAveragePool."""
+    return {
+        "kernel_shape": op.kernel,
+        "strides": op.strides,
+        "pads": op.padding,
+        "ceil_mode": op.ceil_mode,
+        "count_include_pad": op.count_include_pad,
+    }
+
+
+def _max_pool(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, MaxPool)
+    _through(b, node, "MaxPool", **max_pool_attributes(op))
+
+
+def _avg_pool(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, AvgPool)
+    _through(b, node, "AveragePool", **avg_pool_attributes(op))
+
+
+def _concat(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Concat)
+    _through(b, node, "Concat", axis=op.axis)
+
+
+def _reshape(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Reshape)
+    _through(b, node, "Reshape", b.integers(*op.shape), allowzero=1)
+
+
+def flatten_axis(b: Builder, node: Node) -> int:
+    """The axis of ONNX Flatten, which always makes a matrix."""
+    op: Any = node.op
+    rank = len(b.type(node).shape)
+    if op.start_axis != 1 or rank < 2:
+        raise Unsupported(
+            f"start_axis {op.start_axis} of rank {rank}: ONNX Flatten makes a matrix, which is start_axis 1"
+        )
+    return 1
+
+
+def _flatten(b: Builder, node: Node) -> None:
+    _through(b, node, "Flatten", axis=flatten_axis(b, node))
+
+
+def _transpose(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Transpose)
+    _through(b, node, "Transpose", perm=op.perm)
+
+
+def slice_inputs(b: Builder, op: Slice) -> list[str]:
+    """Inputs of Slice after the data: starts, ends, axes, steps."""
+    return [b.integers(op.start), b.integers(op.stop), b.integers(op.axis), b.integers(op.step)]
+
+
+def _slice(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Slice)
+    _through(b, node, "Slice", *slice_inputs(b, op))
+
+
+def _pad(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Pad)
+    _through(b, node, "Pad", b.integers(*op.padding))
+
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {
+        "quantize": _quantize,
+        "dequantize": _dequantize,
+        "requantize": _requantize,
+        "conv": _conv,
+        "linear": _linear,
+        "add": _add,
+        "mul": _mul,
+        "relu": _plain("Relu"),
+        "clamp": _clamp,
+        "max_pool": _max_pool,
+        "avg_pool": _avg_pool,
+        "global_avg_pool": _plain("GlobalAveragePool"),
+        "concat": _concat,
+        "reshape": _reshape,
+        "transpose": _transpose,
+        "slice": _slice,
+        "pad": _pad,
+        "flatten": _flatten,
+        "sigmoid": _plain("Sigmoid"),
+        "tanh": _plain("Tanh"),
+        "leaky_relu": _leaky_relu,
+        "elu": _elu,
+        "hardsigmoid": _plain("HardSigmoid", alpha=ONE_SIXTH, beta=0.5),
+        "hardswish": _plain("HardSwish"),
+        "softmax": _softmax,
+    }
+)
+"""Operator name to the function that writes its nodes, or says why there are none."""

@@ -1,0 +1,259 @@
+"""The QOperator form: kernels on stored integers, each with its own scales and zero points. Pure.
+
+QLinearConv, QLinearMatMul and QuantizeLinear are ONNX's; QGemm and the other QLinear operators are ONNX Runtime's own
+(onnxruntime/docs/ContribOperators.md). Operators that move or compare stored integers are ONNX's plain ones. A relu inside
+an operator is legal where saturation does it: where the output's zero point is qmin.
+"""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from qfuzz.backends.onnx_builder import MICROSOFT, Attribute, Builder, Lowering, quantized
+from qfuzz.backends.onnx_qdq import (
+    avg_pool_attributes,
+    conv_attributes,
+    flatten_axis,
+    max_pool_attributes,
+    slice_inputs,
+)
+from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.network import Node
+from qfuzz.ir.qtype import QType
+from qfuzz.ops.activation import Clamp, LeakyRelu
+from qfuzz.ops.convolution import Conv
+from qfuzz.ops.movement import Concat, Pad, Reshape, Transpose
+from qfuzz.ops.pooling import AvgPool, MaxPool
+from qfuzz.ops.softmax import Softmax
+
+
+def _same_dtype(b: Builder, node: Node) -> QType:
+    """The output's type, for a kernel that has one dtype for all activations."""
+    q = quantized(node.element)
+    for position, name in enumerate(node.inputs):
+        if position not in node.op.constant_inputs and b.network.types[name].dtype != q.dtype:
+            raise Unsupported(
+                f"input {position}: {b.network.types[name].dtype} where the output is {q.dtype}; the kernel has one dtype"
+            )
+    return q
+
+
+def _same_qparams(b: Builder, node: Node) -> QType:
+    """The type of input and output, for a kernel on stored integers that knows no scales."""
+    if node.element != b.type(node).element:
+        raise Unsupported("output: the kernel moves stored integers, so it keeps scale, zero point and dtype")
+    return b.qtype(node)
+
+
+def _check_relu(relu: bool, q: QType) -> None:
+    if relu and q.zero_point[0] != q.qmin:
+        raise Unsupported(
+            f"relu: QLinear kernels have none; saturation does it where the output's zero point is {q.qmin}, not {q.zero_point[0]}"
+        )
+
+
+def _check_contraction(b: Builder, node: Node, kernel: str) -> QType:
+    op: Any = node.op
+    q_y, q_w = _same_dtype(b, node), b.qtype(node, 1)
+    _check_relu(op.relu, q_y)
+    if q_y.dtype == "int8" and q_w.dtype != "int8":
+        raise Unsupported(f"weight: {q_w.dtype}; {kernel} of int8 activations takes int8 weights")
+    if len(node.inputs) == 3 and b.type(node, 2).element != "int32":
+        raise Unsupported(f"bias: float32; {kernel} takes an int32 bias in units of scale_x * scale_w")
+    return q_y
+
+
+def _conv(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Conv)
+    q_y = _check_contraction(b, node, "QLinearConv")
+    weight = b.constant(node.inputs[1])
+    bias = [b.constant(node.inputs[2])] if len(node.inputs) == 3 else []
+    inputs = [node.inputs[0], *b.qparams(b.qtype(node)), weight, *b.qparams(b.qtype(node, 1)), *b.qparams(q_y), *bias]
+    b.emit("QLinearConv", inputs, node.name, **conv_attributes(op, b.type(node, 1).shape[2:]))
+
+
+def _linear(b: Builder, node: Node) -> None:
+    x = b.type(node)
+    has_bias = len(node.inputs) == 3
+    qparams_x, qparams_w = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
+    if len(x.shape) == 2:
+        q_y = _check_contraction(b, node, "QGemm")
+        bias = b.constant(node.inputs[2]) if has_bias else ""
+        inputs = [node.inputs[0], *qparams_x, b.constant(node.inputs[1]), *qparams_w, bias, *b.qparams(q_y)]
+        b.emit("QGemm", inputs, node.name, MICROSOFT, transB=1)
+        return
+    q_y = _check_contraction(b, node, "QLinearMatMul")
+    if has_bias:
+        raise Unsupported(
+            f"bias: x has rank {len(x.shape)}; QGemm takes a bias with rank 2 only, QLinearMatMul takes none"
+        )
+    data = b.network.constant_data[node.inputs[1]].array
+    weight = b.initializer(f"{node.inputs[1]}/transposed", np.ascontiguousarray(data.T))
+    b.emit("QLinearMatMul", [node.inputs[0], *qparams_x, weight, *qparams_w, *b.qparams(q_y)], node.name)
+
+
+def _binary(kernel: str) -> Lowering:
+    def lowering(b: Builder, node: Node) -> None:
+        op: Any = node.op
+        q_y = _same_dtype(b, node)
+        _check_relu(op.relu, q_y)
+        operands = [n for i, name in enumerate(node.inputs) for n in (name, *b.qparams(b.qtype(node, i)))]
+        b.emit(kernel, [*operands, *b.qparams(q_y)], node.name, MICROSOFT)
+
+    return lowering
+
+
+def _unary(b: Builder, node: Node, kernel: str, **attributes: Attribute) -> None:
+    q_y = _same_dtype(b, node)
+    b.emit(kernel, [node.inputs[0], *b.qparams(b.qtype(node)), *b.qparams(q_y)], node.name, MICROSOFT, **attributes)
+
+
+def _sigmoid(b: Builder, node: Node) -> None:
+    _unary(b, node, "QLinearSigmoid")
+
+
+def _leaky_relu(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, LeakyRelu)
+    _unary(b, node, "QLinearLeakyRelu", alpha=op.negative_slope)
+
+
+def _softmax(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Softmax)
+    _unary(b, node, "QLinearSoftmax", axis=op.axis, opset=13)
+
+
+def _avg_pool(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, AvgPool)
+    _unary(b, node, "QLinearAveragePool", channels_last=0, **avg_pool_attributes(op))
+
+
+def _global_avg_pool(b: Builder, node: Node) -> None:
+    _unary(b, node, "QLinearGlobalAveragePool", channels_last=0)
+
+
+def _concat(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Concat)
+    q_y = _same_dtype(b, node)
+    operands = [n for i, name in enumerate(node.inputs) for n in (name, *b.qparams(b.qtype(node, i)))]
+    b.emit("QLinearConcat", [*b.qparams(q_y), *operands], node.name, MICROSOFT, axis=op.axis)
+
+
+def _quantize(b: Builder, node: Node) -> None:
+    b.emit("QuantizeLinear", [node.inputs[0], *b.qparams(quantized(node.element))], node.name)
+
+
+def _dequantize(b: Builder, node: Node) -> None:
+    b.emit("DequantizeLinear", [node.inputs[0], *b.qparams(b.qtype(node))], node.name)
+
+
+def _relu(b: Builder, node: Node) -> None:
+    q = _same_qparams(b, node)
+    if q.dtype != "int8" or q.zero_point[0] != 0:
+        raise Unsupported("x: Relu on stored integers is the relu of int8 with zero point 0 only")
+    b.emit("Relu", [node.inputs[0]], node.name)
+
+
+def _clamp(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Clamp)
+    q = _same_qparams(b, node)
+    bounds = []
+    for bound in (op.min, op.max):
+        steps = Fraction(bound) / Fraction(q.scale[0])
+        if steps.denominator != 1 and q.qmin <= steps + q.zero_point[0] <= q.qmax:
+            raise Unsupported(
+                f"bound {bound!r}: Clip on stored integers has bounds that are such, not {float(steps)!r} steps"
+            )
+        stored = min(max(int(steps) + q.zero_point[0], q.qmin), q.qmax)
+        bounds.append(b.shared(np.array(stored, dtype=q.dtype)))
+    b.emit("Clip", [node.inputs[0], *bounds], node.name)
+
+
+def _max_pool(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, MaxPool)
+    _same_qparams(b, node)
+    b.emit("MaxPool", [node.inputs[0]], node.name, **max_pool_attributes(op))
+
+
+def _reshape(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Reshape)
+    _same_qparams(b, node)
+    b.emit("Reshape", [node.inputs[0], b.integers(*op.shape)], node.name, allowzero=1)
+
+
+def _flatten(b: Builder, node: Node) -> None:
+    _same_qparams(b, node)
+    b.emit("Flatten", [node.inputs[0]], node.name, axis=flatten_axis(b, node))
+
+
+def _transpose(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Transpose)
+    _same_qparams(b, node)
+    b.emit("Transpose", [node.inputs[0]], node.name, perm=op.perm)
+
+
+def _slice(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    _same_qparams(b, node)
+    b.emit("Slice", [node.inputs[0], *slice_inputs(b, op)], node.name)
+
+
+def _pad(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Pad)
+    q = _same_qparams(b, node)
+    b.emit("Pad", [node.inputs[0], b.integers(*op.padding), b.qparams(q)[1]], node.name)
+
+
+def _no_kernel(reason: str) -> Lowering:
+    def lowering(b: Builder, node: Node) -> None:
+        raise Unsupported(reason)
+
+    return lowering
+
+
+def _no_integer_kernel(op_type: str) -> Lowering:
+    return _no_kernel(f"there is no kernel of {op_type} on stored integers; the QDQ form has it")
+
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {
+        "quantize": _quantize,
+        "dequantize": _dequantize,
+        "requantize": _no_kernel("there is no kernel from stored integers to such; the QDQ form has two"),
+        "conv": _conv,
+        "linear": _linear,
+        "add": _binary("QLinearAdd"),
+        "mul": _binary("QLinearMul"),
+        "relu": _relu,
+        "clamp": _clamp,
+        "max_pool": _max_pool,
+        "avg_pool": _avg_pool,
+        "global_avg_pool": _global_avg_pool,
+        "concat": _concat,
+        "reshape": _reshape,
+        "transpose": _transpose,
+        "slice": _slice,
+        "pad": _pad,
+        "flatten": _flatten,
+        "sigmoid": _sigmoid,
+        "tanh": _no_integer_kernel("Tanh"),
+        "leaky_relu": _leaky_relu,
+        "elu": _no_integer_kernel("Elu"),
+        "hardsigmoid": _no_integer_kernel("HardSigmoid"),
+        "hardswish": _no_integer_kernel("HardSwish"),
+        "softmax": _softmax,
+    }
+)
+"""Operator name to the function that writes its nodes, or says why there are none."""
