@@ -1,12 +1,13 @@
 """The identity of a bug: its symptom while it is reduced, and what survives reduction once it is small."""
 
 import hashlib
+import re
 
 import msgspec
 
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
-from qfuzz.oracle.verdicts import BackendVerdict
+from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN
 
 
@@ -22,7 +23,7 @@ class Symptom(msgspec.Struct, frozen=True, order=True):
     cause
         The arithmetic model that explains it; empty for none.
     kind
-        How the violations look; empty for other verdicts.
+        How the violations look; for a refusal or a crash, the gist of its message.
     """
 
     op: str
@@ -30,15 +31,25 @@ class Symptom(msgspec.Struct, frozen=True, order=True):
     cause: str = ""
     kind: str = ""
 
-    @property
-    def core(self) -> tuple[str, str, str]:
-        """What reduction keeps."""
-        return self.op, self.verdict, self.cause
+    def leads_to(self, other: "Symptom") -> bool:
+        """Whether `other` may be the same bug in a smaller case: the verdict and its cause stay, an operator may settle."""
+        op_fits = self.op == other.op or not self.op or not other.op
+        message_fits = self.verdict not in ("rejected", "crash") or self.kind == other.kind
+        return op_fits and message_fits and (self.verdict, self.cause) == (other.verdict, other.cause)
 
 
 def symptom_of(verdict: BackendVerdict) -> Symptom:
     """The symptom of an accusing verdict."""
-    return Symptom(verdict.op, verdict.verdict, verdict.cause or "", str(verdict.kind or ""))
+    kind = str(verdict.kind or "")
+    if verdict.outcome in (Outcome.REJECTED, Outcome.CRASH):
+        kind = _gist(verdict.reason)
+    return Symptom(verdict.op, verdict.verdict, verdict.cause or "", kind)
+
+
+def _gist(message: str) -> str:
+    """The first words of a message, without names, numbers and punctuation that differ from case to case."""
+    words = re.findall(r"[A-Za-z][A-Za-z_]+", message.split("\n")[0])
+    return " ".join(words[:6]).lower()
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -69,7 +80,8 @@ class Signature(msgspec.Struct, frozen=True):
         s = self.symptom
         parts = [s.op or "network", s.verdict, s.cause or s.kind]
         digest = hashlib.sha256(self.text.encode()).hexdigest()[:8]
-        return "-".join([p.replace("_", "-").replace(" ", "-") for p in parts if p] + [digest])
+        words = [re.sub(r"[^a-z0-9]+", "-", p.lower())[:40].strip("-") for p in parts if p]
+        return "-".join([*words, digest])
 
 
 def signature_of(case: Case, symptom: Symptom) -> Signature:

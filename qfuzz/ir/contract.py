@@ -18,6 +18,8 @@ Terms: TypeAlias = Literal["exact", "accumulator", "real", "affine"]
 `accumulator`: the magnitude of the exact integer accumulator times its multiplier, plus that of a float32 bias.
 `real`: the sum of magnitudes of all real products and addends, `s*(q - zp)` taken together.
 `affine`: `|s*q|` and `|s*zp|` apart, plus `|zero_point_y|`.
+
+Where the tie rule says that the zero point is added before rounding, `|zero_point_y|` counts in every one of them.
 """
 
 

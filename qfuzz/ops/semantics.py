@@ -133,6 +133,8 @@ class LinearImage(Image):
         Where (or whether) every float32 operation is exact, in whatever order it is done.
     bias_unit
         scale_x * scale_w / scale_y, where a float32 bias is added that a kernel may round to that unit; else 0.
+    zero_point
+        |zero_point| of the output.
     """
 
     lower: Reals
@@ -143,11 +145,14 @@ class LinearImage(Image):
     n_summed: int
     float32_exact: npt.NDArray[np.bool_]
     bias_unit: Floats = field(default_factory=lambda: np.zeros(()))
+    zero_point: float = 0.0
 
     def error(self, contract: Contract) -> Floats:
         if contract.terms == "exact":
             return np.zeros_like(self.lower.approx)
         magnitude = {"accumulator": self.accumulator, "real": self.real, "affine": self.affine}[contract.terms]()
+        if contract.terms != "affine" and contract.tie in ("half_even_after_zero_point", "either_even"):
+            magnitude = magnitude + self.zero_point  # it is added, and the sum rounded, before the final rounding
         k = contract.k + (self.n_summed if contract.accumulates_float else 0)
         bound = np.where(self.float32_exact, 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
         if contract.bias_steps and self.bias_unit.any():
@@ -236,6 +241,7 @@ def linear_image(
         n_summed,
         float32_exact([*lower, *limits], affine_with_zero_point(), element),
         np.zeros(()) if bias_unit is None else bias_unit,
+        zero_point,
     )
 
 

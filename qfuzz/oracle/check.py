@@ -93,7 +93,7 @@ class _Run:
             backend=self.backend.name,
             outcome=outcome,
             reason=reason,
-            op=self.mismatches[0].op if self.mismatches else "",
+            op=self._accused(outcome),
             cause=self.cause,
             kind=self.kind,
             counts=self.counts,
@@ -101,6 +101,12 @@ class _Run:
             compile_seconds=self.compile_seconds,
             run_seconds=self.run_seconds,
         )
+
+    def _accused(self, outcome: Outcome) -> str:
+        if self.mismatches:
+            return self.mismatches[0].op
+        alone = len(self.network.nodes) == 1
+        return self.network.nodes[0].op.name if alone and outcome not in (Outcome.JUDGED, Outcome.UNSUPPORTED) else ""
 
     def all_forms(self, tap: bool) -> None:
         inner = tuple(n.name for n in self.network.nodes if n.name not in self.network.outputs)

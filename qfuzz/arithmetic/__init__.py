@@ -1,0 +1,1 @@
+"""Arithmetic models: precise ways to compute a kernel, bit for bit. They explain violations and are planted to test qfuzz."""
