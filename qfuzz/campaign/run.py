@@ -20,6 +20,8 @@ from qfuzz.ir.errors import WorkerFailed
 from qfuzz.oracle.verdicts import BackendVerdict
 
 SHARD_SIZE = 200
+SECONDS_A_SUSPECT = 3.0
+"""What reducing one suspect takes, about."""
 SHARD_TRIES = 3
 """How often a shard is given to a fresh worker after its worker was lost."""
 
@@ -81,10 +83,28 @@ class Fuzzing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Campaign:
-    """Runs a plan. `on_progress` is called after every batch of examples; `on_suspect` at each new symptom."""
+    """Runs a plan.
 
-    def __init__(self, plan: Plan, on_progress: Progress, on_suspect: Callable[[Suspect], None]) -> None:
+    Parameters
+    ----------
+    on_progress
+        Called after every batch of examples.
+    on_suspect
+        Called at each new symptom.
+    reduction_share
+        The most of a time budget that is left over for reduction once there are suspects.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        on_progress: Progress,
+        on_suspect: Callable[[Suspect], None],
+        *,
+        reduction_share: float = 0.0,
+    ) -> None:
         self.plan = plan
+        self._reduction_share = reduction_share
         self._on_progress, self._on_suspect = on_progress, on_suspect
         self._suspects: dict[tuple[str, Symptom], Suspect] = {}
         self._specs = {r.spec: r.spec for r in plan.rides}
@@ -149,7 +169,7 @@ class Campaign:
             for seat in seats:
                 self._assign(seat, selector)
             while selector.get_map():
-                left = None if deadline is None else deadline - time.monotonic()
+                left = None if deadline is None else deadline - self._for_reduction() - time.monotonic()
                 if left is not None and left <= 0:
                     return ""
                 for key, _ in selector.select(0.5 if left is None else min(0.5, left)):
@@ -177,6 +197,11 @@ class Campaign:
                                 raise WorkerFailed(f"unexpected reply {type(reply).__name__}")
                 self._on_progress(self.tally, tuple(self._suspects.values()))
         return ""
+
+    def _for_reduction(self) -> float:
+        """Seconds to leave for reducing the suspects so far."""
+        most = self._reduction_share * (self.plan.seconds or 0.0)
+        return min(most, SECONDS_A_SUSPECT * len(self._suspects))
 
     def _assign(self, seat: "_Seat", selector: selectors.BaseSelector) -> None:
         shard = next(self._shards, None)
