@@ -3,6 +3,7 @@
 import atexit
 import os
 from collections.abc import Sequence
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -10,17 +11,17 @@ from qfuzz.arithmetic.explain import cause_of
 from qfuzz.backends.discovery import canonical, default_specs, load_backend
 from qfuzz.campaign.client import WorkerClient
 from qfuzz.campaign.conclude import Lab
-from qfuzz.findings.corpus import read_case
+from qfuzz.findings.corpus import KnownIssue, known_as, known_issues, read_case
 from qfuzz.findings.files import write_file
 from qfuzz.findings.finding import Finding
-from qfuzz.findings.signature import symptom_of
+from qfuzz.findings.signature import signature_of, symptom_of
 from qfuzz.ir.errors import BackendMissing, InvalidCase, WorkerFailed
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend
 from qfuzz.ops import CODEC
 from qfuzz.oracle.check import check_one
 from qfuzz.oracle.reference import Reference
-from qfuzz.oracle.verdicts import Verdicts
+from qfuzz.oracle.verdicts import BackendVerdict, Verdicts
 from qfuzz.reduce.driver import MAX_ATTEMPTS
 
 
@@ -52,7 +53,38 @@ def check(case: Case, backends: Sequence[str | Backend] = (), *, tap: bool = Tru
         next(isolated) if isinstance(b, str) else check_one(case, b, reference, tap=tap, explain=cause_of)
         for b in chosen
     )
-    return Verdicts(verdicts, reference.seconds)
+    return Verdicts(verdicts, reference.seconds, case=case, known=_known(case, verdicts, names))
+
+
+KNOWN_SEEN: ContextVar[list[str] | None] = ContextVar("KNOWN_SEEN", default=None)
+"""Where `check` notes the known issues that it meets, if anybody (the pytest plugin) wants to know."""
+
+CORPUS_VARIABLE = "QFUZZ_CORPUS"
+"""Environment variable: folders whose case files list known issues, separated as in PATH."""
+
+
+def _known(case: Case, verdicts: Sequence[BackendVerdict], specs: Sequence[str]) -> tuple[str, ...]:
+    """Backends that are accused of a known issue."""
+    accused = [v for v in verdicts if v.is_finding and v.backend in specs]
+    if not accused:
+        return ()
+    issues = _issues(os.environ.get(CORPUS_VARIABLE, ""))
+    described = _worker(os.getpid(), tuple(specs)).described if issues else {}
+    known = []
+    for v in accused:
+        signature = signature_of(case, symptom_of(v))
+        issue = known_as(issues, signature, v.backend, described[v.backend]) if issues else None
+        if issue is not None:
+            known.append(v.backend)
+            seen = KNOWN_SEEN.get()
+            if seen is not None:
+                seen.append(f"{v.backend}: {issue.expectation.signature} ({issue.expectation.link or 'not reported'})")
+    return tuple(known)
+
+
+@cache
+def _issues(folders: str) -> tuple[KnownIssue, ...]:
+    return known_issues([p for p in map(Path, folders.split(os.pathsep)) if folders and p.is_dir()])
 
 
 def _isolated(case: Case, specs: tuple[str, ...], tap: bool) -> Verdicts:

@@ -1,21 +1,19 @@
 """The backend `onnxruntime`: ONNX Runtime's CPU kernels, as a QOperator or a QDQ graph, at each level of optimization."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from onnx import GraphProto
 from onnx import __version__ as onnx_version
 
 from qfuzz.backends import onnx_executor
 from qfuzz.backends.environment import describe_machine
-from qfuzz.backends.onnx_builder import lower_graph
 from qfuzz.backends.onnx_contracts import contracts_of
-from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, serialize
+from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, Lowerer
 from qfuzz.backends.onnx_executor import Refusal, Session, source_lines
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network, Node
-from qfuzz.ir.protocols import Array, NotSupported, Script, Support, Supported
+from qfuzz.ir.protocols import Array, Script, Support
 
 MODEL_FILE = "model.onnx"
 
@@ -71,15 +69,23 @@ class OnnxRuntimeBackend:
     """
 
     def __init__(self, format: str = "qoperator", opt: str = "all", threads: int | str = 1) -> None:
-        self.format = one_of("format", format, FORMATS)
-        self.opt = one_of("opt", opt, onnx_executor.LEVELS)
+        if format not in FORMATS:
+            raise InvalidCase(f"format: {format!r}; one of {', '.join(FORMATS)}")
+        if opt not in onnx_executor.LEVELS:
+            raise InvalidCase(f"opt: {opt!r}; one of {', '.join(onnx_executor.LEVELS)}")
+        self.format, self.opt = format, opt
         self.threads = _positive("threads", threads)
         options = [f"format={format}"] * (format != "qoperator") + [f"opt={opt}"] * (opt != "all" or format == "qdq")
         options += [f"threads={self.threads}"] * (self.threads != 1)
         self.name = "onnxruntime" + ("?" + "&".join(options) if options else "")
         self.fuses = opt != "disable"
         self.contracts: Mapping[str, Contract] = contracts_of(format, opt)
-        self._last: tuple[Network, GraphProto | Unsupported] | None = None
+        self._lowerer = Lowerer(format, self._refuse)
+
+    def _refuse(self, network: Network, node: Node) -> None:
+        for known in REFUSALS:
+            if known.op == node.op.name and self.format in known.formats and known.applies(network, node):
+                raise Unsupported(f"{node.op.name} {node.name!r}: {known.reason} ({known.source})")
 
     def describe(self) -> dict[str, str]:
         """Versions, build and the float environment."""
@@ -96,41 +102,13 @@ class OnnxRuntimeBackend:
             **describe_machine(),
         }
 
-    def _graph(self, network: Network) -> GraphProto:
-        """The graph that `network` becomes; raises `Unsupported`. The last network's is kept."""
-        if self._last is None or self._last[0] is not network:
-            try:
-                self._last = (network, self._lower(network))
-            except Unsupported as e:
-                self._last = (network, e)
-        lowered = self._last[1]
-        if isinstance(lowered, Unsupported):
-            raise lowered
-        return lowered
-
-    def _lower(self, network: Network) -> GraphProto:
-        graph = lower_graph(network, FORMATS[self.format])
-        for node in network.nodes:
-            for known in REFUSALS:
-                if known.op == node.op.name and self.format in known.formats and known.applies(network, node):
-                    raise Unsupported(f"{node.op.name} {node.name!r}: {known.reason} ({known.source})")
-        return graph
-
     def supports(self, network: Network) -> Support:
         """Whether every node lowers to a kernel that takes it."""
-        try:
-            self._graph(network)
-        except Unsupported as e:
-            return NotSupported(str(e))
-        return Supported()
-
-    def model(self, network: Network, taps: Sequence[str] = ()) -> bytes:
-        """The serialized model, with `taps` as further outputs."""
-        return serialize(network, self._graph(network), taps)
+        return self._lowerer.supports(network)
 
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "OnnxRuntimeProgram":
         """Load the model in a session of its own."""
-        model = self.model(network, taps)
+        model = self._lowerer.model(network, taps)
         try:
             session = Session(model, self.opt, self.threads)
         except Refusal as e:
@@ -141,7 +119,7 @@ class OnnxRuntimeBackend:
         """What runs, for a reader who has onnxruntime only."""
         inputs = {i.name: arrays[i.name] for i in network.inputs}
         lines = source_lines(MODEL_FILE, inputs, (*network.outputs, *taps), self.opt, self.threads)
-        return Script(tuple(lines), {MODEL_FILE: self.model(network, taps)})
+        return Script(tuple(lines), {MODEL_FILE: self._lowerer.model(network, taps)})
 
 
 class OnnxRuntimeProgram:
@@ -158,13 +136,6 @@ class OnnxRuntimeProgram:
             return self._session.run(inputs, (*self._outputs, *taps))
         except Refusal as e:
             raise Rejected(str(e)) from None
-
-
-def one_of(option: str, value: str, allowed: Mapping[str, Any]) -> str:
-    """`value`, which must be a key of `allowed`."""
-    if value not in allowed:
-        raise InvalidCase(f"{option}: {value!r}; one of {', '.join(allowed)}")
-    return value
 
 
 def _positive(option: str, value: int | str) -> int:

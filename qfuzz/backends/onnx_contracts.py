@@ -6,6 +6,8 @@ Every k counts the float32 operations of the named source, and is held by the ne
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from qfuzz.ir.contract import Contract
 
 _MATMUL = Contract(
@@ -17,8 +19,9 @@ _MATMUL = Contract(
 _ELEMENTWISE = Contract(
     terms="affine",
     k=4,
-    tie="half_even",
-    source="mlas/lib/qladd.cpp, qlmul.cpp: fl(s_a/s_y)*q_a + (fl(s_b/s_y)*q_b - offsets), nearest even, + zero point",
+    tie="half_even_after_zero_point",
+    source="mlas/lib/qladd.cpp, qlmul.cpp on x86: fl(s_a/s_y)*q_a + (fl(s_b/s_y)*q_b + (zero point - offsets)), nearest even; "
+    "tails nearbyint(value + zero point)",
 )
 _QUANTIZE = Contract(
     terms="real",
@@ -43,9 +46,10 @@ _LOOKUP = Contract(
 _POOL = Contract(
     terms="affine",
     k=4,
-    tie="half_even",
+    tie="half_even_after_zero_point",
     accumulates_float=True,
-    source="contrib_ops/cpu/quantization/qlinear_pool.cc: float32 sums of dequantized values, mean, / s_y, nearest even, + zero point",
+    source="contrib_ops/cpu/quantization/qlinear_pool.cc quantize_value: float32 mean of dequantized values, "
+    "nearbyint(mean / s_y + zero point)",
 )
 _GLOBAL_POOL = Contract(
     terms="affine",
@@ -58,6 +62,15 @@ _CONCAT = Contract(
     k=4,
     tie="half_even",
     source="contrib_ops/cpu/quantization/qlinear_concat.cc: a table per input whose qparams differ: dequantize, MlasQuantizeLinear",
+)
+
+_SOFTMAX = Contract(
+    terms="real",
+    k=4,
+    tie="half_even",
+    function_ulps=1.0,
+    source="contrib_ops/cpu/quantization/qlinear_softmax.cc: a table of exp rounded to float32, float32 sum, "
+    "nearbyint(exp * (1/s_y) / sum), + zero point",
 )
 
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
@@ -81,7 +94,7 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "flatten": _MOVED,
         "sigmoid": _LOOKUP,
         "leaky_relu": _LOOKUP,
-        "softmax": _LOOKUP,
+        "softmax": _SOFTMAX,
     }
 )
 
@@ -128,23 +141,33 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
 )
 
 
-def _looser(unfused: Contract, fused: Contract, bias_steps: float = 0.0) -> Contract:
+def _looser(unfused: Contract, fused: Contract) -> Contract:
     """A contract that admits what either admits."""
     order = ("exact", "accumulator", "real", "affine")
     return Contract(
         terms=max(unfused.terms, fused.terms, key=order.index),
         k=max(unfused.k, fused.k),
-        tie="half_even",
+        tie=unfused.tie if unfused.tie == fused.tie else "either_even",
         accumulates_float=unfused.accumulates_float or fused.accumulates_float,
         function_ulps=max(unfused.function_ulps, fused.function_ulps),
-        bias_steps=bias_steps,
-        source=f"unfused: {unfused.source}; where qdq_transformer fuses: {fused.source}",
+        bias_steps=max(unfused.bias_steps, fused.bias_steps),
+        source=f"unfused: {unfused.source}; where qdq_selectors.cc fuses: {fused.source}",
     )
 
 
-_BASIC: Mapping[str, Contract] = _UNFUSED
+def _with_rounded_bias(contract: Contract) -> Contract:
+    return msgspec.structs.replace(
+        contract,
+        bias_steps=0.5,
+        source=f"{contract.source}; weight_bias_quantization.cc rounds a float32 bias to int32 of s_x*s_w",
+    )
+
+
+_BASIC: Mapping[str, Contract] = MappingProxyType(
+    dict(_UNFUSED) | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear")}
+)
 _FUSED: Mapping[str, Contract] = MappingProxyType(
-    dict(_UNFUSED) | {name: _looser(_UNFUSED[name], _QOPERATOR[name]) for name in _UNFUSED if name in _QOPERATOR}
+    {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()}
 )
 
 _QDQ: Mapping[str, Mapping[str, Contract]] = MappingProxyType(

@@ -1,13 +1,15 @@
 """Networks as ONNX models, in the forms QOperator and QDQ. Pure: model bytes, nothing is run, onnxruntime is not imported."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from onnx import GraphProto, ModelProto, OperatorSetIdProto
 
 from qfuzz.backends import onnx_qdq, onnx_qoperator
 from qfuzz.backends.onnx_builder import MICROSOFT, Lowering, lower_graph, value_info
-from qfuzz.ir.network import Network
+from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.network import Network, Node
+from qfuzz.ir.protocols import NotSupported, Support, Supported
 
 OPSET = 21
 """ONNX opset of every model: all of onnxruntime 1.20 and later have it."""
@@ -43,3 +45,46 @@ def serialize(network: Network, graph: GraphProto, taps: Sequence[str] = ()) -> 
     opsets = [OperatorSetIdProto(domain="", version=OPSET), OperatorSetIdProto(domain=MICROSOFT, version=1)]
     model = ModelProto(ir_version=IR_VERSION, producer_name="qfuzz", opset_import=opsets, graph=graph)
     return model.SerializeToString(deterministic=True)
+
+
+class Lowerer:
+    """Lowers to one form, and keeps the last network's graph: what is supported is what lowers.
+
+    Parameters
+    ----------
+    form
+        ``qoperator`` or ``qdq``.
+    refuse
+        Raises `Unsupported` for a node that lowers but that the runtime documents to refuse.
+    """
+
+    def __init__(self, form: str, refuse: Callable[[Network, Node], None]) -> None:
+        self._lowerings = FORMATS[form]
+        self._refuse = refuse
+        self._last: tuple[Network, GraphProto | Unsupported] | None = None
+
+    def supports(self, network: Network) -> Support:
+        """Whether every node lowers to a kernel that takes it."""
+        lowered = self._lowered(network)
+        return NotSupported(str(lowered)) if isinstance(lowered, Unsupported) else Supported()
+
+    def model(self, network: Network, taps: Sequence[str] = ()) -> bytes:
+        """The serialized model, with `taps` as further outputs; raises `Unsupported`."""
+        lowered = self._lowered(network)
+        if isinstance(lowered, Unsupported):
+            raise lowered
+        return serialize(network, lowered, taps)
+
+    def _lowered(self, network: Network) -> GraphProto | Unsupported:
+        if self._last is None or self._last[0] is not network:
+            self._last = (network, self._lower(network))
+        return self._last[1]
+
+    def _lower(self, network: Network) -> GraphProto | Unsupported:
+        try:
+            graph = lower_graph(network, self._lowerings)
+            for node in network.nodes:
+                self._refuse(network, node)
+        except Unsupported as e:
+            return e
+        return graph

@@ -11,12 +11,16 @@ from qfuzz.findings.corpus import KnownIssue, known_as
 from qfuzz.findings.finding import Finding
 from qfuzz.findings.signature import Symptom, signature_of, symptom_of
 from qfuzz.ir.network import Case
-from qfuzz.oracle.verdicts import BackendVerdict, Verdicts
+from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
 from qfuzz.ops import CODEC
 from qfuzz.reduce.driver import MAX_ATTEMPTS, never, reduce_case
 
 CHECK_LIMIT = 20.0
 """Seconds that one attempt may take; a hang costs this much each time that it is seen."""
+
+
+FLAKY_TRIES = 8
+"""How often a case that does not show its symptom every time is judged."""
 
 
 class Lab:
@@ -62,11 +66,13 @@ class Lab:
         Reduction keeps the symptom's operator, verdict and cause. A symptom without an operator (a whole network that
         crashes) may settle on one.
         """
-        verdict = self.judge(case, spec)
-        if not symptom.leads_to(symptom_of(verdict)):
+        flaky = not symptom.leads_to(symptom_of(self.judge(case, spec)))
+        if flaky and not self._accused_at_times(case, spec):
             return None
 
         def interesting(candidate: Case) -> bool:
+            if flaky:
+                return self._accused_at_times(candidate, spec) is not None
             return symptom.leads_to(symptom_of(self.judge(candidate, spec)))
 
         reduction = "none"
@@ -75,8 +81,9 @@ class Lab:
             case, reduction = result.case, "stopped" if result.stopped else "done"
         verdicts = self.judge_all(case, tuple(self.described))
         specs_of = {facts["name"]: s for s, facts in self.described.items()}
-        verdict = next(v for v in verdicts.backends if specs_of[v.backend] == spec)
-        if not verdict.is_finding:
+        last = next(v for v in verdicts.backends if specs_of[v.backend] == spec)
+        verdict = self._accused_at_times(case, spec) if flaky else last
+        if verdict is None or not verdict.is_finding:
             return None
         final = symptom_of(verdict)
         if not final.op and len(case.network.nodes) == 1:
@@ -97,8 +104,39 @@ class Lab:
             environment=self.described,
             first_example=first_example,
             known=known.path if known else "",
-            reduction=reduction,
+            reduction="unstable" if flaky else reduction,
         )
+
+    def known(self, case: Case, suspect: Suspect) -> Finding | None:
+        """The known issue that an unreduced suspect plainly is, as a finding that needs no reduction."""
+        signature = signature_of(case, suspect.symptom)
+        issue = known_as(self.issues, signature, suspect.spec, self.described[suspect.spec])
+        if issue is None:
+            return None
+        return Finding(
+            signature=signature,
+            case=case,
+            backend=suspect.spec,
+            backends=(suspect.spec,),
+            verdict=suspect.verdict,
+            environment=self.described,
+            first_example=suspect.example,
+            known=issue.path,
+            reduction="none",
+        )
+
+    def _accused_at_times(self, case: Case, spec: str) -> BackendVerdict | None:
+        """The verdict on a backend whose results change from run to run: the first accusing one of a few, if any.
+
+        `unstable` where two identical runs were seen to differ, which proves it without any contract.
+        """
+        accusing = None
+        for _ in range(FLAKY_TRIES):
+            verdict = self.judge(case, spec)
+            if verdict.outcome is Outcome.UNSTABLE:
+                return verdict
+            accusing = accusing or (verdict if verdict.is_finding else None)
+        return accusing
 
 
 def conclude(
@@ -123,8 +161,9 @@ def conclude(
         covering = next((f for f in findings.values() if _covers(f, suspect)), None)
         if covering is not None:
             continue
-        finding = lab.finding(
-            CODEC.decode(suspect.case).case,
+        case = CODEC.decode(suspect.case).case
+        finding = lab.known(case, suspect) or lab.finding(
+            case,
             suspect.spec,
             suspect.symptom,
             first_example=suspect.example,

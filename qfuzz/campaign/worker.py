@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     read_fd, write_fd, specs = int(argv[0]), int(argv[1]), argv[2:]
     worker = Worker(write_fd)
     try:
-        described = {spec: {"name": (b := worker.backend(spec)).name} | b.describe() for spec in specs}
+        described = {spec: _described(worker.backend(spec)) for spec in specs}
     except QfuzzError as e:
         worker.send(StartFailed(str(e)))
         return 3
@@ -68,6 +68,11 @@ def main(argv: Sequence[str]) -> int:
         except Exception:  # the worker's rim
             worker.send(Broke(traceback.format_exc()))
     return 0
+
+
+def _described(backend: Backend) -> dict[str, str]:
+    # Frameworks have string types of their own; what goes over the pipe is plain.
+    return {"name": backend.name} | {k: str(v) for k, v in backend.describe().items()}
 
 
 class Worker:

@@ -110,10 +110,11 @@ def command(
         interrupted = fuzzing.stopped == "interrupted"
 
         def keep(finding: Finding) -> None:
-            path = write_finding(out, finding, _in_process(finding.backend))
+            # A known issue is written already: its case lies in the corpus.
+            path = finding.known or str(write_finding(out, finding, _in_process(finding.backend)))
             findings.append(finding)
-            paths[finding.signature.text] = str(path)
-            progress.finding(finding, str(path))
+            paths[finding.signature.text] = path
+            progress.finding(finding, path)
 
         if fuzzing.suspects:
             progress.reducing(len(fuzzing.suspects))

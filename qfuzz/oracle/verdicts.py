@@ -4,6 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
+from qfuzz.ir.network import Case
+
 
 class Outcome(StrEnum):
     """What happened to one case on one backend. Exactly one of these, always."""
@@ -131,18 +133,28 @@ class BackendVerdict(msgspec.Struct, frozen=True):
 
 
 class Verdicts(msgspec.Struct, frozen=True):
-    """What each backend did with one case."""
+    """What each backend did with one case.
+
+    Attributes
+    ----------
+    case
+        The case, where it was judged from this process; a worker does not send it back.
+    known
+        Backends whose verdict is a known issue.
+    """
 
     backends: tuple[BackendVerdict, ...]
     reference_seconds: float = 0.0
     oracle_seconds: float = 0.0
     elements_refined: int = 0
     elements_decided: int = 0
+    case: Case | None = None
+    known: tuple[str, ...] = ()
 
     @property
     def findings(self) -> tuple[BackendVerdict, ...]:
-        """The verdicts that accuse a backend."""
-        return tuple(v for v in self.backends if v.is_finding)
+        """The verdicts that accuse a backend of something that is not a known issue."""
+        return tuple(v for v in self.backends if v.is_finding and v.backend not in self.known)
 
     def raise_for_mismatch(self) -> None:
         """Raise `Mismatched` if any backend is accused."""
@@ -151,10 +163,19 @@ class Verdicts(msgspec.Struct, frozen=True):
 
 
 class Mismatched(AssertionError):
-    """A backend returned what no correct kernel may return. `verdicts` holds the details."""
+    """A backend returned what no correct kernel may return.
+
+    Attributes
+    ----------
+    verdicts
+        The details.
+    case
+        What was judged, if it is known.
+    """
 
     def __init__(self, verdicts: Verdicts) -> None:
         self.verdicts = verdicts
+        self.case = verdicts.case
         lines = []
         for v in verdicts.findings:
             detail = str(v.mismatches[0]) if v.mismatches else v.reason

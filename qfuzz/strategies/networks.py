@@ -21,7 +21,7 @@ SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
 """Operators that are drawn more often than once where all are."""
 
-CONNECTING = ("relu", "add", "requantize")
+CONNECTING = ("relu", "add")
 """Operators drawn between the selected ones where networks are longer."""
 
 

@@ -1,0 +1,151 @@
+"""``qfuzz ops``: what is covered, as a matrix made from the code: one-node cases are drawn, and each backend is asked."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from qfuzz.backends.discovery import BUILT_IN, DEFAULT_RIDES, canonical, is_installed, load_backend
+from qfuzz.cli.options import backend_option, output_options, print_json
+from qfuzz.cli.rim import OK
+from qfuzz.ir.contract import Contract
+from qfuzz.ir.protocols import Backend, NotSupported
+from qfuzz.ops import OPERATOR_NAMES
+from qfuzz.oracle.reference import DEFAULT_CONTRACT
+from qfuzz.strategies import cases_of
+from qfuzz.strategies.families import selected_ops
+
+SAMPLES = 60
+"""One-node cases drawn of each operator, to see which forms of it a backend takes."""
+
+
+@click.command("ops")
+@backend_option
+@click.option("--ops", multiple=True, metavar="PATTERN", help="Shell glob over operator names. Repeatable.")
+@output_options
+def command(specs: tuple[str, ...], ops: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool) -> int:
+    """Show operators by backends: the share of drawn one-node cases that a backend has a kernel for, and why not others.
+
+    With -v: the contract of each operator and backend, its source, and the worst error measured in units of its bound.
+    """
+    backends = [load_backend(s) for s in (map(canonical, specs) if specs else _all_installed())]
+    selected = selected_ops(ops)
+    matrix = {op: _support(op, backends) for op in selected}
+    if as_json:
+        print_json({"schema": 1, "ops": [_as_document(op, matrix[op], backends) for op in selected]})
+        return OK
+    console = Console(highlight=False, soft_wrap=True)
+    if verbose:
+        for op in selected:
+            _print_contracts(console, op, matrix[op], backends)
+        return OK
+    console.print(_table(matrix, backends))
+    if not quiet:
+        for i, b in enumerate(backends):
+            console.print(f"{i + 1}: {b.name}", markup=False)
+        console.print("A number is the share of drawn one-node forms with a kernel, in percent; . is none. -v says why.")
+    return OK
+
+
+def _all_installed() -> list[str]:
+    names = dict.fromkeys([s for s, _ in DEFAULT_RIDES] + [n for n in BUILT_IN if n != "planted"])
+    return [n for n in names if is_installed(n)]
+
+
+class _Support:
+    """How one backend takes the drawn forms of one operator."""
+
+    def __init__(self) -> None:
+        self.taken = self.drawn = 0
+        self.reasons: Counter[str] = Counter()
+
+    @property
+    def percent(self) -> int:
+        # Any support at all is at least 1.
+        return max(round(100 * self.taken / self.drawn), 1) if self.taken else 0
+
+
+def _support(op: str, backends: Sequence[Backend]) -> dict[str, _Support]:
+    found = {b.name: _Support() for b in backends}
+    for number, case in enumerate(cases_of(0, 0, ops=(op,), max_nodes=1)):
+        if number >= SAMPLES:
+            break
+        for b in backends:
+            s = found[b.name]
+            s.drawn += 1
+            support = b.supports(case.network)
+            if isinstance(support, NotSupported):
+                s.reasons[support.reason.partition(": ")[2] or support.reason] += 1
+            else:
+                s.taken += 1
+    return found
+
+
+def _table(matrix: dict[str, dict[str, _Support]], backends: Sequence[Backend]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("operator")
+    for i, _ in enumerate(backends):
+        table.add_column(str(i + 1), justify="right")
+    for op, row in matrix.items():
+        table.add_row(op, *(str(row[b.name].percent) if row[b.name].taken else "." for b in backends))
+    return table
+
+
+def _contract(backend: Backend, op: str) -> Contract:
+    return backend.contracts.get(op, DEFAULT_CONTRACT)
+
+
+def measured_errors() -> dict[str, dict[str, Any]]:
+    """Worst errors as `scripts/bench` measured them last, by backend and operator; empty where it never ran."""
+    resource = files("qfuzz") / "measured.json"
+    document: dict[str, dict[str, Any]] = json.loads(resource.read_text()) if resource.is_file() else {}
+    return document
+
+
+def _print_contracts(console: Console, op: str, row: dict[str, _Support], backends: Sequence[Backend]) -> None:
+    measured = measured_errors()
+    console.print(f"[bold]{op}[/bold]")
+    for b in backends:
+        s = row[b.name]
+        if not s.taken:
+            reason = s.reasons.most_common(1)[0][0] if s.reasons else "none drawn"
+            console.print(f"  {b.name}: no kernel: {reason}", markup=False)
+            continue
+        c = _contract(b, op)
+        worst = measured.get("errors", {}).get(b.name, {}).get(op)
+        shown = "not measured" if worst is None else f"worst measured {worst:.2f} u*T"
+        extra = "".join(
+            [
+                " + n" if c.accumulates_float else "",
+                f", function {c.function_ulps:g} ulp" if c.function_ulps else "",
+                f", bias {c.bias_steps:g} step" if c.bias_steps else "",
+            ]
+        )
+        console.print(f"  {b.name}: {s.percent} %; {c.terms}, k = {c.k}{extra}, ties {c.tie}; {shown}", markup=False)
+        console.print(f"      {c.source}", markup=False, style="dim")
+        for reason, n in s.reasons.most_common(3):
+            console.print(f"      {n} of {s.drawn} forms not: {reason}", markup=False, style="dim")
+
+
+def _as_document(op: str, row: dict[str, _Support], backends: Sequence[Backend]) -> dict[str, Any]:
+    measured = measured_errors().get("errors", {})
+    return {
+        "op": op,
+        "backends": [
+            {
+                "name": b.name,
+                "supported": bool(row[b.name].taken),
+                "forms_drawn": row[b.name].drawn,
+                "forms_supported": row[b.name].taken,
+                "reasons": dict(row[b.name].reasons),
+                "contract": _contract(b, op),
+                "worst_error_in_u": measured.get(b.name, {}).get(op),
+            }
+            for b in backends
+        ],
+    }
