@@ -45,7 +45,7 @@ BUILT_IN: dict[str, Known] = {
     },
     "torch-export": Known("qfuzz.backends.torch_backends:TorchExportBackend", {}, _TORCH, "torch"),
     "onnxruntime": Known("qfuzz.backends.onnx_backends:OnnxRuntimeBackend", {}, _ORT, "onnxruntime"),
-    "onnx-reference": Known("qfuzz.backends.onnx_backends:OnnxReferenceBackend", {}, ("onnx",), "onnxruntime"),
+    "onnx-reference": Known("qfuzz.backends.onnx_reference:OnnxReferenceBackend", {}, ("onnx",), "onnxruntime"),
     "reference": Known("qfuzz.backends.reference:ReferenceBackend", {}),
     "planted": Known("qfuzz.arithmetic.planted:PlantedBackend", {}),
 }

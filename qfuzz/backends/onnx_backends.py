@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from onnx import GraphProto
 from onnx import __version__ as onnx_version
 
 from qfuzz.backends import onnx_executor
@@ -82,10 +83,11 @@ class OnnxRuntimeBackend:
         self.contracts: Mapping[str, Contract] = contracts_of(format, opt)
         self._lowerer = Lowerer(format, self._refuse)
 
-    def _refuse(self, network: Network, node: Node) -> None:
-        for known in REFUSALS:
-            if known.op == node.op.name and self.format in known.formats and known.applies(network, node):
-                raise Unsupported(f"{node.op.name} {node.name!r}: {known.reason} ({known.source})")
+    def _refuse(self, network: Network, graph: GraphProto) -> None:
+        for node in network.nodes:
+            for known in REFUSALS:
+                if known.op == node.op.name and self.format in known.formats and known.applies(network, node):
+                    raise Unsupported(f"{node.op.name} {node.name!r}: {known.reason} ({known.source})")
 
     def describe(self) -> dict[str, str]:
         """Versions, build and the float environment."""

@@ -8,7 +8,7 @@ from onnx import GraphProto, ModelProto, OperatorSetIdProto
 from qfuzz.backends import onnx_qdq, onnx_qoperator
 from qfuzz.backends.onnx_builder import MICROSOFT, Lowering, lower_graph, value_info
 from qfuzz.ir.errors import Unsupported
-from qfuzz.ir.network import Network, Node
+from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import NotSupported, Support, Supported
 
 OPSET = 21
@@ -55,10 +55,10 @@ class Lowerer:
     form
         ``qoperator`` or ``qdq``.
     refuse
-        Raises `Unsupported` for a node that lowers but that the runtime documents to refuse.
+        Raises `Unsupported` for a network that lowers to this graph, but that the runtime documents to refuse.
     """
 
-    def __init__(self, form: str, refuse: Callable[[Network, Node], None]) -> None:
+    def __init__(self, form: str, refuse: Callable[[Network, GraphProto], None]) -> None:
         self._lowerings = FORMATS[form]
         self._refuse = refuse
         self._last: tuple[Network, GraphProto | Unsupported] | None = None
@@ -83,8 +83,7 @@ class Lowerer:
     def _lower(self, network: Network) -> GraphProto | Unsupported:
         try:
             graph = lower_graph(network, self._lowerings)
-            for node in network.nodes:
-                self._refuse(network, node)
+            self._refuse(network, graph)
         except Unsupported as e:
             return e
         return graph

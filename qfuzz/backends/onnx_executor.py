@@ -81,6 +81,7 @@ def source_lines(model_file: str, inputs: Mapping[str, Any], names: Sequence[str
         for name, array in inputs.items()
     ]
     return [
+        "import numpy as np",
         "import onnxruntime as ort",
         "",
         "options = ort.SessionOptions()",

@@ -4,15 +4,127 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
+from onnx import GraphProto
 
 from qfuzz.backends.environment import describe_machine
-from qfuzz.backends.onnx_builder import MICROSOFT
 from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, Lowerer
 from qfuzz.backends.onnx_reference_executor import VERSION, Evaluation, Refusal, source_lines
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
-from qfuzz.ir.network import Network, Node
+from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import Array, Script, Support
 from qfuzz.ops import OPERATOR_NAMES
 
 MODEL_FILE = "model.onnx"
+
+
+def _float(k: int, *, sums: bool = False, ulps: float = 0.0) -> Contract:
+    return Contract(
+        terms="real",
+        k=k,
+        tie="half_even",
+        accumulates_float=sums,
+        function_ulps=ulps,
+        source="onnx/reference/ops: NumPy float32 between op_dequantize_linear.py and op_quantize_linear.py (np.rint, then + zero point)",
+    )
+
+
+_QDQ: Mapping[str, Contract] = MappingProxyType(
+    dict.fromkeys(OPERATOR_NAMES, _float(3))
+    | {
+        "quantize": _float(1),
+        "dequantize": _float(1),
+        "conv": _float(6, sums=True),
+        "linear": _float(6, sums=True),
+        "mul": _float(4),
+        "avg_pool": _float(4, sums=True),
+        "global_avg_pool": _float(4, sums=True),
+        "sigmoid": _float(4, ulps=4.0),
+        "tanh": _float(4, ulps=4.0),
+        "elu": _float(4, ulps=4.0),
+        "softmax": _float(4, ulps=4.0),
+        "hardsigmoid": _float(6),
+        "hardswish": _float(7),
+    }
+)
+_ROUNDS_AFTER = Contract(
+    terms="affine",
+    k=5,
+    tie="half_even_after_zero_point",
+    source="onnx/reference/ops/op_qlinear_conv.py, op_qlinear_matmul.py: int32 acc * (s_x*s_w/s_y) + zero point, then np.rint",
+)
+_CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
+    {"qdq": _QDQ, "qoperator": MappingProxyType(dict(_QDQ) | {"conv": _ROUNDS_AFTER, "linear": _ROUNDS_AFTER})}
+)
+
+
+class OnnxReferenceBackend:
+    """The ONNX reference evaluator.
+
+    Parameters
+    ----------
+    format
+        ``qdq`` or ``qoperator``; the latter has only what ONNX itself defines.
+    """
+
+    fuses = False
+
+    def __init__(self, format: str = "qdq") -> None:
+        if format not in FORMATS:
+            raise InvalidCase(f"format: {format!r}; one of {', '.join(FORMATS)}")
+        self.format = format
+        self.name = "onnx-reference" + ("" if format == "qdq" else f"?format={format}")
+        self.contracts: Mapping[str, Contract] = _CONTRACTS[format]
+        self._lowerer = Lowerer(format, _refuse)
+
+    def describe(self) -> dict[str, str]:
+        """Versions and the machine."""
+        return {
+            "version": VERSION,
+            "framework": "onnx",
+            "numpy": np.__version__,
+            "opset": str(OPSET),
+            "ir_version": str(IR_VERSION),
+            "format": self.format,
+            **describe_machine(),
+        }
+
+    def supports(self, network: Network) -> Support:
+        """Whether every node has an operator that ONNX defines."""
+        return self._lowerer.supports(network)
+
+    def compile(self, network: Network, taps: Sequence[str] = ()) -> "OnnxReferenceProgram":
+        """Load the model."""
+        model = self._lowerer.model(network, taps)
+        try:
+            return OnnxReferenceProgram(Evaluation(model), network.outputs)
+        except Refusal as e:
+            raise Rejected(str(e)) from None
+
+    def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
+        """What runs, for a reader who has onnx only."""
+        inputs = {i.name: arrays[i.name] for i in network.inputs}
+        lines = source_lines(MODEL_FILE, inputs, (*network.outputs, *taps))
+        return Script(tuple(lines), {MODEL_FILE: self._lowerer.model(network, taps)})
+
+
+class OnnxReferenceProgram:
+    """A loaded model."""
+
+    def __init__(self, evaluation: Evaluation, outputs: tuple[str, ...]) -> None:
+        self._evaluation = evaluation
+        self._outputs = outputs
+        self.compile_seconds = evaluation.compile_seconds
+
+    def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
+        """Outputs and taps by name."""
+        try:
+            return self._evaluation.run(inputs, (*self._outputs, *taps))
+        except Refusal as e:
+            raise Rejected(str(e)) from None
+
+
+def _refuse(network: Network, graph: GraphProto) -> None:
+    for proto in graph.node:
+        if proto.domain:
+            raise Unsupported(f"{proto.op_type} of {proto.domain} is no operator of ONNX itself")
