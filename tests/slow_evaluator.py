@@ -344,7 +344,9 @@ def conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tupl
         first_channel = m // filters_per_group * channels_per_group
         acc = 0
         for tap in indices(kernel):
-            p = [i * s - b + t * d for i, s, b, t, d in zip(at, op.strides, op.padding, tap, op.dilations, strict=False)]
+            p = [
+                i * s - b + t * d for i, s, b, t, d in zip(at, op.strides, op.padding, tap, op.dilations, strict=False)
+            ]
             if all(0 <= i < size for i, size in zip(p, sizes, strict=True)):
                 for c in range(channels_per_group):
                     acc += (x.at((n, first_channel + c, *p)) - zero_x) * (weight.at((m, c, *tap)) - zero_w)

@@ -89,7 +89,8 @@ def _ceil_bound(image: Image, error: Floats) -> Ints:
 
 def _admissible_float32(image: Image, error: Floats) -> Admissible:
     """float32 results: rounding is monotone, so the rounded ends bound every rounded number between them."""
-    lo = (image.lower.approx - image.lower.error - error).astype(np.float32).astype(np.float64)
-    hi = (image.upper.approx + image.upper.error + error).astype(np.float32).astype(np.float64)
-    exact = image.lower.approx.astype(np.float32).astype(np.float64) if image.is_point else None
+    with np.errstate(over="ignore"):  # beyond the largest float32 the rounded value is infinite
+        lo = (image.lower.approx - image.lower.error - error).astype(np.float32).astype(np.float64)
+        hi = (image.upper.approx + image.upper.error + error).astype(np.float32).astype(np.float64)
+        exact = image.lower.approx.astype(np.float32).astype(np.float64) if image.is_point else None
     return Admissible(lo, hi, exact)
