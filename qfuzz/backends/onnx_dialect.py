@@ -11,8 +11,8 @@ from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import NotSupported, Support, Supported
 
-OPSET = 21
-"""ONNX opset of every model: all of onnxruntime 1.20 and later have it."""
+OPSET = 22
+"""ONNX opset of every model: its text is the first to say where the last window of ceil_mode ends."""
 IR_VERSION = 10
 """Version of the model format that belongs to `OPSET`."""
 
