@@ -95,7 +95,7 @@ from decimal import Decimal, getcontext
 from fractions import Fraction
 from pathlib import Path
 
-
+import numpy as np
 
 HERE = Path(__file__).resolve().parent
 '''

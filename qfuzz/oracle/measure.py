@@ -1,0 +1,71 @@
+"""How far kernels really are from the real result, in units of what their contract's bound is relative to."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.ir.contract import Contract
+from qfuzz.ir.network import Case
+from qfuzz.ir.protocols import Backend
+from qfuzz.ir.qtype import QType
+from qfuzz.ops.semantics import Image, Operand
+from qfuzz.oracle.reference import DEFAULT_CONTRACT, image_of
+
+Array = npt.NDArray[Any]
+
+
+def worst_errors(case: Case, backend: Backend) -> dict[str, float]:
+    """Per operator, the worst error before rounding in units of u * T, of each node on what it received.
+
+    A returned integer q says only that the kernel's real was within 1/2 of q: the error is how far the exact real is
+    beyond that, so that it shows only next to ties. Saturated elements say nothing on their saturated side.
+    """
+    network = case.network
+    inner = tuple(n.name for n in network.nodes if n.name not in network.outputs)
+    values = backend.compile(network, inner).run({n: np.array(t.array) for n, t in case.feeds.items()}, inner)
+    known: Mapping[str, Array] = (
+        {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in network.constant_data.items()} | values
+    )
+    worst: dict[str, float] = {}
+    for node in network.nodes:
+        if not isinstance(node.element, QType):
+            continue
+        operands = [Operand.point(t, known[i]) for i, t in zip(node.inputs, network.input_types(node), strict=True)]
+        contract = backend.contracts.get(node.op.name, DEFAULT_CONTRACT)
+        e = _error(image_of(node, operands), contract, known[node.name], node.element)
+        worst[node.op.name] = max(worst.get(node.op.name, 0.0), e)
+    return worst
+
+
+def near_ties(case: Case, distance: float) -> int:
+    """How many output elements of single-node cases have a real result within `distance` of a rounding tie."""
+    (node,) = case.network.nodes
+    known = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in case.network.constant_data.items()}
+    types = case.network.input_types(node)
+    r = image_of(node, [Operand.point(t, known[i]) for i, t in zip(node.inputs, types, strict=True)]).lower.approx
+    return int(np.count_nonzero(np.abs(r - np.floor(r) - 0.5) <= distance))
+
+
+def _error(image: Image, contract: Contract, got: Array, element: QType) -> float:
+    if got.size == 0 or contract.terms == "exact":
+        return 0.0
+    unit = Contract(
+        terms=contract.terms,
+        k=1,
+        tie=contract.tie,
+        source=contract.source,
+        bias_steps=contract.bias_steps,
+    )
+    # One rounding's bound is gamma_1 * T = u * T to within u; bias steps are granted before anything is measured.
+    base = image.error(unit)
+    r, error = image.lower.approx, image.lower.error
+    q = got.astype(np.float64) - element.zero_point[0]
+    beyond = np.abs(r - q) - 0.5 - error - 4 * np.spacing(np.abs(r) + 1)
+    saturated = ((got == element.qmin) & (r < q)) | ((got == element.qmax) & (r > q))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((beyond > 0) & ~saturated & (base > 0), beyond / base, 0.0)
+    return float(np.max(ratio, initial=0.0))
+
+

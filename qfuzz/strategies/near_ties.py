@@ -1,0 +1,231 @@
+"""Cases whose results lie within 2^-16 of a rounding tie, by the thousand: what proves a contract's k.
+
+Random data proves nothing here: it takes a scale that puts every odd accumulator on half a step, off by an ulp of the
+scale. Zero points are at both ends of the range. A pure function of the seed; no hypothesis draws.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.network import Case, Constant, Input, Network, Node
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import Element, QType, QuantizedDType, float32
+from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.convolution import unit_conv
+from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.linear import Linear
+from qfuzz.ops.movement import Concat
+from qfuzz.ops.pooling import AvgPool, GlobalAvgPool
+from qfuzz.ops.quantization import Quantize, Requantize
+from qfuzz.ops.semantics import Operand
+from qfuzz.ops.softmax import Softmax
+from qfuzz.oracle.reference import image_of
+from qfuzz.strategies import fill
+from qfuzz.strategies.fill import Array
+
+ROWS = 512
+
+NEAR_TIE_OPS = (
+    "quantize",
+    "requantize",
+    "conv",
+    "linear",
+    "add",
+    "mul",
+    "avg_pool",
+    "global_avg_pool",
+    "concat",
+    "sigmoid",
+    "tanh",
+    "leaky_relu",
+    "elu",
+    "hardsigmoid",
+    "hardswish",
+    "softmax",
+)
+"""Operators that round."""
+
+
+def near_tie_cases(op: str, seed: int, *, dtypes: tuple[QuantizedDType, ...] = ("uint8", "int8")) -> Iterator[Case]:
+    """Endless single-node cases of `op`."""
+    number = 0
+    while True:
+        w = fill.words(seed * 1_000_003 + number, 24, stream=5)
+        number += 1
+        try:
+            yield _case(op, w, dtypes)
+        except InvalidCase:
+            continue  # scales that left the range of float32
+
+
+def _case(op: str, w: fill.Words, dtypes: tuple[QuantizedDType, ...]) -> Case:
+    choose = _Chooser(w)
+    dtype: QuantizedDType = dtypes[choose(len(dtypes))]
+    q_x = QType.per_tensor(dtype, _mantissa(choose, 2.0 ** (choose(13) - 8)), _zero_point(choose, dtype))
+    key = int(w[0]) | 1
+    match op:
+        case "linear" | "conv":
+            return _contraction(op, choose, q_x, key)
+        case "add" | "mul" | "concat":
+            return _pair(op, choose, q_x, key)
+        case "avg_pool" | "global_avg_pool":
+            return _pool(op, choose, q_x, key)
+        case "quantize":
+            return _quantize(choose, dtype, key)
+        case _:
+            return _unary(op, choose, q_x, key)
+
+
+class _Chooser:
+    def __init__(self, words: fill.Words) -> None:
+        self._words = iter(words.tolist())
+
+    def __call__(self, n: int) -> int:
+        """One of 0..n-1."""
+        return (int(next(self._words)) >> 32) * n >> 32
+
+
+def _zero_point(choose: _Chooser, dtype: QuantizedDType) -> int:
+    lo, hi = (0, 255) if dtype == "uint8" else (-128, 127)
+    return (lo, hi, lo, hi, (lo + hi + 1) // 2, lo + 1, hi - 1)[choose(7)]
+
+
+def _mantissa(choose: _Chooser, power: float) -> float:
+    return float32(power * (1 + (0, 0, choose(2**23) * 2.0**-23)[choose(3)]))
+
+
+def _halving(choose: _Chooser, unit: float) -> float:
+    """An output scale near 2/odd units, a few ulps off: odd multiples of the unit fall next to ties."""
+    odd = (1, 1, 3, 5, 7)[choose(5)]
+    scale = np.float32(2.0 * unit / odd)
+    return float((scale.view(np.int32) + np.int32(choose(9) - 4)).view(np.float32))
+
+
+def _output(choose: _Chooser, q_x: QType, unit: float) -> QType:
+    return QType.per_tensor(q_x.dtype, _halving(choose, unit), _zero_point(choose, q_x.dtype))
+
+
+def _single(op: Operator, inputs: list[tuple[Element, Array]], element: Element, constants: list[tuple[Element, Array]]) -> Case:
+    fed = tuple(Input(f"x{i}", TensorType(a.shape, e)) for i, (e, a) in enumerate(inputs))
+    kept = tuple(Constant(f"c{i}", TensorType(a.shape, e), Tensor(a)) for i, (e, a) in enumerate(constants))
+    names = tuple(v.name for v in (*fed, *kept))
+    network = Network(fed, kept, (Node("y", op, names, element),), ("y",))
+    return Case(network, tuple(Tensor(a) for _, a in inputs))
+
+
+def _contraction(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
+    """Weights of -1, 0, 1 and inputs around the zero point, so that accumulators stay within a few hundred."""
+    n_in, n_out = (1, 2, 3, 4, 8, 9, 16)[choose(7)], (1, 4, 8, 16, 17)[choose(5)]
+    q_w = QType.per_tensor("int8", _mantissa(choose, 2.0 ** -choose(10)), 0)
+    weight = (fill.below(fill.words(key, n_in * n_out, stream=1), 3) - 1).astype(np.int8)
+    element = _output(choose, q_x, q_x.scale[0] * q_w.scale[0])
+    if op == "linear":
+        x = fill.quantized(key, fill.UNIFORM, (ROWS, n_in), q_x.dtype, q_x.zero_point[0])
+        return _single(Linear(), [(q_x, x)], element, [(q_w, weight.reshape(n_out, n_in))])
+    x = fill.quantized(key, fill.UNIFORM, (2, n_in, 16, 16), q_x.dtype, q_x.zero_point[0])
+    return _single(unit_conv(2), [(q_x, x)], element, [(q_w, weight.reshape(n_out, n_in, 1, 1))])
+
+
+def _pair(op: str, choose: _Chooser, q_a: QType, key: int) -> Case:
+    shape = (ROWS, 17)
+    scale_b = q_a.scale[0] * 2.0 ** (choose(5) - 2)
+    q_b = QType.per_tensor(q_a.dtype, scale_b, _zero_point(choose, q_a.dtype))
+    a = fill.quantized(key, fill.UNIFORM, shape, q_a.dtype, q_a.zero_point[0])
+    b = fill.quantized(key + 2, fill.UNIFORM, shape, q_b.dtype, q_b.zero_point[0])
+    if op == "mul":
+        b = np.clip(q_b.zero_point[0] + fill.below(fill.words(key, b.size, stream=3), 3) - 1, q_b.qmin, q_b.qmax)
+        b = b.astype(a.dtype).reshape(shape)
+        return _single(Mul(), [(q_a, a), (q_b, b)], _output(choose, q_a, q_a.scale[0] * q_b.scale[0]), [])
+    element = _output(choose, q_a, min(q_a.scale[0], scale_b))
+    operator: Operator = Add() if op == "add" else Concat(axis=1)
+    return _single(operator, [(q_a, a), (q_b, b)], element, [])
+
+
+def _pool(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
+    size = (2, 3, 4, 6)[choose(4)]
+    x = fill.quantized(key, fill.NARROW if choose(2) else fill.UNIFORM, (4, 17, size, size), q_x.dtype, q_x.zero_point[0])
+    keeps = choose(3) < 2
+    if op == "global_avg_pool":
+        count = size * size
+        operator: Operator = GlobalAvgPool()
+    else:
+        k = 2 if size > 2 else 1 + choose(2)
+        count = k * k
+        operator = AvgPool(kernel=(k, k), strides=(1, 1), padding=(0, 0, 0, 0))
+    element = q_x if keeps else _output(choose, q_x, q_x.scale[0] / count)
+    return _single(operator, [(q_x, x)], element, [])
+
+
+def _quantize(choose: _Chooser, dtype: QuantizedDType, key: int) -> Case:
+    scale = _mantissa(choose, 2.0 ** (choose(13) - 8))
+    element = QType.per_tensor(dtype, scale, _zero_point(choose, dtype))
+    steps = fill.below(fill.words(key, ROWS * 16), 512) - 256 + 0.5
+    x = (steps * scale).astype(np.float32)
+    x = (x.view(np.int32) + (fill.below(fill.words(key, x.size, stream=2), 5) - 2).astype(np.int32)).view(np.float32)
+    return _single(Quantize(), [("float32", np.ascontiguousarray(x.reshape(ROWS, 16)))], element, [])
+
+
+def _unary(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
+    """All values of the input (or rows of one), with an output scale that puts one value's image next to a tie."""
+    operators: dict[str, Operator] = {
+        "requantize": Requantize(),
+        "relu": Relu(),
+        "clamp": Clamp(min=0.0, max=6.0),
+        "sigmoid": Sigmoid(),
+        "tanh": Tanh(),
+        "leaky_relu": LeakyRelu(negative_slope=(0.5, 0.25, float32(0.01), float32(0.3))[choose(4)]),
+        "elu": Elu(),
+        "hardsigmoid": Hardsigmoid(),
+        "hardswish": Hardswish(),
+        "softmax": Softmax(axis=1),
+    }
+    operator = operators[op]
+    length = (1, 2, 3, 8, 9, 17)[choose(6)] if op == "softmax" else 33
+    if op in ("requantize", "leaky_relu"):
+        x = fill.quantized(key, fill.UNIFORM, (256, length), q_x.dtype, q_x.zero_point[0])
+        return _single(operator, [(q_x, x)], _output(choose, q_x, q_x.scale[0]), [])
+    if op in _FIXED and choose(2):
+        return _fixed_output(op, operator, choose, q_x)
+    style = fill.NARROW if op == "softmax" else fill.UNIFORM
+    one = fill.quantized(key, style, (1, length), q_x.dtype, q_x.zero_point[0])
+    if op != "softmax":
+        one[:] = one[0, 0]
+    x = np.ascontiguousarray(np.repeat(one, 128, axis=0))
+    unit = QType.per_tensor(q_x.dtype, 1.0, 0)
+    probe = _single(operator, [(q_x, one)], unit, [])
+    value = float(image_of(probe.network.nodes[0], [Operand.point(TensorType(one.shape, q_x), one)]).lower.approx.flat[0])
+    if not 2.0**-40 < abs(value) < 2.0**40:
+        raise InvalidCase("the value is too small to be put next to a tie")
+    steps = choose(100) + 0.5
+    scale = np.float32(abs(value) / steps)
+    scale = (scale.view(np.int32) + np.int32(choose(5) - 2)).view(np.float32)
+    zero_point = q_x.qmin if value > 0 else q_x.qmax
+    return _single(operator, [(q_x, x)], QType.per_tensor(q_x.dtype, float(scale), zero_point), [])
+
+
+_FIXED: dict[str, tuple[float, dict[str, int], Callable[[float], float]]] = {
+    "sigmoid": (1 / 256, {"uint8": 0, "int8": -128}, lambda p: math.log(p / (1 - p))),
+    "hardsigmoid": (1 / 256, {"uint8": 0, "int8": -128}, lambda p: 6 * (p - 0.5)),
+    "tanh": (1 / 128, {"uint8": 128, "int8": 0}, math.atanh),
+}
+"""Kernels that have one output type: its scale and zero points, and the function's inverse."""
+
+
+def _fixed_output(op: str, operator: Operator, choose: _Chooser, q_x: QType) -> Case:
+    """Here the input's scale is what puts a value's image next to a tie."""
+    scale_y, zero_points, inverse = _FIXED[op]
+    value = inverse((1 + choose(100) + 0.5) * scale_y)
+    distance = q_x.qmax - q_x.zero_point[0] if value > 0 else q_x.zero_point[0] - q_x.qmin
+    if distance == 0 or value == 0:
+        raise InvalidCase("no stored integer on that side of the zero point")
+    offset = 1 + choose(distance)
+    scale = np.float32(abs(value) / offset)
+    scale = (scale.view(np.int32) + np.int32(choose(5) - 2)).view(np.float32)
+    q = QType.per_tensor(q_x.dtype, float(scale), q_x.zero_point[0])
+    stored = q.zero_point[0] + (offset if value > 0 else -offset)
+    x = np.full((128, 33), stored, dtype=q.dtype)
+    return _single(operator, [(q, x)], QType.per_tensor(q.dtype, scale_y, zero_points[q.dtype]), [])
