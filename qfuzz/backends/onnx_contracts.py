@@ -19,7 +19,7 @@ _MATMUL = Contract(
 _ELEMENTWISE = Contract(
     terms="affine",
     k=4,
-    tie="half_even_after_zero_point",
+    tie="either_even",
     source="mlas/lib/qladd.cpp, qlmul.cpp on x86: fl(s_a/s_y)*q_a + (fl(s_b/s_y)*q_b + (zero point - offsets)), nearest even; "
     "tails nearbyint(value + zero point)",
 )
@@ -46,7 +46,7 @@ _LOOKUP = Contract(
 _POOL = Contract(
     terms="affine",
     k=4,
-    tie="half_even_after_zero_point",
+    tie="either_even",
     accumulates_float=True,
     source="contrib_ops/cpu/quantization/qlinear_pool.cc quantize_value: float32 mean of dequantized values, "
     "nearbyint(mean / s_y + zero point)",

@@ -50,7 +50,7 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
 _ROUNDS_AFTER = Contract(
     terms="affine",
     k=5,
-    tie="half_even_after_zero_point",
+    tie="either_even",
     source="onnx/reference/ops/op_qlinear_conv.py, op_qlinear_matmul.py: int32 acc * (s_x*s_w/s_y) + zero point, then np.rint",
 )
 _CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
