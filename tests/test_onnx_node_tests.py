@@ -1,0 +1,480 @@
+"""The ONNX backend node tests, as shipped in the `onnx` package, hold for the exact reference.
+
+A test on quantized data becomes a `Case`, whose reference outputs must equal the expected ones. A test on float data is
+put to an operator's image at scale 1 and zero point 0, where output units are real numbers; its expected float32 values
+must lie among those that float32 arithmetic may give. What cannot be said is skipped with the reason.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qfuzz.exact.reals import FilterCount
+from qfuzz.exact.rounding import Floats
+from qfuzz.ir.contract import Contract
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.network import Case, Constant, Input, Network, Node
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType, QuantizedDType
+from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops.activation import Clamp, Elu, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.convolution import Conv
+from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.linear import Linear
+from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.quantization import Dequantize, Quantize
+from qfuzz.ops.semantics import ExactOperator, Image, Operand
+from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.table import UnaryOperator
+from qfuzz.oracle.admissible import admissible
+from qfuzz.oracle.reference import exact_outputs
+
+onnx_node = pytest.importorskip("onnx.backend.test.case.node")
+onnx = pytest.importorskip("onnx")
+
+Array = np.ndarray[Any, Any]
+
+REAL = QType.per_tensor("uint8", 1.0, 0)
+FLOAT32 = Contract(
+    terms="real",
+    k=8,
+    tie="any",
+    source="ONNX computes its expected outputs with NumPy, in float32 or better",
+    accumulates_float=True,
+    function_ulps=4.0,
+)
+DECIMALS = {"test_averagepool_2d_ceil_last_window_starts_on_pad": 4}
+"""Tests whose data and expected values are both printed to so many decimals in ONNX's source."""
+
+
+class CannotSay(Exception):
+    """The test means something that no network here can express; the message is the reason."""
+
+
+class NodeTest:
+    """One node test: attributes and arrays."""
+
+    def __init__(self, test: Any) -> None:
+        (node,) = test.model.graph.node
+        self.name: str = test.name
+        self.op_type: str = node.op_type
+        self.attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        inputs, outputs = test.data_sets[0]
+        arrays = iter(inputs)
+        self.inputs: list[Array | None] = [np.asarray(next(arrays)) if name else None for name in node.input]
+        self.expected = np.asarray(outputs[0])
+
+    def get(self, attribute: str, default: Any) -> Any:
+        value = self.attributes.get(attribute, default)
+        return value.decode() if isinstance(value, bytes) else value
+
+    def input(self, position: int) -> Array:
+        value = self.optional(position)
+        assert value is not None
+        return value
+
+    def optional(self, position: int) -> Array | None:
+        return self.inputs[position] if position < len(self.inputs) else None
+
+
+Check = Callable[[], None]
+
+
+# The two ways to check.
+
+
+def equals(
+    op: Operator,
+    activations: Sequence[tuple[Array, Element]],
+    out: Element,
+    expected: Array,
+    constants: Sequence[tuple[Array, Element]] = (),
+) -> Check:
+    """The reference of a one-node case gives `expected`."""
+    inputs = [Input(f"x{i}", TensorType(a.shape, e)) for i, (a, e) in enumerate(activations)]
+    fixed = [Constant(f"c{i}", TensorType(a.shape, e), Tensor(a)) for i, (a, e) in enumerate(constants)]
+    names = (*(v.name for v in inputs), *(c.name for c in fixed))
+    network = Network(tuple(inputs), tuple(fixed), (Node("y", op, names, out),), ("y",))
+    case = Case(network, tuple(Tensor(a) for a, _ in activations))
+
+    def check() -> None:
+        got = exact_outputs(case)["y"]
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got, expected)
+
+    return check
+
+
+def real_image(op: ExactOperator, *operands: Array) -> Image:
+    """The image of `op` on real numbers; nothing between it and them but scale 1."""
+    points = [Operand.point(TensorType(a.shape, REAL), a) for a in operands]
+    if isinstance(op, UnaryOperator):
+        return op.table(points[0], REAL)
+    op.infer([p.type for p in points], REAL)
+    return op.image(points, REAL)
+
+
+def bounds(image: Image, expected: Array, decimals: int | None = None) -> Check:
+    """`expected`, float32, is among what float32 arithmetic may make of `image`."""
+
+    def check() -> None:
+        s = admissible(image, FLOAT32, "float32", FilterCount())
+        printed = 0.0 if decimals is None else 10.0**-decimals
+        assert s.lo.shape == expected.shape
+        y = expected.astype(np.float64)
+        assert ((s.lo - printed <= y) & (y <= s.hi + printed)).all()
+
+    return check
+
+
+def floats(t: NodeTest, *arrays: Array) -> None:
+    """Raise unless all is float32."""
+    for a in (*arrays, t.expected):
+        if a.dtype != np.float32:
+            raise CannotSay(f"data of {a.dtype}")
+
+
+def qtype(scale: Array, zero_point: Array | None, default: QuantizedDType = "uint8") -> QType:
+    """A type as ONNX gives it: arrays of scales and zero points, one or one per channel of axis 0."""
+    dtype = default if zero_point is None else zero_point.dtype.name
+    if dtype not in ("uint8", "int8"):
+        raise CannotSay(f"{dtype} storage")
+    scales = tuple(float(np.float32(s)) for s in scale.ravel())
+    points = (0,) * len(scales) if zero_point is None else tuple(int(z) for z in zero_point.ravel())
+    return QType(dtype, scales, points, None if len(scales) == 1 else 0)  # type: ignore[arg-type]
+
+
+# One function for each ONNX operator: NodeTest -> checks.
+
+
+def _qlinear_conv(t: NodeTest) -> Iterator[Check]:
+    x, weight = t.input(0), t.input(3)
+    q_x, q_w, q_y = (qtype(t.input(i), t.input(i + 1)) for i in (1, 4, 6))
+    bias = t.optional(8)
+    constants: list[tuple[Array, Element]] = [(weight, q_w)]
+    if bias is not None:
+        constants.append((bias, "int32"))
+    yield equals(_conv_op(t, x.shape, weight.shape), [(x, q_x)], q_y, t.expected, constants)
+
+
+def _conv(t: NodeTest) -> Iterator[Check]:
+    x, weight = t.input(0), t.input(1)
+    floats(t, x, weight)
+    yield bounds(real_image(_conv_op(t, x.shape, weight.shape), x, weight), t.expected)
+
+
+def _conv_op(t: NodeTest, shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> Conv:
+    n = len(shape) - 2
+    strides, dilations = _ints(t, "strides", n), _ints(t, "dilations", n)
+    padding = _padding(t, shape[2:], weight_shape[2:], strides, dilations)
+    return Conv(strides=strides, padding=padding, dilations=dilations, groups=t.get("group", 1))
+
+
+def _ints(t: NodeTest, attribute: str, n: int) -> tuple[int, ...]:
+    return tuple(int(v) for v in t.get(attribute, (1,) * n))
+
+
+def _padding(
+    t: NodeTest, sizes: tuple[int, ...], kernel: tuple[int, ...], strides: tuple[int, ...], dilations: tuple[int, ...]
+) -> tuple[int, ...]:
+    """`pads`, or what `auto_pad` means by the specification of Conv and the pools."""
+    n = len(sizes)
+    mode = t.get("auto_pad", "NOTSET")
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        return tuple(int(p) for p in t.get("pads", (0,) * 2 * n))
+    before, after = [], []
+    for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
+        total = max((math.ceil(size / s) - 1) * s + d * (k - 1) + 1 - size, 0)
+        less, more = total // 2, total - total // 2
+        before.append(less if mode == "SAME_UPPER" else more)
+        after.append(more if mode == "SAME_UPPER" else less)
+    return (*before, *after)
+
+
+def _qlinear_matmul(t: NodeTest) -> Iterator[Check]:
+    q_a, q_b, q_y = (qtype(t.input(i), t.input(i + 1)) for i in (1, 4, 6))
+    for a, b, y in _matrices(t.input(0), t.input(3), t.expected):
+        yield equals(Linear(), [(a, q_a)], q_y, y, [(np.ascontiguousarray(b.T), q_b)])
+
+
+def _matmul(t: NodeTest) -> Iterator[Check]:
+    floats(t, t.input(0), t.input(1))
+    for a, b, y in _matrices(t.input(0), t.input(1), t.expected):
+        yield bounds(real_image(Linear(), a, b.T), y)
+
+
+def _matrices(a: Array, b: Array, y: Array) -> Iterator[tuple[Array, Array, Array]]:
+    """The matrix products of a batched one; linear has one weight matrix."""
+    if min(a.ndim, b.ndim) < 2:
+        raise CannotSay("a vector operand; linear multiplies by a matrix")
+    batch = y.shape[:-2]
+    a, b = np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, (*batch, *b.shape[-2:]))
+    for i in np.ndindex(*batch):
+        yield a[i], b[i], y[i]
+
+
+def _gemm(t: NodeTest) -> Iterator[Check]:
+    a, b, c = t.input(0), t.input(1), t.optional(2)
+    floats(t, a, b)
+    if t.get("alpha", 1.0) != 1.0 or t.get("beta", 1.0) != 1.0:
+        raise CannotSay("alpha or beta; linear has no such factors")
+    a, b = (a.T if t.get("transA", 0) else a), (b if t.get("transB", 0) else b.T)
+    operands = [Operand.point(TensorType(v.shape, REAL), v) for v in (a, b)]
+    if c is not None:
+        if c.ndim == 2 and c.shape[0] != 1:
+            raise CannotSay("a matrix bias; linear has one bias for each output channel")
+        bias = np.broadcast_to(c.ravel(), (b.shape[0],))
+        operands.append(Operand.point(TensorType(bias.shape, "float32"), bias))
+    op = Linear()
+    op.infer([o.type for o in operands], REAL)
+    yield bounds(op.image(operands, REAL), t.expected)
+
+
+def _quantize(t: NodeTest) -> Iterator[Check]:
+    for i, q in _slices(t, t.input(0).shape, t.expected.dtype.name):
+        yield equals(Quantize(), [(t.input(0)[i], "float32")], q, t.expected[i])
+
+
+def _dequantize(t: NodeTest) -> Iterator[Check]:
+    if t.expected.dtype != np.float32:
+        raise CannotSay(f"{t.expected.dtype} result")
+    for i, q in _slices(t, t.input(0).shape, t.input(0).dtype.name):
+        yield equals(Dequantize(), [(t.input(0)[i], q)], "float32", t.expected[i])
+
+
+def _slices(t: NodeTest, shape: tuple[int, ...], dtype: str) -> Iterator[tuple[Any, QType]]:
+    """Parts of a tensor that each have one scale, for activations are quantized per tensor."""
+    if dtype not in ("uint8", "int8"):
+        raise CannotSay(f"{dtype} storage")
+    scale, zero_point = t.input(1), t.optional(2)
+    if scale.dtype != np.float32:
+        raise CannotSay(f"{scale.dtype} scale")
+    if t.get("block_size", 0):
+        raise CannotSay("blocked quantization")
+    if scale.ndim == 0:
+        yield (slice(None),), qtype(scale, zero_point, dtype)  # type: ignore[arg-type]
+        return
+    axis = t.get("axis", 1) % len(shape)
+    for i in range(shape[axis]):
+        q = qtype(scale[i : i + 1], None if zero_point is None else zero_point[i : i + 1], dtype)  # type: ignore[arg-type]
+        yield ((slice(None),) * axis + (slice(i, i + 1),)), q
+
+
+def _arithmetic(op: ExactOperator, wide: Callable[[Array, Array], Array]) -> Callable[[NodeTest], Iterator[Check]]:
+    def translate(t: NodeTest) -> Iterator[Check]:
+        a, b = t.input(0), t.input(1)
+        if t.expected.dtype.name in ("uint8", "int8"):
+            if not np.array_equal(wide(a.astype(np.int64), b.astype(np.int64)), t.expected):
+                raise CannotSay("integers that wrap; quantized results saturate")
+            q = qtype(np.ones(()), np.zeros((), t.expected.dtype))
+            yield equals(op, [(a, q), (b, q)], q, t.expected)
+            return
+        floats(t, a, b)
+        yield bounds(real_image(op, a, b), t.expected)
+
+    return translate
+
+
+def _unary(make: Callable[[NodeTest], ExactOperator]) -> Callable[[NodeTest], Iterator[Check]]:
+    def translate(t: NodeTest) -> Iterator[Check]:
+        floats(t, t.input(0))
+        yield bounds(real_image(make(t), t.input(0)), t.expected)
+
+    return translate
+
+
+def _clip(t: NodeTest) -> Iterator[Check]:
+    x, low, high = t.input(0), t.optional(1), t.optional(2)
+    op = Clamp(
+        min=-FLOAT32_MAX if low is None else float(low),
+        max=FLOAT32_MAX if high is None else float(high),
+    )
+    if op.min > op.max:
+        raise CannotSay("min above max; clamp rules it out")
+    if x.dtype == np.int8:
+        q = QType.per_tensor("int8", 1.0, 0)
+        yield equals(op, [(x, q)], q, t.expected)
+        return
+    floats(t, x)
+    yield bounds(real_image(op, x), t.expected)
+
+
+def _hardsigmoid(t: NodeTest) -> Iterator[Check]:
+    raise CannotSay(f"alpha {t.get('alpha', 0.2)}; hardsigmoid has 1/6")
+    yield
+
+
+def _max_pool(t: NodeTest) -> Iterator[Check]:
+    x = t.input(0)
+    n = x.ndim - 2
+    kernel, strides, dilations = (_ints(t, a, n) for a in ("kernel_shape", "strides", "dilations"))
+    op = MaxPool(
+        kernel=kernel,
+        strides=strides,
+        padding=_padding(t, x.shape[2:], kernel, strides, dilations),
+        dilations=dilations,
+        ceil_mode=bool(t.get("ceil_mode", 0)),
+    )
+    if x.dtype.name in ("uint8", "int8"):
+        q = qtype(np.ones(()), np.zeros((), x.dtype))
+        yield equals(op, [(x, q)], q, t.expected)
+        return
+    floats(t, x)
+    yield bounds(real_image(op, x), t.expected)
+
+
+def _avg_pool(t: NodeTest) -> Iterator[Check]:
+    x = t.input(0)
+    floats(t, x)
+    n = x.ndim - 2
+    kernel, strides, ones = _ints(t, "kernel_shape", n), _ints(t, "strides", n), (1,) * n
+    if _ints(t, "dilations", n) != ones:
+        raise CannotSay("dilations; avg_pool has none")
+    op = AvgPool(
+        kernel=kernel,
+        strides=strides,
+        padding=_padding(t, x.shape[2:], kernel, strides, ones),
+        ceil_mode=bool(t.get("ceil_mode", 0)),
+        count_include_pad=bool(t.get("count_include_pad", 0)),
+    )
+    yield bounds(real_image(op, x), t.expected, DECIMALS.get(t.name))
+
+
+def _concat(t: NodeTest) -> Iterator[Check]:
+    arrays = [t.input(i) for i in range(len(t.inputs))]
+    floats(t, *arrays)
+    yield bounds(real_image(Concat(axis=t.get("axis", 0) % t.expected.ndim), *arrays), t.expected)
+
+
+def _transpose(t: NodeTest) -> ExactOperator:
+    return Transpose(perm=tuple(t.get("perm", range(t.expected.ndim)[::-1])))
+
+
+def _flatten(t: NodeTest) -> ExactOperator:
+    axis = t.get("axis", 1)
+    if axis % t.input(0).ndim != 1:
+        raise CannotSay(f"axis {axis}; flatten keeps the dimensions before it, as torch does, so ONNX's is axis 1")
+    return Flatten(start_axis=1)
+
+
+def _slice(t: NodeTest) -> Iterator[Check]:
+    x = t.input(0)
+    floats(t, x)
+    starts, ends = t.input(1).tolist(), t.input(2).tolist()
+    axes, steps = t.optional(3), t.optional(4)
+    image = None
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        axis = i if axes is None else int(axes[i]) % x.ndim
+        step = 1 if steps is None else int(steps[i])
+        if step < 0:
+            raise CannotSay("a negative step")
+        start, stop, step = slice(start, end, step).indices(x.shape[axis])
+        image = real_image(Slice(axis=axis, start=start, stop=max(start, stop), step=step), x)
+        x = image.lower.approx
+    assert image is not None
+    yield bounds(image, t.expected)
+
+
+def _pad(t: NodeTest) -> Iterator[Check]:
+    x, pads, value, axes = t.input(0), t.input(1).tolist(), t.optional(2), t.optional(3)
+    if t.get("mode", "constant") != "constant":
+        raise CannotSay(f"mode {t.get('mode', '')}; pad pads with zeros")
+    floats(t, x)
+    named = list(range(x.ndim)) if axes is None else [int(a) % x.ndim for a in axes]
+    padding = [0] * (2 * x.ndim)
+    for i, axis in enumerate(named):
+        padding[axis], padding[x.ndim + axis] = pads[i], pads[len(named) + i]
+    # Padding only moves values: give every value of x a number from 1 on, and what is padded with the number 0.
+    constant = np.float32(0.0 if value is None else value)
+    known = [v for v in np.unique(x) if v != constant]
+
+    def coded(a: Array) -> Floats:
+        return np.where(a == constant, 0.0, np.searchsorted(known, a) + 1.0)
+
+    yield bounds(real_image(Pad(padding=tuple(padding)), coded(x)), coded(t.expected).astype(np.float32))
+
+
+def _softmax(t: NodeTest) -> ExactOperator:
+    return Softmax(axis=t.get("axis", -1) % t.expected.ndim)
+
+
+def _float32(value: float) -> float:
+    return float(np.float32(value))
+
+
+TRANSLATIONS: dict[str, Callable[[NodeTest], Iterator[Check]]] = {
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
+    "QLinearConv": _qlinear_conv,
+    "Conv": _conv,
+    "QLinearMatMul": _qlinear_matmul,
+    "MatMul": _matmul,
+    "Gemm": _gemm,
+    "Add": _arithmetic(Add(), np.add),
+    "Mul": _arithmetic(Mul(), np.multiply),
+    "Relu": _unary(lambda t: Relu()),
+    "Clip": _clip,
+    "MaxPool": _max_pool,
+    "AveragePool": _avg_pool,
+    "GlobalAveragePool": _unary(lambda t: GlobalAvgPool()),
+    "Concat": _concat,
+    "Reshape": _unary(lambda t: Reshape(shape=t.expected.shape)),
+    "Transpose": _unary(_transpose),
+    "Slice": _slice,
+    "Pad": _pad,
+    "Flatten": _unary(_flatten),
+    "Sigmoid": _unary(lambda t: Sigmoid()),
+    "Tanh": _unary(lambda t: Tanh()),
+    "LeakyRelu": _unary(lambda t: LeakyRelu(negative_slope=_float32(t.get("alpha", 0.01)))),
+    "Elu": _unary(lambda t: Elu(alpha=_float32(t.get("alpha", 1.0)))),
+    "HardSigmoid": _hardsigmoid,
+    "HardSwish": _unary(lambda t: Hardswish()),
+    "Softmax": _unary(_softmax),
+}
+LEAST_RUN = 130
+"""How many node tests can be said here, at the least."""
+
+
+def _collect() -> list[NodeTest]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ONNX divides by zero while it makes the data of other operators
+        tests = onnx_node.collect_testcases(None)
+    nodes = [(t, t.model.graph.node) for t in tests]
+    return [NodeTest(t) for t, n in nodes if len(n) == 1 and n[0].op_type in TRANSLATIONS and not n[0].domain]
+
+
+def _checks(test: NodeTest) -> list[Check]:
+    try:
+        return list(TRANSLATIONS[test.op_type](test))
+    except InvalidCase as e:
+        raise CannotSay(f"not a network here: {e}") from e
+
+
+NODE_TESTS = _collect()
+
+
+@pytest.mark.parametrize("test", NODE_TESTS, ids=lambda t: t.name)
+def test_onnx_node_test_holds(test: NodeTest) -> None:
+    try:
+        checks = _checks(test)
+    except CannotSay as e:
+        pytest.skip(f"{test.op_type}: {e}")
+    assert checks
+    for check in checks:
+        check()
+
+
+def test_enough_node_tests_ran() -> None:
+    said: dict[str, int] = dict.fromkeys(TRANSLATIONS, 0)
+    for test in NODE_TESTS:
+        try:
+            said[test.op_type] += bool(_checks(test))
+        except CannotSay:
+            continue
+    assert sum(said.values()) >= LEAST_RUN, said
+    assert [op for op, n in said.items() if not n] == ["HardSigmoid"]
