@@ -74,14 +74,13 @@ class Reals:
         low, high
             ``ceil(r - 1/2)`` and ``floor(r + 1/2)``.
         """
-        low, high = _half_down(self.approx), _half_up(self.approx)
+        low, high = split_ties(self.approx)
         count.elements += low.size
-        inexact = self.error > 0
-        if inexact.any():
+        if self.error.any():
             # Outward by one more spacing, for the float64 sums here round too.
             margin = self.error + np.spacing(np.abs(self.approx) + self.error)
-            doubtful = _half_down(self.approx - margin) != _half_down(self.approx + margin)
-            undecided = np.flatnonzero((inexact & doubtful).ravel())
+            doubtful = (self.error > 0) & (np.rint(self.approx - margin) != np.rint(self.approx + margin))
+            undecided = np.flatnonzero(doubtful)
             count.refined += undecided.size
             for i in undecided:
                 low.reshape(-1)[i], high.reshape(-1)[i] = self._decide(int(i))
@@ -101,18 +100,19 @@ class Reals:
 _HALF = Fraction(1, 2)
 
 
-def _half_down(x: Floats) -> Ints:
-    """ceil(x - 1/2) of float64 numbers, exactly: x - floor(x) is exact."""
-    x = np.clip(x, -(2.0**62), 2.0**62)
-    floor = np.floor(x)
-    return np.where(x - floor > 0.5, floor + 1, floor).astype(np.int64)
+def split_ties(x: Floats) -> tuple[Ints, Ints]:
+    """``ceil(x - 1/2)`` and ``floor(x + 1/2)`` of float64 numbers, exactly.
+
+    Both are the nearest integer but at ties; x - rint(x) is exact (both are multiples of x's last bit, and the
+    difference is no larger than x or than 1/2), so that ties are seen exactly.
+    """
+    nearest = np.rint(x)
+    apart = x - nearest
+    rounded = np.clip(nearest, -_CLIP, _CLIP).astype(np.int64)
+    return rounded - (apart == -0.5), rounded + (apart == 0.5)
 
 
-def _half_up(x: Floats) -> Ints:
-    """floor(x + 1/2) of float64 numbers, exactly."""
-    x = np.clip(x, -(2.0**62), 2.0**62)
-    floor = np.floor(x)
-    return np.where(x - floor >= 0.5, floor + 1, floor).astype(np.int64)
+_CLIP = 2.0**62
 
 
 def _clip(x: Fraction, low: Fraction | None, high: Fraction | None) -> Fraction:

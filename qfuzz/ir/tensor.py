@@ -79,7 +79,7 @@ class Tensor:
     array: npt.NDArray[Any]
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
-        if array.dtype.name not in (*INTEGER_RANGE, "float32"):
+        if array.dtype not in _NAMES:
             raise InvalidCase(f"tensor: dtype {array.dtype}; one of uint8, int8, int32, float32")
         copy = np.array(array, order="C", copy=True)
         copy.flags.writeable = False
@@ -103,7 +103,7 @@ class Tensor:
     @property
     def dtype(self) -> str:
         """Storage dtype by name."""
-        return self.array.dtype.name
+        return _NAMES[self.array.dtype]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tensor):
@@ -118,3 +118,6 @@ class Tensor:
 
     def __repr__(self) -> str:
         return f"Tensor({self.array.tolist()}, {self.dtype}, shape={self.shape})"
+
+
+_NAMES: dict[np.dtype[Any], str] = {np.dtype(name): name for name in (*INTEGER_RANGE, "float32")}

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.exact.reals import FilterCount
-from qfuzz.exact.rounding import Floats, Ints, saturate
+from qfuzz.exact.reals import FilterCount, Reals
+from qfuzz.exact.rounding import Floats, Ints
 from qfuzz.ir.contract import Contract, TieRule
 from qfuzz.ir.qtype import Element, QType
 from qfuzz.ops.semantics import Image
@@ -20,7 +20,8 @@ class Admissible:
     Attributes
     ----------
     lo, hi
-        Inclusive bounds, in stored integers (float64 arrays of float32 values for a float32 result).
+        Inclusive bounds, in the storage dtype (float64 arrays of float32 values for a float32 result); one object where
+        only one value is admissible everywhere.
     exact
         The correctly rounded value; None where the operands were not known exactly.
     """
@@ -35,24 +36,68 @@ def admissible(image: Image, contract: Contract, element: Element, count: Filter
 
     A kernel computes some real within ``image.error(contract)`` of the exact one, then rounds it. Where that error is
     zero, ties follow the contract's rule; elsewhere both sides of a tie that the error reaches are admissible.
+
+    Almost all elements are decided at once: those whose real, give or take all errors, rounds to one integer. Only the
+    others are looked at again, exactly.
     """
-    error = np.broadcast_to(image.error(contract), image.lower.approx.shape)
+    error = image.error(contract)
     if not isinstance(element, QType):
-        return _admissible_float32(image, error)
+        return _admissible_float32(image, np.broadcast_to(error, image.lower.approx.shape))
     (zero_point,) = element.zero_point
-    down, up = image.lower.nearest(count)
-    even = _even(down, up, 0)
-    low, high = _by_tie_rule(down, up, even, contract.tie, zero_point)
+    low, has_margin = _outward(image.lower, error, -1.0)
+    high = low if image.is_point and not has_margin else _outward(image.upper, error, 1.0)[0]
+    count.elements += low.size
+    even = low
+    doubtful = np.abs(image.lower.approx - low) == 0.5
+    if high is not low:
+        doubtful |= (low != high) | (np.abs(image.upper.approx - high) == 0.5)
+    at = np.flatnonzero(doubtful)
+    if at.size:
+        low, high, even = _looked_at(image, error, contract.tie, zero_point, low, high, at, count)
+
+    def stored(x: Floats) -> npt.NDArray[Any]:
+        return np.minimum(np.maximum(x + zero_point, element.qmin), element.qmax).astype(element.dtype)
+
+    first = stored(low)
+    last = first if high is low or np.array_equal(high, low) else stored(high)
+    return Admissible(first, last, (first if even is low else stored(even)) if image.is_point else None)
+
+
+def _outward(r: Reals, error: Floats, sign: float) -> tuple[Floats, bool]:
+    """The integer that `r`, moved outward by all errors, rounds to; and whether there is any error."""
+    margin = r.error + error
+    if not margin.any():
+        return np.rint(r.approx), False
+    # Where there is any error, the float64 sums are widened by more than their own rounding.
+    margin = np.where(margin > 0, margin + 4 * np.spacing(np.abs(r.approx) + margin + 1), 0.0)
+    return np.rint(r.approx + sign * margin), True
+
+
+def _looked_at(
+    image: Image,
+    error: Floats,
+    tie: TieRule,
+    zero_point: int,
+    low: Floats,
+    high: Floats,
+    at: Ints,
+    count: FilterCount,
+) -> tuple[Floats, Floats, Floats]:
+    """`low`, `high` and the correctly rounded value with the elements at flat indices `at` decided exactly."""
+    low, high = low.copy(), high.copy()
+    here = np.broadcast_to(error, low.shape).ravel()[at] > 0
+    down, up = image.lower.take(at).nearest(count)
+    count.elements -= at.size  # counted with all others already
+    even = low.copy()
+    even.reshape(-1)[at] = _even(down, up, 0)
+    first, last = _by_tie_rule(down, up, _even(down, up, 0), tie, zero_point)
     if not image.is_point:
-        _, high = _by_tie_rule(*(b := image.upper.nearest(count)), _even(*b, 0), contract.tie, zero_point)
-    if error.any():
-        low = np.where(error > 0, np.minimum(low, _floor_bound(image, error)), low)
-        high = np.where(error > 0, np.maximum(high, _ceil_bound(image, error)), high)
-
-    def stored(x: Ints) -> Ints:
-        return saturate(x + zero_point, element.qmin, element.qmax)
-
-    return Admissible(stored(low), stored(high), stored(even) if image.is_point else None)
+        down, up = image.upper.take(at).nearest(count)
+        _, last = _by_tie_rule(down, up, _even(down, up, 0), tie, zero_point)
+    # Where the kernel rounds before the final rounding, what its error reaches is admissible besides.
+    low.reshape(-1)[at] = np.where(here, np.minimum(low.ravel()[at], first), first)
+    high.reshape(-1)[at] = np.where(here, np.maximum(high.ravel()[at], last), last)
+    return low, high, even
 
 
 def _even(down: Ints, up: Ints, zero_point: int) -> Ints:
@@ -72,19 +117,6 @@ def _by_tie_rule(down: Ints, up: Ints, even: Ints, tie: TieRule, zero_point: int
             return np.minimum(even, after), np.maximum(even, after)
         case "any":
             return down, up
-
-
-def _floor_bound(image: Image, error: Floats) -> Ints:
-    """Smallest integer that rounding may give; float64 sums are widened by their own rounding."""
-    r = image.lower
-    bound = r.approx - r.error - error - 0.5
-    return np.ceil(np.clip(bound - 4 * np.spacing(np.abs(bound) + 1), -(2.0**62), 2.0**62)).astype(np.int64)
-
-
-def _ceil_bound(image: Image, error: Floats) -> Ints:
-    r = image.upper
-    bound = r.approx + r.error + error + 0.5
-    return np.floor(np.clip(bound + 4 * np.spacing(np.abs(bound) + 1), -(2.0**62), 2.0**62)).astype(np.int64)
 
 
 def _admissible_float32(image: Image, error: Floats) -> Admissible:

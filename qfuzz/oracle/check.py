@@ -21,6 +21,9 @@ Array = npt.NDArray[Any]
 Explainer = Callable[[Node, Sequence[TensorType], Sequence[Array], Array], str | None]
 """(node, types and values of all its inputs, what the backend returned) -> the name of a cause, or None."""
 
+DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int32", "float32")}
+"""NumPy's dtype objects: comparing them is quick, asking for their names is not."""
+
 MISMATCHES_KEPT = 4
 """Mismatches kept of each guilty node."""
 
@@ -200,22 +203,28 @@ class _Run:
 
 def judge(got: Array, allowed: Admissible) -> tuple[Counts, npt.NDArray[np.int64]]:
     """Counts by verdict, and the indices of violations. NaN is never admissible."""
-    values = got.astype(np.float64 if got.dtype.kind == "f" else np.int64)
-    inside = (values >= allowed.lo) & (values <= allowed.hi)
+    expected = allowed.exact if allowed.exact is not None else allowed.lo
+    n_exact = int(np.count_nonzero(got == expected))
+    if n_exact == got.size and (allowed.exact is not None or allowed.lo is allowed.hi):
+        return Counts(n_exact, 0, 0), _NOWHERE
+    inside = (got >= allowed.lo) & (got <= allowed.hi)
     n_inside = int(np.count_nonzero(inside))
-    exact = inside & (values == (allowed.exact if allowed.exact is not None else allowed.lo))
+    exact = inside & (got == expected)
     if allowed.exact is None:
         exact &= np.asarray(allowed.lo == allowed.hi)
     n_exact = int(np.count_nonzero(exact))
-    counts = Counts(n_exact, n_inside - n_exact, values.size - n_inside)
-    return counts, np.argwhere(~inside) if counts.violation else np.empty((0, values.ndim), dtype=np.int64)
+    counts = Counts(n_exact, n_inside - n_exact, got.size - n_inside)
+    return counts, np.argwhere(~inside) if counts.violation else _NOWHERE
+
+
+_NOWHERE: npt.NDArray[np.int64] = np.empty((0, 0), dtype=np.int64)
 
 
 def classify(got: Array, allowed: Admissible, bad: npt.NDArray[np.int64], type_: TensorType) -> Kind:
     """How the violations at `bad` look."""
     at = tuple(bad.T)
     wrong = got[at].astype(np.float64)
-    excess = np.maximum(wrong - allowed.hi[at], allowed.lo[at] - wrong)
+    excess = np.maximum(wrong - allowed.hi[at].astype(np.float64), allowed.lo[at].astype(np.float64) - wrong)
     if not isinstance(type_.element, QType):
         return Kind.GARBAGE
     if excess.max() <= 1:
@@ -237,7 +246,7 @@ def problem(got: Array | None, type_: TensorType) -> str:
     """Why a returned value cannot be compared at all, or nothing."""
     if got is None:
         return "the backend returned no such value"
-    if got.dtype.name != type_.dtype:
+    if got.dtype != DTYPES[type_.dtype]:
         return f"dtype {got.dtype.name} returned, {type_.dtype} expected"
     if got.shape != type_.shape:
         return f"shape {got.shape} returned, {type_.shape} expected"

@@ -42,17 +42,7 @@ class Reference:
     def node(self, node: Node, received: Sequence[Array | None], contract: Contract) -> Admissible:
         """The admissible set of `node` on the activations that it received (None at constant positions)."""
         start = time.perf_counter()
-        key: Key = (node.name, *(None if a is None else a.tobytes() for a in received))
-
-        def operands() -> list[Operand]:
-            types = self.network.input_types(node)
-            return [
-                self._constants[name] if a is None else Operand.point(t, a)
-                for name, a, t in zip(node.inputs, received, types, strict=True)
-            ]
-
-        image = _memo(self._images, key, lambda: image_of(node, operands()))
-        result = _memo(self._sets, (*key, contract), lambda: admissible(image, contract, node.element, self.count))
+        result = self._set(node, received, contract)
         self.seconds += time.perf_counter() - start
         return result
 
@@ -64,19 +54,62 @@ class Reference:
         return result
 
     def _propagate(self, contracts: Mapping[str, Contract]) -> dict[str, Admissible]:
-        values = dict(self._constants)
-        for value, tensor in zip(self.network.inputs, self.case.inputs, strict=True):
-            values[value.name] = Operand.point(value.type, tensor.array)
+        """Node by node; what is known exactly shares images and sets with `node`."""
+        known: dict[str, Array] = {
+            v.name: t.array for v, t in zip(self.network.inputs, self.case.inputs, strict=True)
+        }
+        uncertain: dict[str, Operand] = {}
         sets: dict[str, Admissible] = {}
         for node in self.network.nodes:
-            operands = [values[name] for name in node.inputs]
-            image = image_of(node, operands)
-            s = admissible(image, contracts.get(node.op.name, DEFAULT_CONTRACT), node.element, self.count)
+            contract = contracts.get(node.op.name, DEFAULT_CONTRACT)
+            if not uncertain or not any(i in uncertain for i in node.inputs):
+                s = self._set(node, [None if i in self._constants else known[i] for i in node.inputs], contract)
+            else:
+                image = image_of(node, [self._operand(i, known, uncertain) for i in node.inputs])
+                s = admissible(image, contract, node.element, self.count)
             sets[node.name] = s
-            lo = s.lo.astype(np.float64)
-            hi = lo if np.array_equal(s.lo, s.hi) else s.hi.astype(np.float64)
-            values[node.name] = Operand(self.network.types[node.name], lo, hi)
+            if s.lo is s.hi:
+                known[node.name] = s.lo.astype(self.network.types[node.name].dtype)
+            else:
+                lo, hi = s.lo.astype(np.float64), s.hi.astype(np.float64)
+                uncertain[node.name] = Operand(self.network.types[node.name], lo, hi)
         return sets
+
+    def _operand(self, name: str, known: Mapping[str, Array], uncertain: Mapping[str, Operand]) -> Operand:
+        if name in uncertain:
+            return uncertain[name]
+        return self._constants[name] if name in self._constants else Operand.point(self.network.types[name], known[name])
+
+    def _set(self, node: Node, received: Sequence[Array | None], contract: Contract) -> Admissible:
+        """The admissible set on known values (None at constant positions), computed once."""
+        key: Key = (node.name, *(None if a is None else a.tobytes() for a in received))
+
+        def image() -> Image:
+            types = self.network.input_types(node)
+            return image_of(
+                node,
+                [
+                    self._constants[name] if a is None else Operand.point(t, a)
+                    for name, a, t in zip(node.inputs, received, types, strict=True)
+                ],
+            )
+
+        def decide() -> Admissible:
+            return admissible(_memo(self._images, key, image), contract, node.element, self.count)
+
+        return _memo(self._sets, (*key, _arithmetic(contract)), decide)
+
+
+def _arithmetic(contract: Contract) -> Key:
+    """What of a contract decides: contracts that differ in their source only share their sets."""
+    return (
+        contract.terms,
+        contract.k,
+        contract.tie,
+        contract.accumulates_float,
+        contract.function_ulps,
+        contract.bias_steps,
+    )
 
 
 def image_of(node: Node, operands: Sequence[Operand]) -> Image:
