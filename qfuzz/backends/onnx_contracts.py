@@ -110,6 +110,14 @@ def _float(k: int, kernel: str, *, sums: bool = False, ulps: float = 0.0) -> Con
     )
 
 
+_ELU = Contract(
+    terms="affine",
+    k=4,
+    tie="half_even",
+    function_ulps=4.0,
+    source="DequantizeLinear, core/providers/cpu/activation/activations.h Elu: alpha * (exp(x) - 1), QuantizeLinear",
+)
+
 _UNFUSED: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -133,7 +141,7 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "sigmoid": _float(4, "Sigmoid (mlas/lib/logistic.cpp, a rational approximation)", ulps=4.0),
         "tanh": _float(4, "Tanh (mlas/lib/tanh.cpp, a rational approximation)", ulps=4.0),
         "leaky_relu": _float(3, "LeakyRelu"),
-        "elu": _float(4, "Elu", ulps=4.0),
+        "elu": _ELU,
         "hardsigmoid": _float(6, "HardSigmoid (alpha is fl(1/6))"),
         "hardswish": _float(7, "HardSigmoid and Mul, the function body of HardSwish"),
         "softmax": _float(4, "Softmax (mlas/lib/compute.cpp)", ulps=4.0),

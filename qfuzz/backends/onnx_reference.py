@@ -9,7 +9,7 @@ from onnx import GraphProto
 from qfuzz.backends.environment import describe_machine
 from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, Lowerer
 from qfuzz.backends.onnx_reference_executor import VERSION, Evaluation, Refusal, source_lines
-from qfuzz.ir.contract import Contract
+from qfuzz.ir.contract import Contract, Terms
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import Array, Script, Support
@@ -18,9 +18,9 @@ from qfuzz.ops import OPERATOR_NAMES
 MODEL_FILE = "model.onnx"
 
 
-def _float(k: int, *, sums: bool = False, ulps: float = 0.0) -> Contract:
+def _float(k: int, *, sums: bool = False, ulps: float = 0.0, terms: Terms = "real") -> Contract:
     return Contract(
-        terms="real",
+        terms=terms,
         k=k,
         tie="half_even",
         accumulates_float=sums,
@@ -41,7 +41,7 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "global_avg_pool": _float(4, sums=True),
         "sigmoid": _float(4, ulps=4.0),
         "tanh": _float(4, ulps=4.0),
-        "elu": _float(4, ulps=4.0),
+        "elu": _float(4, ulps=4.0, terms="affine"),
         "softmax": _float(4, ulps=4.0),
         "hardsigmoid": _float(6),
         "hardswish": _float(7),
