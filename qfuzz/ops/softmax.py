@@ -41,8 +41,12 @@ class Softmax(ExactOperator, frozen=True, kw_only=True, tag="softmax"):
             lower = upper = r
         else:
             # Increasing in its own input, decreasing in every other one.
-            lower = known_reals(self._back(_share(lo, hi, scale_x) / float(scale_y) * (1 - 2 * elementary.FILTER_MARGIN)))
-            upper = known_reals(self._back(_share(hi, lo, scale_x) / float(scale_y) * (1 + 2 * elementary.FILTER_MARGIN)))
+            lower = known_reals(
+                self._back(_share(lo, hi, scale_x) / float(scale_y) * (1 - 2 * elementary.FILTER_MARGIN))
+            )
+            upper = known_reals(
+                self._back(_share(hi, lo, scale_x) / float(scale_y) * (1 + 2 * elementary.FILTER_MARGIN))
+            )
         return SoftmaxImage(lower, upper, x, self.axis, float(scale_y), zero_point_magnitude(element))
 
     def _back(self, a: Floats) -> Floats:
@@ -84,15 +88,14 @@ def _share(own: Floats, others: Floats, scale: float) -> Floats:
     """e^own_i / (e^own_i + sum over j != i of e^others_j) along the last axis."""
     if own.shape[-1] == 0:
         return own
-    top = np.maximum(own, others).max(axis=-1, keepdims=True)
-    e_own, e_others = np.exp((own - top) * scale), np.exp((others - top) * scale)
     if own is others:
-        total = e_own.sum(axis=-1, keepdims=True)
-    else:
-        n = own.shape[-1]
-        rest = e_others[..., None, :] * (1.0 - np.eye(n))
-        total = e_own + rest.sum(axis=-1)
-    return e_own / np.maximum(total, 1e-300)
+        e = np.exp((own - own.max(axis=-1, keepdims=True)) * scale)
+        return np.asarray(e / e.sum(axis=-1, keepdims=True))
+    # Each element has its own row of rivals, and the largest of that row: others' own values must not scale it to 0.
+    rivals = np.where(np.eye(own.shape[-1], dtype=bool), own[..., :, None], others[..., None, :])
+    top = rivals.max(axis=-1)
+    total = np.exp((rivals - top[..., None]) * scale).sum(axis=-1)
+    return np.asarray(np.exp((own - top) * scale) / total)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""What is admissible for uncertain inputs covers what is admissible for each input among them, whatever the contract."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from random_cases import random_case
+
+from qfuzz.exact.reals import FilterCount
+from qfuzz.ir.contract import Contract
+from qfuzz.ir.network import Case
+from qfuzz.ir.qtype import QType
+from qfuzz.ops import OPERATOR_NAMES
+from qfuzz.ops.semantics import Operand
+from qfuzz.oracle.admissible import Admissible, admissible
+from qfuzz.oracle.reference import image_of
+
+CONTRACTS = (
+    Contract(terms="exact", k=0, tie="half_even", source="test"),
+    Contract(terms="exact", k=0, tie="half_even_after_zero_point", source="test"),
+    Contract(terms="real", k=4, tie="half_even", source="test", accumulates_float=True, function_ulps=4.0),
+    Contract(terms="affine", k=8, tie="any", source="test", function_ulps=2.0, bias_steps=0.5),
+    Contract(terms="accumulator", k=3, tie="either_even", source="test"),
+)
+CASES = 40
+POINTS = 4
+
+
+def _widened(case: Case, dice: random.Random) -> list[Operand]:
+    """The case's inputs with room around each element, and its constants."""
+    operands = []
+    for value, tensor in zip(case.network.inputs, case.inputs, strict=True):
+        q = value.type.element
+        lo = tensor.array.astype(np.float64)
+        hi = lo + np.array([dice.choice((0, 1, 2, 30)) for _ in range(lo.size)], dtype=np.float64).reshape(lo.shape)
+        if isinstance(q, QType):
+            hi = np.minimum(hi, q.qmax)
+        operands.append(Operand(value.type, lo, hi))
+    return [*operands, *(Operand.point(c.type, c.data.array) for c in case.network.constants)]
+
+
+def _within(operands: Sequence[Operand], dice: random.Random) -> list[Operand]:
+    """One point of them all: their ends, or something between."""
+    points = []
+    for o in operands:
+        how = dice.choice(("lo", "hi", "mixed"))
+        share = {"lo": 0.0, "hi": 1.0}.get(how)
+        shares = np.array([dice.random() if share is None else share for _ in range(o.lo.size)]).reshape(o.lo.shape)
+        value = np.rint(o.lo + shares * (o.hi - o.lo)) if o.type.is_quantized else np.where(shares < 0.5, o.lo, o.hi)
+        points.append(o if o.is_point else Operand.point(o.type, value))
+    return points
+
+
+@pytest.mark.parametrize("op", OPERATOR_NAMES)
+def test_admissible_set_of_an_interval_covers_its_points(op: str) -> None:
+    dice = random.Random(op)
+    for seed in range(CASES):
+        case = random_case(op, seed)
+        (node,) = case.network.nodes
+        operands = _widened(case, dice)
+
+        def sets(operands: Sequence[Operand], node=node) -> list[Admissible]:
+            image = image_of(node, operands)
+            return [admissible(image, c, node.element, FilterCount()) for c in CONTRACTS]
+
+        wide = sets(operands)
+        for _ in range(POINTS):
+            for w, p, contract in zip(wide, sets(_within(operands, dice)), CONTRACTS, strict=True):
+                assert (w.lo <= p.lo).all(), f"{op}, seed {seed}, {contract}"
+                assert (p.hi <= w.hi).all(), f"{op}, seed {seed}, {contract}"
+
+
+@pytest.mark.parametrize("op", OPERATOR_NAMES)
+def test_admissible_set_holds_the_exact_value_and_grows_with_the_contract(op: str) -> None:
+    for seed in range(CASES):
+        case = random_case(op, seed)
+        (node,) = case.network.nodes
+        feeds = [Operand.point(v.type, t.array) for v, t in zip(case.network.inputs, case.inputs, strict=True)]
+        image = image_of(node, [*feeds, *(Operand.point(c.type, c.data.array) for c in case.network.constants)])
+        before = admissible(image, CONTRACTS[0], node.element, FilterCount())
+        assert before.exact is not None
+        for k in (1, 4, 16):
+            contract = Contract(terms="affine", k=k, tie="any", source="test")
+            now = admissible(image, contract, node.element, FilterCount())
+            assert (now.lo <= before.lo).all() and (before.hi <= now.hi).all(), f"{op}, seed {seed}, k={k}"
+            assert (now.lo <= before.exact).all() and (before.exact <= now.hi).all()
+            before = Admissible(now.lo, now.hi, before.exact)
