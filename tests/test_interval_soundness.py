@@ -1,4 +1,4 @@
-"""What is admissible for uncertain inputs covers what is admissible for each input among them, whatever the contract."""
+"""What is admissible for uncertain inputs covers what is admissible for each input among them, under any contract."""
 
 import random
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from random_cases import random_case
 
 from qfuzz.exact.reals import FilterCount
 from qfuzz.ir.contract import Contract
-from qfuzz.ir.network import Case
+from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.semantics import Operand
@@ -60,7 +60,7 @@ def test_admissible_set_of_an_interval_covers_its_points(op: str) -> None:
         (node,) = case.network.nodes
         operands = _widened(case, dice)
 
-        def sets(operands: Sequence[Operand], node=node) -> list[Admissible]:
+        def sets(operands: Sequence[Operand], node: Node = node) -> list[Admissible]:
             image = image_of(node, operands)
             return [admissible(image, c, node.element, FilterCount()) for c in CONTRACTS]
 

@@ -102,8 +102,8 @@ def _share(own: Floats, others: Floats, scale: float) -> Floats:
 class SoftmaxImage(Image):
     """Shares, and how float32 kernels err on them.
 
-    With arguments of exp off by d_j, a numerator is off by the factor e^d_i and the sum by at most the p-weighted mean of
-    e^d_j; positive terms are summed with a relative error of gamma_n (Higham, section 4.2).
+    With arguments of exp off by d_j, a numerator is off by the factor e^d_i and the sum by at most the p-weighted mean
+    of e^d_j; positive terms are summed with a relative error of gamma_n (Higham, section 4.2).
     """
 
     lower: Reals
