@@ -31,6 +31,10 @@ ONNX_DTYPES: dict[str, int] = {
 }
 
 
+_DATA_TYPES = {np.dtype(name): number for name, number in ONNX_DTYPES.items()}
+"""The same by NumPy's dtype objects, whose names are slow to ask for."""
+
+
 class Builder:
     """Collects the graph of one network. Equal constants are stored once."""
 
@@ -75,7 +79,7 @@ class Builder:
 
     def shared(self, array: npt.NDArray[Any]) -> str:
         """A constant without a name of its own."""
-        key = (array.dtype.name, array.shape, array.tobytes())
+        key = (array.dtype.char, array.shape, array.tobytes())
         if key not in self._shared:
             self._shared[key] = f"constant/{len(self._shared)}"
             self.graph.initializer.append(_tensor(self._shared[key], array))
@@ -132,7 +136,7 @@ def quantized(element: Element) -> QType:
 
 def _tensor(name: str, array: npt.NDArray[Any]) -> TensorProto:
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return TensorProto(name=name, dims=array.shape, data_type=ONNX_DTYPES[array.dtype.name], raw_data=little.tobytes())
+    return TensorProto(name=name, dims=array.shape, data_type=_DATA_TYPES[array.dtype], raw_data=little.tobytes())
 
 
 def _attribute(name: str, value: Attribute) -> AttributeProto:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 VERSION: str = ort.__version__
 BUILD_INFO: str = ort.get_build_info()
@@ -21,6 +22,14 @@ LEVELS: dict[str, Any] = {
 """Name of a level of graph optimizations to the runtime's constant."""
 
 _FATAL = 4  # the highest severity: nothing else is logged
+
+
+_REFUSALS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(e for e in vars(ort_state).values() if isinstance(e, type) and issubclass(e, Exception)),
+)
+"""How the runtime refuses: an exception class per status code, which have no base of their own."""
 
 
 class Refusal(Exception):
@@ -54,7 +63,7 @@ class Session:
         start = time.perf_counter()
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as e:  # the runtime's own exceptions have no common base but this
+        except _REFUSALS as e:
             raise Refusal("load", e) from None
         self.compile_seconds = time.perf_counter() - start
 
@@ -68,7 +77,7 @@ class Session:
         """
         try:
             values = self._session.run(list(names), dict(inputs))
-        except Exception as e:
+        except _REFUSALS as e:
             raise Refusal("run", e) from None
         return dict(zip(names, values, strict=True))
 

@@ -12,6 +12,10 @@ from onnx.reference import ReferenceEvaluator
 VERSION: str = onnx_version
 
 
+# The evaluator is NumPy code, and raises what that raises.
+_REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
 class Refusal(Exception):
     """The evaluator raised. The message is its own, on one line."""
 
@@ -26,7 +30,7 @@ class Evaluation:
         start = time.perf_counter()
         try:
             self._evaluator = ReferenceEvaluator(load_model_from_string(model))
-        except Exception as e:  # it raises whatever its operators raise
+        except _REFUSALS as e:
             raise Refusal(e) from None
         self.compile_seconds = time.perf_counter() - start
 
@@ -42,7 +46,7 @@ class Evaluation:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 values = self._evaluator.run(list(names), dict(inputs))
-        except Exception as e:
+        except _REFUSALS as e:
             raise Refusal(e) from None
         return dict(zip(names, values, strict=True))
 

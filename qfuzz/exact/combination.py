@@ -4,10 +4,10 @@
 counts. The float64 evaluation is exact, and known to be, when every product and sum fits into 53 bits.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -24,39 +24,54 @@ class Multiplier:
 
     Attributes
     ----------
-    fractions
-        Flat, in the order of `shape`.
-    shape
-        A shape that broadcasts against the value; ``()`` is one multiplier for all.
+    approx
+        Nearest float64 of each, of a shape that broadcasts against the value; ``()`` is one multiplier for all.
+    lsb
+        A power of two that divides every multiplier, all of which are float64 then; 0 where there is none, or none known.
+    fraction
+        The multiplier at a flat index.
     """
 
-    fractions: tuple[Fraction, ...]
-    shape: tuple[int, ...] = ()
+    approx: Floats
+    lsb: float
+    fraction: Callable[[int], Fraction] = field(repr=False)
 
-    @cached_property
-    def approx(self) -> Floats:
-        """Nearest float64 of each."""
-        return np.array([float(f) for f in self.fractions]).reshape(self.shape)
+    @classmethod
+    def of(cls, *fractions: Fraction) -> "Multiplier":
+        """One rational for all, or, given several, one per index of a leading axis."""
+        approx = np.array([float(f) for f in fractions])
+        exact = all(Fraction(float(f)) == f for f in fractions)
+        lsb = min((_lowest_bit(f) for f in fractions if f), default=1.0) if exact else 0.0
+        return cls(approx.reshape(()) if len(fractions) == 1 else approx, lsb, fractions.__getitem__)
 
-    @cached_property
-    def is_exact(self) -> bool:
-        """Whether every multiplier is a float64."""
-        return all(Fraction(float(f)) == f for f in self.fractions)
+    @classmethod
+    def ratio(cls, numerators: Floats, denominator: float) -> "Multiplier":
+        """``numerators / denominator``, without a single rational until one is asked for.
 
-    @cached_property
-    def lsb(self) -> float:
-        """A power of two that divides every multiplier, or 0 where there is none that float64 can use."""
-        if not self.is_exact:
-            return 0.0
-        return min((_lowest_bit(f) for f in self.fractions if f), default=1.0)
+        Parameters
+        ----------
+        numerators
+            float64 that are exact (a product of two float32 numbers is).
+        """
+        approx = np.asarray(numerators / denominator)
+        if math.frexp(denominator)[0] == 0.5 or (approx == 1.0).all():
+            lsb = float(array_lsb(approx))
+        else:
+            lsb = 0.0
+
+        def fraction(i: int) -> Fraction:
+            return Fraction(float(np.ravel(numerators)[i])) / Fraction(denominator)
+
+        return cls(approx, lsb, fraction)
 
     def at(self, index: tuple[int, ...], rank: int) -> Fraction:
         """The multiplier that applies to the element at `index` of an array of `rank` dimensions."""
-        if not self.shape:
-            return self.fractions[0]
-        padded = (1,) * (rank - len(self.shape)) + self.shape
+        shape = self.approx.shape
+        if not shape:
+            return self.fraction(0)
+        padded = (1,) * (rank - len(shape)) + shape
         own = tuple(0 if n == 1 else i for i, n in zip(index, padded, strict=True))
-        return self.fractions[int(np.ravel_multi_index(own, padded))]
+        return self.fraction(int(np.ravel_multi_index(own, padded)))
 
 
 def _lowest_bit(dyadic: Fraction) -> float:
@@ -110,7 +125,7 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
 
 def value_lsb(term: Term) -> float:
     """A power of two that divides all values of a term after division, or 0 where there is none that float64 can use."""
-    lsb = _array_lsb(term.values)
+    lsb = array_lsb(term.values)
     if term.divisor is None:
         return lsb
     largest = int(term.divisor.max(initial=1))
@@ -119,9 +134,9 @@ def value_lsb(term: Term) -> float:
     return lsb / largest
 
 
-def _array_lsb(values: Floats) -> float:
-    """Lowest set bit over all values: 1 for integers (a cheap bound), exact for others."""
-    if (values == np.rint(values)).all():
+def array_lsb(values: Floats) -> float:
+    """Lowest set bit over all values: 1 for integers below 2^32 (a cheap bound), exact for others."""
+    if (values == np.rint(values)).all() and float(np.abs(values).max(initial=0.0)) < 2.0**32:
         return 1.0
     mantissa, exponent = np.frexp(values[values != 0.0])
     integers = (mantissa * 2.0**53).astype(np.int64)

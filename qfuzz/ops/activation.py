@@ -57,7 +57,7 @@ class Clamp(UnaryOperator, frozen=True, kw_only=True, tag="clamp"):
             raise InvalidCase(f"min, max: {self.min!r}, {self.max!r}; min is at most max")
         for bound in (self.min, self.max):
             if bound:
-                check_multipliers([abs(Fraction(bound))], element, "min, max")
+                check_multipliers([abs(bound)], element, "min, max")
         return super().infer(inputs, element)
 
     def table(self, x: Operand, element: Element) -> Image:
@@ -75,14 +75,14 @@ class LeakyRelu(UnaryOperator, frozen=True, kw_only=True, tag="leaky_relu"):
         shape = super().infer(inputs, element)
         _check_float32("negative_slope", self.negative_slope)
         if self.negative_slope:
-            slope = abs(Fraction(self.negative_slope))
-            check_multipliers([slope, slope * inputs[0].qtype.exact_scale[0]], element, "negative_slope")
+            slope = abs(self.negative_slope)
+            check_multipliers([slope, slope * inputs[0].qtype.scale[0]], element, "negative_slope")
         return shape
 
     def table(self, x: Operand, element: Element) -> Image:
         n, _ = x.centered()
-        up = Multiplier((x.scale / output_scale(element),))
-        down = Multiplier((Fraction(self.negative_slope) * x.scale / output_scale(element),))
+        up = Multiplier.of(x.scale / output_scale(element))
+        down = Multiplier.of(Fraction(self.negative_slope) * x.scale / output_scale(element))
         slope = np.where(n < 0, abs(down.approx), up.approx)
         return linear_image(
             [Term(np.maximum(n, 0.0), up), Term(np.minimum(n, 0.0), down)],
@@ -101,8 +101,8 @@ class Hardsigmoid(UnaryOperator, frozen=True, kw_only=True, tag="hardsigmoid"):
     def table(self, x: Operand, element: Element) -> Image:
         n, _ = x.centered()
         scale_y = output_scale(element)
-        m = Multiplier((x.scale / scale_y / 6,))
-        half = Multiplier((1 / scale_y / 2,))
+        m = Multiplier.of(x.scale / scale_y / 6)
+        half = Multiplier.of(1 / scale_y / 2)
         return linear_image(
             [Term(n, m), Term(np.ones_like(n), half)],
             None,
@@ -123,9 +123,9 @@ class Hardswish(UnaryOperator, frozen=True, kw_only=True, tag="hardswish"):
         scale_y = output_scale(element)
         x_real = n * float(x.scale)  # exact: 9 bits times 24
         inner, outer = (np.abs(x_real) < 3.0).astype(np.float64), (x_real >= 3.0).astype(np.float64)
-        square = Multiplier((x.scale * x.scale / scale_y / 6,))
-        half = Multiplier((x.scale / scale_y / 2,))
-        whole = Multiplier((x.scale / scale_y,))
+        square = Multiplier.of(x.scale * x.scale / scale_y / 6)
+        half = Multiplier.of(x.scale / scale_y / 2)
+        whole = Multiplier.of(x.scale / scale_y)
 
         def magnitude(largest: Floats) -> Floats:
             reach = np.minimum(largest * float(x.scale) + 3.0, 6.0)
@@ -205,7 +205,7 @@ def _function_image(
     r = Reals(approx, error, refine)
     affine = x.affine_magnitude() * float(x.scale)
     zero_point = zero_point_magnitude(element)
-    linear = float32_exact([Term(n, Multiplier((x.scale / scale_y,)))], affine / float(scale_y) + zero_point, element)
+    linear = float32_exact([Term(n, Multiplier.of(x.scale / scale_y))], affine / float(scale_y) + zero_point, element)
     linear = linear & rational & (x_real > 0)
     return FunctionImage(r, r, function, x_real, affine, float(scale_y), zero_point, linear, addends(x_real))
 
@@ -224,7 +224,7 @@ class Elu(UnaryOperator, frozen=True, kw_only=True, tag="elu"):
         if self.alpha < 0:
             raise InvalidCase(f"alpha: {self.alpha!r}; needs at least 0")
         if self.alpha:
-            check_multipliers([Fraction(self.alpha)], element, "alpha")
+            check_multipliers([self.alpha], element, "alpha")
         return super().infer(inputs, element)
 
     def table(self, x: Operand, element: Element) -> Image:

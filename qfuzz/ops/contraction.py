@@ -21,8 +21,8 @@ def check_weight(x: TensorType, weight: TensorType, element: Element) -> None:
         raise InvalidCase(f"weight: needs quantized elements, got {q}")
     if q.axis not in (None, 0):
         raise InvalidCase(f"weight: scales on axis {q.axis}; per-channel weights have them on axis 0")
-    scale_x = per_tensor(x, "x").exact_scale[0]
-    check_multipliers([scale_x * s for s in q.exact_scale], element, "weight")
+    scale_x = per_tensor(x, "x").scale[0]
+    check_multipliers([scale_x * s for s in (min(q.scale), max(q.scale))], element, "weight")
 
 
 def check_bias(inputs: Sequence[TensorType], n_channels: int) -> None:
@@ -82,10 +82,9 @@ def contraction_image(
         positive, negative = np.maximum(w, 0.0), np.minimum(w, 0.0)
         acc_lo = multiply(x_lo, positive) + multiply(x_hi, negative)
         acc_hi = multiply(x_hi, positive) + multiply(x_lo, negative)
-    scales = weight.scales
-    m = Multiplier(
-        tuple(x.scale * s / scale_y for s in scales), channel_shape if len(scales) > 1 else ()
-    )
+    # Products of two float32 scales are exact in float64.
+    scales = np.array(weight.type.qtype.scale) * float(x.scale)
+    m = Multiplier.ratio(scales.reshape(channel_shape if scales.size > 1 else ()), float(scale_y))
     bias_terms: list[Term] = []
     bias_magnitude: Floats = np.zeros(())
     bias_unit: Floats | None = None
@@ -97,7 +96,7 @@ def contraction_image(
             acc_lo = acc_hi if x.is_point else acc_lo + values
             bias_magnitude = np.abs(values) * m.approx
         else:
-            m_bias = Multiplier((1 / scale_y,))
+            m_bias = Multiplier.of(1 / scale_y)
             bias_terms = [Term(values, m_bias)]
             bias_magnitude = np.abs(values) * m_bias.approx
             bias_unit = _rounded_bias_unit(values * float(1 / scale_y), m.approx)

@@ -50,12 +50,12 @@ class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         quantized_output(element)
         for name, t in zip("ab", inputs, strict=True):
-            check_multipliers(per_tensor(t, name).exact_scale, element, name)
+            check_multipliers(per_tensor(t, name).scale, element, name)
         return _broadcast(inputs)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         shape = _broadcast([o.type for o in operands])
-        m = [Multiplier((o.scale / output_scale(element),)) for o in operands]
+        m = [Multiplier.ratio(np.float64(float(o.scale)), float(output_scale(element))) for o in operands]
         centered = [o.centered() for o in operands]
         is_point = all(o.is_point for o in operands)
 
@@ -89,14 +89,14 @@ class Mul(ExactOperator, frozen=True, kw_only=True, tag="mul"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         quantized_output(element)
-        scales = [per_tensor(t, name).exact_scale[0] for name, t in zip("ab", inputs, strict=True)]
+        scales = [per_tensor(t, name).scale[0] for name, t in zip("ab", inputs, strict=True)]
         check_multipliers([scales[0] * scales[1]], element, "inputs")
         return _broadcast(inputs)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         a, b = operands
         shape = _broadcast([a.type, b.type])
-        m = Multiplier((a.scale * b.scale / output_scale(element),))
+        m = Multiplier.ratio(np.float64(float(a.scale) * float(b.scale)), float(output_scale(element)))
         a_lo, a_hi = a.centered()
         b_lo, b_hi = b.centered()
         if a.is_point and b.is_point:

@@ -18,6 +18,7 @@ from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
     Operand,
+    along_axis,
     check_rescaling,
     identity_image,
     linear_image,
@@ -48,9 +49,8 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         shape = self.infer([o.type for o in operands], element)
         sizes = [o.type.shape[self.axis] for o in operands]
-        scale_y = output_scale(element)
-        fractions = tuple(o.scale / scale_y for o, n in zip(operands, sizes, strict=True) for _ in range(n))
-        m = Multiplier(fractions, (shape[self.axis],) + (1,) * (len(shape) - self.axis - 1))
+        scales = np.repeat(np.array([float(o.scale) for o in operands]), sizes)
+        m = Multiplier.ratio(along_axis(scales, self.axis, len(shape)), float(output_scale(element)))
         is_point = all(o.is_point for o in operands)
 
         def joined(parts: Sequence[Floats]) -> Floats:

@@ -218,7 +218,7 @@ def _mean_image(
     divisor: npt.NDArray[np.int64],
     n_summed: int,
 ) -> LinearImage:
-    m = Multiplier((x.scale / output_scale(element),))
+    m = Multiplier.ratio(np.float64(float(x.scale)), float(output_scale(element)))
     lo, hi = x.centered()
     sum_lo = summed(lo)
     sum_hi = sum_lo if x.is_point else summed(hi)

@@ -34,7 +34,7 @@ class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands
-        m = Multiplier((1 / output_scale(element),))
+        m = Multiplier.of(1 / output_scale(element))
 
         def magnitude() -> Floats:
             return x.magnitude() * m.approx

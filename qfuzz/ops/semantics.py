@@ -226,7 +226,7 @@ def linear_image(
     high = low if upper is None else combine(upper, shape).clip(*bounds)
     zero_point = zero_point_magnitude(element)
     # A kernel rounds the bounds too, as it rounds addends.
-    limits = [Term(np.ones(()), Multiplier((b,))) for b in bounds if b]
+    limits = [Term(np.ones(()), Multiplier.of(b)) for b in bounds if b]
     limit = max((float(abs(b)) for b in bounds if b), default=0.0)
 
     def affine_with_zero_point() -> Floats:
@@ -261,22 +261,22 @@ def per_tensor(t: TensorType, where: str) -> QType:
     return t.element
 
 
-def check_multipliers(numerators: Sequence[Fraction], element: Element, where: str) -> None:
+def check_multipliers(numerators: Sequence[float], element: Element, where: str) -> None:
     """Raise `InvalidCase` unless each product of scales, and it over the output scale, is a normal float32.
 
     Outside that range float32 kernels underflow or overflow whatever they do; such networks are not defined.
     """
-    scale_y = output_scale(element)
+    scale_y = element.scale[0] if isinstance(element, QType) else 1.0
     for n in numerators:
         for what, value in (("scale product", n), ("multiplier", n / scale_y)):
             if not FLOAT32_MIN_NORMAL <= value <= FLOAT32_MAX:
-                raise InvalidCase(f"{where}: {what} {float(value)!r} is outside the normal range of float32")
+                raise InvalidCase(f"{where}: {what} {value!r} is outside the normal range of float32")
 
 
 def check_rescaling(x: TensorType, element: Element) -> None:
     """Raise `InvalidCase` unless quantized `x` can be requantized to `element`."""
     quantized_output(element)
-    check_multipliers(per_tensor(x, "x").exact_scale, element, "x")
+    check_multipliers(per_tensor(x, "x").scale, element, "x")
 
 
 def identity_image(
@@ -297,7 +297,7 @@ def identity_image(
     bounds
         Bounds in output units that the result is clipped to.
     """
-    m = Multiplier((x.scale / output_scale(element),))
+    m = Multiplier.ratio(np.float64(float(x.scale)), float(output_scale(element)))
     moved = Operand(TensorType(shape, x.type.element), lo, hi)
     c_lo, c_hi = moved.centered()
 
