@@ -1,4 +1,4 @@
-"""The backend `onnxruntime`: ONNX Runtime's CPU kernels, as a QOperator or a QDQ graph, at each level of optimization."""
+"""The backend `onnxruntime`: ONNX Runtime's CPU kernels, as QOperator or QDQ graph, at each level of optimization."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

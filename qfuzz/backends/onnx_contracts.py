@@ -14,14 +14,15 @@ _MATMUL = Contract(
     terms="accumulator",
     k=4,
     tie="half_even",
-    source="mlas/lib/quantize.cpp MlasRequantizeOutput: float(int32 acc) * fl(fl(s_x*s_w)/s_y), clamp, nearest even, + zero point",
+    source="mlas/lib/quantize.cpp MlasRequantizeOutput: float(int32 acc) * fl(fl(s_x*s_w)/s_y), clamp, nearest even, "
+    "+ zero point",
 )
 _ELEMENTWISE = Contract(
     terms="affine",
     k=4,
     tie="either_even",
-    source="mlas/lib/qladd.cpp, qlmul.cpp on x86: fl(s_a/s_y)*q_a + (fl(s_b/s_y)*q_b + (zero point - offsets)), nearest even; "
-    "tails nearbyint(value + zero point)",
+    source="mlas/lib/qladd.cpp, qlmul.cpp on x86: fl(s_a/s_y)*q_a + (fl(s_b/s_y)*q_b + (zero point - offsets)), "
+    "nearest even; tails nearbyint(value + zero point)",
 )
 _QUANTIZE = Contract(
     terms="real",
@@ -41,7 +42,8 @@ _LOOKUP = Contract(
     k=4,
     tie="half_even",
     function_ulps=4.0,
-    source="contrib_ops/cpu/quantization/qlinear_lookup_table.cc: dequantize, float32 function, MlasQuantizeLinear, per stored integer",
+    source="contrib_ops/cpu/quantization/qlinear_lookup_table.cc: dequantize, float32 function, "
+    "MlasQuantizeLinear, per stored integer",
 )
 _POOL = Contract(
     terms="affine",
@@ -61,7 +63,8 @@ _CONCAT = Contract(
     terms="affine",
     k=4,
     tie="half_even",
-    source="contrib_ops/cpu/quantization/qlinear_concat.cc: a table per input whose qparams differ: dequantize, MlasQuantizeLinear",
+    source="contrib_ops/cpu/quantization/qlinear_concat.cc: a table per input whose qparams differ: "
+    "dequantize, MlasQuantizeLinear",
 )
 
 _SOFTMAX = Contract(

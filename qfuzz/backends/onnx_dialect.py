@@ -1,4 +1,4 @@
-"""Networks as ONNX models, in the forms QOperator and QDQ. Pure: model bytes, nothing is run, onnxruntime is not imported."""
+"""Networks as ONNX models, in the forms QOperator and QDQ. Pure: nothing is run, onnxruntime is not imported."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Runs an ONNX model in ONNX Runtime's CPU kernels. Standard library, NumPy and onnxruntime only: it never sees a network.
+"""Runs an ONNX model in ONNX Runtime's CPU kernels. It never sees a network: standard library, NumPy, onnxruntime only.
 
 This file alone suffices to run a model in another Python.
 """
@@ -82,9 +82,10 @@ class Session:
         return dict(zip(names, values, strict=True))
 
 
-def source_lines(model_file: str, inputs: Mapping[str, Any], names: Sequence[str], optimization: str = "all",
-                 threads: int = 1) -> list[str]:  # fmt: skip
-    """What `Session` does as Python statements that need only onnxruntime and NumPy (``np``); they end with ``outputs``."""
+def source_lines(
+    model_file: str, inputs: Mapping[str, Any], names: Sequence[str], optimization: str = "all", threads: int = 1
+) -> list[str]:
+    """What `Session` does as Python statements that need only onnxruntime and NumPy; they end with ``outputs``."""
     fed = [
         f"    {name!r}: np.array({array.tolist()!r}, dtype=np.{array.dtype.name}).reshape({list(array.shape)!r}),"
         for name, array in inputs.items()

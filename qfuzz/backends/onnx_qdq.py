@@ -1,7 +1,7 @@
 """The QDQ form: DequantizeLinear before a float32 operator, QuantizeLinear after it. Pure.
 
-This is what quantization tools write for every operator. At opt=disable the float32 kernels run; from opt=extended on ONNX
-Runtime fuses a part of it into integer kernels. A relu inside an operator is a Relu between it and QuantizeLinear.
+This is what quantization tools write for every operator. At opt=disable the float32 kernels run; from opt=extended on
+ONNX Runtime fuses a part of it into integer kernels. A relu inside an operator is a Relu between it and QuantizeLinear.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """The QOperator form: kernels on stored integers, each with its own scales and zero points. Pure.
 
 QLinearConv, QLinearMatMul and QuantizeLinear are ONNX's; QGemm and the other QLinear operators are ONNX Runtime's own
-(onnxruntime/docs/ContribOperators.md). Operators that move or compare stored integers are ONNX's plain ones. A relu inside
-an operator is legal where saturation does it: where the output's zero point is qmin.
+(onnxruntime/docs/ContribOperators.md). Operators that move or compare stored integers are ONNX's plain ones. A relu
+inside an operator is legal where saturation does it: where the output's zero point is qmin.
 """
 
 from collections.abc import Mapping
@@ -35,9 +35,8 @@ def _same_dtype(b: Builder, node: Node) -> QType:
     q = quantized(node.element)
     for position, name in enumerate(node.inputs):
         if position not in node.op.constant_inputs and b.network.types[name].dtype != q.dtype:
-            raise Unsupported(
-                f"input {position}: {b.network.types[name].dtype} where the output is {q.dtype}; the kernel has one dtype"
-            )
+            dtype = b.network.types[name].dtype
+            raise Unsupported(f"input {position}: {dtype} where the output is {q.dtype}; the kernel has one dtype")
     return q
 
 
@@ -51,7 +50,8 @@ def _same_qparams(b: Builder, node: Node) -> QType:
 def _check_relu(relu: bool, q: QType) -> None:
     if relu and q.zero_point[0] != q.qmin:
         raise Unsupported(
-            f"relu: QLinear kernels have none; saturation does it where the output's zero point is {q.qmin}, not {q.zero_point[0]}"
+            "relu: QLinear kernels have none; "
+            f"saturation does it where the output's zero point is {q.qmin}, not {q.zero_point[0]}"
         )
 
 

@@ -25,7 +25,8 @@ def _float(k: int, *, sums: bool = False, ulps: float = 0.0, terms: Terms = "rea
         tie="half_even",
         accumulates_float=sums,
         function_ulps=ulps,
-        source="onnx/reference/ops: NumPy float32 between op_dequantize_linear.py and op_quantize_linear.py (np.rint, then + zero point)",
+        source="onnx/reference/ops: NumPy float32 between op_dequantize_linear.py and op_quantize_linear.py "
+        "(np.rint, then + zero point)",
     )
 
 
@@ -51,7 +52,8 @@ _ROUNDS_AFTER = Contract(
     terms="affine",
     k=5,
     tie="either_even",
-    source="onnx/reference/ops/op_qlinear_conv.py, op_qlinear_matmul.py: int32 acc * (s_x*s_w/s_y) + zero point, then np.rint",
+    source="onnx/reference/ops/op_qlinear_conv.py, op_qlinear_matmul.py: "
+    "int32 acc * (s_x*s_w/s_y) + zero point, then np.rint",
 )
 _CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {"qdq": _QDQ, "qoperator": MappingProxyType(dict(_QDQ) | {"conv": _ROUNDS_AFTER, "linear": _ROUNDS_AFTER})}

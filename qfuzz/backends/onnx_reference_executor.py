@@ -1,4 +1,4 @@
-"""Runs an ONNX model in the ONNX reference evaluator. Standard library, NumPy and onnx only: it never sees a network."""
+"""Runs an ONNX model in the ONNX reference evaluator. It never sees a network: standard library, NumPy, onnx only."""
 
 import time
 import warnings
