@@ -31,73 +31,96 @@ class Admissible:
     exact: npt.NDArray[Any] | None
 
 
-def admissible(image: Image, contract: Contract, element: Element, count: FilterCount) -> Admissible:
+@dataclass(frozen=True)
+class Settled:
+    """What of an image holds under every contract, computed once.
+
+    Attributes
+    ----------
+    nearest
+        The integer (as float64) that each element's real is nearest to, as float64 sees it.
+    gap
+        A lower bound of each element's distance to a tie; a kernel whose error stays below has one right answer.
+    stored
+        `nearest` with the zero point, saturated, in the storage dtype.
+    """
+
+    nearest: Floats
+    gap: Floats
+    stored: npt.NDArray[Any]
+
+
+def settle(image: Image, element: QType) -> Settled:
+    """Decide all elements of a known image that are not next to a tie."""
+    r = image.lower
+    nearest = np.rint(r.approx)
+    gap = 0.5 - np.abs(r.approx - nearest)
+    # The sums here are float64's: what they may round away is taken off, unless the gap is a tie's exact 0.
+    gap -= r.error + 4 * np.spacing(np.abs(nearest) + 1)
+    return Settled(nearest, gap, _stored(nearest, element))
+
+
+def admissible(
+    image: Image, contract: Contract, element: Element, count: FilterCount, settled: Settled | None = None
+) -> Admissible:
     """The admissible set of `image` under `contract`.
 
     A kernel computes some real within ``image.error(contract)`` of the exact one, then rounds it. Where that error is
     zero, ties follow the contract's rule; elsewhere both sides of a tie that the error reaches are admissible.
 
-    Almost all elements are decided at once: those whose real, give or take all errors, rounds to one integer. Only the
-    others are looked at again, exactly.
+    Almost all elements are settled at once, whatever the contract; only those next to a tie are decided exactly.
+
+    Parameters
+    ----------
+    settled
+        ``settle(image, element)``, where the caller keeps it for several contracts.
     """
     error = image.error(contract)
     if not isinstance(element, QType):
         return _admissible_float32(image, np.broadcast_to(error, image.lower.approx.shape))
-    (zero_point,) = element.zero_point
-    low, has_margin = _outward(image.lower, error, -1.0)
-    high = low if image.is_point and not has_margin else _outward(image.upper, error, 1.0)[0]
-    count.elements += low.size
-    even = low
-    doubtful = np.abs(image.lower.approx - low) == 0.5
-    if high is not low:
-        doubtful |= (low != high) | (np.abs(image.upper.approx - high) == 0.5)
-    at = np.flatnonzero(doubtful)
-    if at.size:
-        low, high, even = _looked_at(image, error, contract.tie, zero_point, low, high, at, count)
-
-    def stored(x: Floats) -> npt.NDArray[Any]:
-        return np.minimum(np.maximum(x + zero_point, element.qmin), element.qmax).astype(element.dtype)
-
-    first = stored(low)
-    last = first if high is low or np.array_equal(high, low) else stored(high)
-    return Admissible(first, last, (first if even is low else stored(even)) if image.is_point else None)
-
-
-def _outward(r: Reals, error: Floats, sign: float) -> tuple[Floats, bool]:
-    """The integer that `r`, moved outward by all errors, rounds to; and whether there is any error."""
-    margin = r.error + error
-    if not margin.any():
-        return np.rint(r.approx), False
-    # Where there is any error, the float64 sums are widened by more than their own rounding.
-    margin = np.where(margin > 0, margin + 4 * np.spacing(np.abs(r.approx) + margin + 1), 0.0)
-    return np.rint(r.approx + sign * margin), True
-
-
-def _looked_at(
-    image: Image,
-    error: Floats,
-    tie: TieRule,
-    zero_point: int,
-    low: Floats,
-    high: Floats,
-    at: Ints,
-    count: FilterCount,
-) -> tuple[Floats, Floats, Floats]:
-    """`low`, `high` and the correctly rounded value with the elements at flat indices `at` decided exactly."""
-    low, high = low.copy(), high.copy()
-    here = np.broadcast_to(error, low.shape).ravel()[at] > 0
-    down, up = image.lower.take(at).nearest(count)
-    count.elements -= at.size  # counted with all others already
-    even = low.copy()
-    even.reshape(-1)[at] = _even(down, up, 0)
-    first, last = _by_tie_rule(down, up, _even(down, up, 0), tie, zero_point)
+    count.elements += image.lower.approx.size
     if not image.is_point:
-        down, up = image.upper.take(at).nearest(count)
-        _, last = _by_tie_rule(down, up, _even(down, up, 0), tie, zero_point)
-    # Where the kernel rounds before the final rounding, what its error reaches is admissible besides.
-    low.reshape(-1)[at] = np.where(here, np.minimum(low.ravel()[at], first), first)
-    high.reshape(-1)[at] = np.where(here, np.maximum(high.ravel()[at], last), last)
+        return _admissible_interval(image, error, contract.tie, element, count)
+    settled = settle(image, element) if settled is None else settled
+    at = np.flatnonzero(error >= settled.gap)
+    if not at.size:
+        return Admissible(settled.stored, settled.stored, settled.stored)
+    lo, hi, exact = settled.stored.copy(), settled.stored.copy(), settled.stored.copy()
+    r = image.lower.take(at)
+    low, high, even = _decided(r, np.broadcast_to(error, lo.shape).ravel()[at], contract.tie, element.zero_point[0], count)
+    for whole, part in ((lo, low), (hi, high), (exact, even)):
+        whole.reshape(-1)[at] = _stored(part, element)
+    return Admissible(lo, hi, exact)
+
+
+def _stored(x: npt.NDArray[Any], element: QType) -> npt.NDArray[Any]:
+    """Integers with the zero point, saturated, in the storage dtype."""
+    return np.minimum(np.maximum(x + element.zero_point[0], element.qmin), element.qmax).astype(element.dtype)
+
+
+def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: int, count: FilterCount) -> tuple[Ints, Ints, Ints]:
+    """Lowest and highest admissible integers, and the correctly rounded ones, decided exactly."""
+    elements = count.elements
+    down, up = r.nearest(count)
+    count.elements = elements  # counted with all others already
+    even = _even(down, up, 0)
+    first, last = _by_tie_rule(down, up, even, tie, zero_point)
+    # Where the kernel rounds before the final rounding, what its error reaches is admissible; the float64 sums are
+    # widened by more than their own rounding.
+    margin = r.error + error + 4 * np.spacing(np.abs(r.approx) + error + 1)
+    low = np.where(error > 0, np.minimum(np.rint(r.approx - margin).astype(np.int64), first), first)
+    high = np.where(error > 0, np.maximum(np.rint(r.approx + margin).astype(np.int64), last), last)
     return low, high, even
+
+
+def _admissible_interval(image: Image, error: Floats, tie: TieRule, element: QType, count: FilterCount) -> Admissible:
+    """The set of an image of uncertain operands: from the least of its lower to the greatest of its upper bounds."""
+    shape = image.lower.approx.shape
+    flat = np.broadcast_to(error, shape).ravel()
+    everything = np.arange(flat.size)
+    low, _, _ = _decided(image.lower.take(everything), flat, tie, element.zero_point[0], count)
+    _, high, _ = _decided(image.upper.take(everything), flat, tie, element.zero_point[0], count)
+    return Admissible(_stored(low, element).reshape(shape), _stored(high, element).reshape(shape), None)
 
 
 def _even(down: Ints, up: Ints, zero_point: int) -> Ints:

@@ -11,7 +11,8 @@ from qfuzz.exact.reals import FilterCount
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
-from qfuzz.oracle.admissible import Admissible, admissible
+from qfuzz.ir.qtype import QType
+from qfuzz.oracle.admissible import Admissible, Settled, admissible, settle
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class Reference:
         self.count = FilterCount()
         self._constants = {c.name: Operand.point(c.type, c.data.array) for c in self.network.constants}
         self._images: dict[Key, Image] = {}
+        self._settled: dict[Key, Settled] = {}
         self._sets: dict[Key, Admissible] = {}
         self._ends: dict[int, dict[str, Admissible]] = {}
 
@@ -95,7 +97,12 @@ class Reference:
             )
 
         def decide() -> Admissible:
-            return admissible(_memo(self._images, key, image), contract, node.element, self.count)
+            known = _memo(self._images, key, image)
+            settled = None
+            if isinstance(node.element, QType):
+                element = node.element
+                settled = _memo(self._settled, key, lambda: settle(known, element))
+            return admissible(known, contract, node.element, self.count, settled)
 
         return _memo(self._sets, (*key, _arithmetic(contract)), decide)
 
