@@ -32,6 +32,8 @@ class KnownRefusal(NamedTuple):
         When it comes; the network knows the types.
     reason, source
         What is refused, and where that is said.
+    message
+        Part of the runtime's own message.
     """
 
     formats: tuple[str, ...]
@@ -39,6 +41,7 @@ class KnownRefusal(NamedTuple):
     applies: Callable[[Network, Node], bool]
     reason: str
     source: str
+    message: str
 
 
 def _zero_points_differ(network: Network, node: Node) -> bool:
@@ -51,7 +54,8 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "conv",
         _zero_points_differ,
         "QLinearConv takes per-channel weights with one zero point for all channels",
-        "qlinearconv.cc: 'zero point of per-channel filter must be same'",
+        "core/providers/cpu/quantization/qlinearconv.cc",
+        "zero point of per-channel filter must be same",
     ),
 )
 

@@ -156,9 +156,10 @@ def _dequantize(b: Builder, node: Node) -> None:
 
 def _relu(b: Builder, node: Node) -> None:
     q = _same_qparams(b, node)
-    if q.dtype != "int8" or q.zero_point[0] != 0:
-        raise Unsupported("x: Relu on stored integers is the relu of int8 with zero point 0 only")
-    b.emit("Relu", [node.inputs[0]], node.name)
+    if q.dtype == "int8" and q.zero_point[0] == 0:
+        b.emit("Relu", [node.inputs[0]], node.name)
+    else:  # Relu's 0 is the integer 0, so a real 0 elsewhere is a bound of Clip
+        b.emit("Clip", [node.inputs[0], b.qparams(q)[1]], node.name)
 
 
 def _clamp(b: Builder, node: Node) -> None:

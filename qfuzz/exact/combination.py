@@ -103,7 +103,7 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
             product = product / t.divisor
         total = total + product
         magnitude = magnitude + np.abs(product)
-        lsb = min(lsb, value_lsb(t) * t.multiplier.lsb)
+        lsb = min(lsb, value_lsb(t) * t.multiplier.lsb) if t.multiplier.lsb and lsb else 0.0
     if lsb > 0.0 and (magnitude.size == 0 or float(magnitude.max()) / lsb < 2.0**53):
         error = np.zeros(shape)
     else:

@@ -205,7 +205,8 @@ def _function_image(
     r = Reals(approx, error, refine)
     affine = x.affine_magnitude() * float(x.scale)
     zero_point = zero_point_magnitude(element)
-    linear = float32_exact([Term(n, Multiplier.of(x.scale / scale_y))], affine / float(scale_y) + zero_point, element)
+    terms = [Term(n, Multiplier.of(x.scale / scale_y))]
+    linear = float32_exact(terms, lambda: affine / float(scale_y) + zero_point, element, n.shape)
     linear = linear & rational & (x_real > 0)
     return FunctionImage(r, r, function, x_real, affine, float(scale_y), zero_point, linear, addends(x_real))
 

@@ -183,18 +183,22 @@ def is_power_of_two(x: Fraction) -> bool:
     return x > 0 and (x.numerator & (x.numerator - 1)) == 0 and (x.denominator & (x.denominator - 1)) == 0
 
 
-def float32_exact(terms: Sequence[Term], affine: Floats, element: Element) -> npt.NDArray[np.bool_]:
+def float32_exact(
+    terms: Sequence[Term], affine: Callable[[], Floats], element: Element, shape: tuple[int, ...]
+) -> npt.NDArray[np.bool_]:
     """Where every float32 operation of a sum of `terms` is exact, in any order.
 
     With an output scale that is a power of two, dividing by it (or multiplying with its reciprocal) is exact. Every
     product and partial sum, in whatever order and grouping, is a multiple of the terms' common power of two `lsb`
     and at most `affine` in magnitude: below 2^24 multiples it is a float32.
     """
+    if not is_power_of_two(output_scale(element)) or any(t.multiplier.lsb == 0.0 for t in terms):
+        return np.zeros(shape, dtype=bool)
     lsb = min((value_lsb(t) * t.multiplier.lsb for t in terms), default=1.0)
-    if lsb == 0.0 or not is_power_of_two(output_scale(element)):
-        return np.zeros(np.shape(affine), dtype=bool)
+    if lsb == 0.0:
+        return np.zeros(shape, dtype=bool)
     # The zero point, where it is added before rounding, is a multiple of 1.
-    exact: npt.NDArray[np.bool_] = np.asarray(affine / min(lsb, 1.0) < 2.0**24)
+    exact: npt.NDArray[np.bool_] = np.asarray(affine() / min(lsb, 1.0) < 2.0**24)
     return exact
 
 
@@ -239,7 +243,7 @@ def linear_image(
         lambda: real() + limit,
         affine_with_zero_point,
         n_summed,
-        float32_exact([*lower, *limits], affine_with_zero_point(), element),
+        float32_exact([*lower, *limits], affine_with_zero_point, element, shape),
         np.zeros(()) if bias_unit is None else bias_unit,
         zero_point,
     )

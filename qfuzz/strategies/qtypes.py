@@ -19,29 +19,33 @@ def draw_scale(d: Draw, around: float, *, dyadic: bool, spread: int = 2) -> floa
     `dyadic`: a power of two, so that float32 arithmetic with it is exact. Else a power of two, one of its neighbours, or
     any mantissa. Shrinks to a power of two.
     """
-    middle = round(math.log2(around))
-    exponent = min(max(middle + d.integer(-spread, spread), -100), 100)
-    power = 2.0**exponent
+    choice = d.integer(0, 2**32 - 1)
+    choice, step = divmod(choice, 2 * spread + 1)
+    # 0, 1, -1, 2, -2, …: the choice 0 is the middle itself.
+    exponent = round(math.log2(around)) + ((step + 1) // 2 if step % 2 else -(step // 2))
+    power = 2.0 ** min(max(exponent, -100), 100)
     if dyadic:
         return power
-    kind = d.integer(0, 1 << 10)
-    if kind < 96:
-        return power
-    if kind < 160:
-        return float32(power * (1 + 2.0**-23))
-    if kind < 224:
-        return float32(power * (1 - 2.0**-24))
-    if kind < 288:
-        return float32(power * (1 + 1 / (1 + kind % 7 * 2)))
-    return float32(power * (1 + d.integer(0, 2**23 - 1) * 2.0**-23))
+    choice, kind = divmod(choice, 16)
+    match kind:
+        case 0 | 1:
+            return power
+        case 2:
+            return float32(power * (1 + 2.0**-23))
+        case 3:
+            return float32(power * (1 - 2.0**-24))
+        case 4:
+            return float32(power * (1 + 1 / (1 + choice % 7 * 2)))
+        case _:
+            return float32(power * (1 + choice % 2**23 * 2.0**-23))
 
 
 def draw_zero_point(d: Draw, dtype: str) -> int:
     """Often an end or the middle of the range; shrinks to 0."""
     lo, hi = INTEGER_RANGE[dtype]
     choices: Sequence[int] = (0, lo, hi, (lo + hi + 1) // 2, lo + 1, hi - 1)
-    kind = d.integer(0, 9)
-    return choices[kind] if kind < len(choices) else d.integer(lo, hi)
+    value, kind = divmod(d.integer(0, 2**16 - 1), 10)
+    return choices[kind] if kind < len(choices) else lo + value % (hi - lo + 1)
 
 
 def scales(*, min_value: float = MIN_SCALE, max_value: float = MAX_SCALE) -> st.SearchStrategy[float]:

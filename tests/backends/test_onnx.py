@@ -1,0 +1,377 @@
+"""The ONNX backends against the exact reference: operator by operator, near ties, and on drawn networks."""
+
+import itertools
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qfuzz.backends.environment import cpu_flags
+from qfuzz.ir.errors import InvalidCase, Unsupported
+from qfuzz.ir.network import Case, Constant, Input, Network, Node
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.protocols import NotSupported, Scriptable, Supported
+from qfuzz.ir.qtype import Element, QType, float32
+from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops import OPERATOR_NAMES
+from qfuzz.ops.activation import Relu, Sigmoid
+from qfuzz.ops.convolution import Conv, unit_conv
+from qfuzz.ops.linear import Linear
+from qfuzz.ops.movement import Flatten, Transpose
+from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.quantization import Quantize, Requantize
+from qfuzz.ops.softmax import Softmax
+from qfuzz.oracle.check import check
+from qfuzz.oracle.measure import worst_errors
+from qfuzz.oracle.verdicts import BackendVerdict, Outcome
+from qfuzz.strategies.generate import cases_of
+from qfuzz.strategies.near_ties import NEAR_TIE_OPS, near_tie_cases
+from single_ops import SINGLE_OPS, Draw
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: the ONNX backends cannot run")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: its backends cannot run")
+
+from qfuzz.backends import onnx_executor, onnx_reference_executor  # noqa: E402  after the skips
+from qfuzz.backends.onnx_backends import REFUSALS, OnnxRuntimeBackend  # noqa: E402
+from qfuzz.backends.onnx_builder import lower_graph  # noqa: E402
+from qfuzz.backends.onnx_dialect import FORMATS, OPSET, lower  # noqa: E402
+from qfuzz.backends.onnx_reference import OnnxReferenceBackend  # noqa: E402
+
+RUNTIMES = [OnnxRuntimeBackend(f, o) for f in ("qoperator", "qdq") for o in ("disable", "basic", "extended", "all")]
+REFERENCES = [OnnxReferenceBackend("qdq"), OnnxReferenceBackend("qoperator")]
+BACKENDS: list[Any] = [*RUNTIMES, *REFERENCES]
+every_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda b: b.name)
+
+SEEDS = 6
+NEAR_TIES = 6
+DRAWN = 120
+
+
+# True bugs of the frameworks, as conditions on a network: a backend that shows them is not wrong about anything else.
+
+
+def _rounds_reciprocal(node: Node) -> bool:
+    """QLinearSoftmax computes with floor(1 / scale_y)."""
+    return isinstance(node.op, Softmax) and isinstance(node.element, QType) and (1 / node.element.scale[0]) % 1 != 0
+
+
+def _overhangs(network: Network, node: Node) -> bool:
+    """QLinearAveragePool counts what a last window of ceil_mode has beyond the padding."""
+    return isinstance(node.op, AvgPool) and node.op.ceil_mode and node.op.count_include_pad
+
+
+def _pools_out_of_bounds(network: Network, node: Node) -> bool:
+    """The reference evaluator's pools fail for padding, ceil_mode and empty batches."""
+    if isinstance(node.op, MaxPool | AvgPool):
+        return any(node.op.padding) or node.op.ceil_mode or 0 in network.types[node.inputs[0]].shape
+    return isinstance(node.op, GlobalAvgPool | Flatten) and 0 in network.types[node.inputs[0]].shape
+
+
+def _channels_of_1d(network: Network, node: Node) -> bool:
+    """The reference evaluator's QLinearConv lays per-channel scales out for images only."""
+    return (
+        isinstance(node.op, Conv) and len(node.op.strides) == 1 and len(network.types[node.inputs[1]].qtype.scale) > 1
+    )
+
+
+def _saturates_pairs(network: Network, node: Node) -> bool:
+    """Without VNNI, x86 kernels sum pairs of products in 16 bits."""
+    has_pairs = platform.machine() == "x86_64" and not cpu_flags() & {"avx_vnni", "avx512_vnni", "amx_int8"}
+    return has_pairs and isinstance(node.op, Conv | Linear) and network.types[node.inputs[1]].dtype == "int8"
+
+
+def _known_bug(backend: Any, network: Network) -> bool:
+    if isinstance(backend, OnnxReferenceBackend):
+        return any(_pools_out_of_bounds(network, n) or _channels_of_1d(network, n) for n in network.nodes)
+    fuses = backend.format == "qdq" and backend.opt in ("extended", "all")
+    integer_kernels = backend.format == "qoperator" or fuses
+    requantizes_twice = backend.format == "qdq" and backend.opt != "disable" and len(network.nodes) > 1
+    for n in network.nodes:
+        if integer_kernels and (_rounds_reciprocal(n) or _overhangs(network, n) or _saturates_pairs(network, n)):
+            return True
+        x = network.types[n.inputs[0]]
+        if fuses and isinstance(n.op, Linear) and len(x.shape) > 2 and len(n.inputs) > 2 and x.dtype == "int8":
+            return True  # MatMul and Add become a Gemm whose QuantizeLinear says uint8
+    return requantizes_twice  # DoubleQDQPairsRemover invents a scale for two of them
+
+
+def _accused(verdict: BackendVerdict) -> str:
+    assert verdict.outcome in (Outcome.JUDGED, Outcome.UNSUPPORTED), f"{verdict.outcome}: {verdict.reason}"
+    if verdict.outcome is Outcome.UNSUPPORTED:
+        assert verdict.reason
+    return "; ".join(map(str, verdict.mismatches))
+
+
+@every_backend
+@pytest.mark.parametrize("op", SINGLE_OPS)
+def test_one_operator_is_never_accused(op: str, backend: Any) -> None:
+    for seed, dtype, pow2 in itertools.product(range(SEEDS), ("uint8", "int8"), (False, True)):
+        case = SINGLE_OPS[op](Draw(seed, dtype, pow2=pow2))
+        if not _known_bug(backend, case.network):
+            (verdict,) = check(case, [backend]).backends
+            assert not _accused(verdict), (seed, dtype, pow2)
+
+
+@every_backend
+@pytest.mark.parametrize("op", NEAR_TIE_OPS)
+def test_error_near_ties_stays_within_the_contract(op: str, backend: Any) -> None:
+    worst, n_elements = 0.0, 0
+    for case in itertools.islice(near_tie_cases(op, seed=7), NEAR_TIES):
+        if isinstance(backend.supports(case.network), Supported) and not _known_bug(backend, case.network):
+            (verdict,) = check(case, [backend]).backends
+            assert not _accused(verdict)
+            worst = max(worst, worst_errors(case, backend).get(op, 0.0))
+            n_elements += verdict.counts.total
+    print(f"{backend.name} {op}: worst {worst:.2f} u*T of k = {backend.contracts[op].k}, {n_elements} elements"
+          if op in backend.contracts else f"{backend.name} {op}: no kernel")  # fmt: skip
+
+
+@every_backend
+def test_drawn_networks_are_never_accused(backend: Any) -> None:
+    known = 0
+    for case in itertools.islice(cases_of(3, 1, max_nodes=3), DRAWN):
+        if _known_bug(backend, case.network):
+            known += 1
+            continue
+        (verdict,) = check(case, [backend]).backends
+        assert not _accused(verdict)
+    print(f"{backend.name}: {known} of {DRAWN} drawn networks not judged for a known bug")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_operator_is_said_or_refused(form: str) -> None:
+    assert tuple(FORMATS[form]) == tuple(FORMATS["qdq"])
+    assert set(FORMATS[form]) == set(OPERATOR_NAMES)
+    for opt in ("disable", "basic", "extended", "all"):
+        contracts = OnnxRuntimeBackend(form, opt).contracts
+        assert set(contracts) <= set(OPERATOR_NAMES)
+        assert all(c.source for c in contracts.values())
+
+
+def _network(
+    op: Operator,
+    inputs: list[tuple[tuple[int, ...], Element]],
+    constants: list[tuple[Element, np.ndarray[Any, Any]]],
+    out: Element,
+) -> Network:
+    fed = tuple(Input(f"x{i}", TensorType(s, e)) for i, (s, e) in enumerate(inputs))
+    kept = tuple(Constant(f"c{i}", TensorType(a.shape, e), Tensor(a)) for i, (e, a) in enumerate(constants))
+    return Network(fed, kept, (Node("y", op, tuple(v.name for v in (*fed, *kept)), out),), ("y",))
+
+
+def _filled(network: Network, seed: int = 0) -> Case:
+    rng = np.random.default_rng(seed)
+    return Case(
+        network,
+        tuple(Tensor(rng.integers(0, 100, i.type.shape).astype(i.type.dtype)) for i in network.inputs),
+    )
+
+
+U8, S8 = QType.per_tensor("uint8", 0.5, 3), QType.per_tensor("int8", float32(0.3), -5)
+U8_RELU = QType.per_tensor("uint8", float32(0.7), 0)
+
+
+def _contraction(op: Operator, x: QType, w: QType, bias: str, y: QType, rank: int = 2) -> Network:
+    rng = np.random.default_rng(1)
+    conv = not isinstance(op, Linear)
+    weight = rng.integers(0, 100, (4, 2, 3) if conv else (4, 6)).astype(w.dtype)
+    constants: list[tuple[Element, np.ndarray[Any, Any]]] = [(w, weight)]
+    if bias == "int32":
+        constants.append(("int32", rng.integers(-500, 500, 4).astype(np.int32)))
+    elif bias == "float32":
+        constants.append(("float32", rng.normal(0, 9, 4).astype(np.float32)))
+    shape = (2, 2, 7) if conv else (3, 6) if rank == 2 else (2, 3, 6)
+    return _network(op, [(shape, x)], constants, y)
+
+
+W_TENSOR = QType.per_tensor("int8", float32(0.1), 0)
+W_UNSIGNED = QType.per_tensor("uint8", float32(0.1), 130)
+W_CHANNELS = QType("int8", tuple(float32(s) for s in (0.1, 0.2, 0.3, 0.5)), (0, 0, 0, 0), 0)
+W_ZERO_POINTS = QType("int8", W_CHANNELS.scale, (0, 1, 2, 3), 0)
+
+
+@every_backend
+@pytest.mark.parametrize("bias", ["", "int32", "float32"])
+@pytest.mark.parametrize("weight", [W_TENSOR, W_UNSIGNED, W_CHANNELS, W_ZERO_POINTS], ids=["t", "u", "c", "z"])
+@pytest.mark.parametrize("op", [unit_conv(1), Linear(), Linear(relu=True)], ids=["conv", "linear", "linear_relu"])
+def test_contraction_forms(op: Operator, weight: QType, bias: str, backend: Any) -> None:
+    for x, y, rank in itertools.product((U8, S8), (U8, S8, U8_RELU), (2, 3)):
+        network = _contraction(op, x, weight, bias, y, rank)
+        if not _known_bug(backend, network):
+            (verdict,) = check(_filled(network), [backend]).backends
+            assert not _accused(verdict), (x, y, rank)
+
+
+@pytest.mark.parametrize("known", REFUSALS, ids=lambda k: k.op)
+def test_documented_refusals_are_real(known: Any) -> None:
+    """What `supports` says no to for a documented refusal is refused by the runtime, too."""
+    network = _contraction(unit_conv(1), U8, W_ZERO_POINTS, "", U8)
+    for form in known.formats:
+        assert known.applies(network, network.nodes[0])
+        backend = OnnxRuntimeBackend(form)
+        assert isinstance(backend.supports(network), NotSupported)
+        with pytest.raises(Unsupported):
+            backend.compile(network)
+        case = _filled(network)
+        with pytest.raises(onnx_executor.Refusal, match=known.message):
+            onnx_executor.Session(lower(network, form)).run({"x0": case.inputs[0].array}, ["y"])
+
+
+@pytest.mark.parametrize("zero_point", [-128, 0, 5])
+def test_qoperator_relu_is_legal_only_where_saturation_does_it(zero_point: int) -> None:
+    network = _contraction(Linear(relu=True), S8, W_TENSOR, "", QType.per_tensor("int8", 1.0, zero_point))
+    supported = isinstance(OnnxRuntimeBackend().supports(network), Supported)
+    assert supported == (zero_point == -128)
+
+
+# The bugs themselves: when one is gone, its condition above goes, too.
+
+
+def _show(backend: Any, network: Network, *arrays: np.ndarray[Any, Any]) -> BackendVerdict:
+    case = Case(network, tuple(Tensor(a) for a in arrays))
+    return check(case, [backend]).backends[0]
+
+
+def _one_bug(name: str) -> tuple[Any, Network, list[np.ndarray[Any, Any]]]:
+    u8 = QType.per_tensor("uint8", 1.0, 0)
+    shifted = QType.per_tensor("uint8", 1.0, 1)
+    half = QType.per_tensor("uint8", 0.5, 0)
+    zero = np.zeros(1, dtype=np.uint8)
+    match name:
+        case "softmax":
+            y = QType.per_tensor("uint8", 1.5, 0)
+            return OnnxRuntimeBackend(), _network(Softmax(axis=0), [((1,), u8)], [], y), [zero]
+        case "avg_pool":
+            pool = AvgPool(kernel=(2,), strides=(3,), padding=(0, 0), ceil_mode=True)
+            x = np.full((1, 1, 4), 9, dtype=np.uint8)
+            return OnnxRuntimeBackend(), _network(pool, [((1, 1, 4), u8)], [], u8), [x]
+        case "double_qdq":
+            nodes = (
+                Node("a", Transpose(perm=(1, 0)), ("x",), u8),
+                Node("b", Transpose(perm=(1, 0)), ("a",), shifted),
+                Node("y", Relu(), ("b",), u8),
+            )
+            network = Network((Input("x", TensorType((1, 2), half)),), (), nodes, ("y",))
+            return OnnxRuntimeBackend("qdq", "basic"), network, [np.array([[1, 0]], dtype=np.uint8)]
+        case "linear":
+            s8 = QType.per_tensor("int8", 1.0, 0)
+            constants: Any = [(s8, np.zeros((1, 1), np.int8)), ("float32", np.ones(1, np.float32))]
+            network = _network(Linear(), [((1, 1, 1), s8)], constants, s8)
+            return OnnxRuntimeBackend("qdq"), network, [np.zeros((1, 1, 1), dtype=np.int8)]
+        case "sigmoid":
+            x_type = QType.per_tensor("int8", 1.0, 20)
+            network = _network(Sigmoid(), [((1,), x_type)], [], QType.per_tensor("int8", 2.0**-30, 0))
+            return OnnxRuntimeBackend(), network, [np.zeros(1, dtype=np.int8)]
+        case _:
+            network = _network(Quantize(), [((1,), "float32")], [], QType.per_tensor("uint8", 2.0**-32, 0))
+            return OnnxReferenceBackend(), network, [np.ones(1, dtype=np.float32)]
+
+
+KNOWN_BUGS = ("softmax", "avg_pool", "double_qdq", "linear", "sigmoid", "onnx-reference quantize")
+
+
+@pytest.mark.parametrize("name", KNOWN_BUGS)
+def test_known_bugs_are_found(name: str) -> None:
+    backend, network, arrays = _one_bug(name)
+    verdict = _show(backend, network, *arrays)
+    if not verdict.is_finding:
+        pytest.skip(f"{name}: gone from {backend.describe()['framework']} {backend.describe()['version']}")
+    assert verdict.outcome is (Outcome.REJECTED if name == "linear" else Outcome.JUDGED)
+
+
+# The seam.
+
+
+def test_names_are_canonical() -> None:
+    assert [b.name for b in RUNTIMES] == [
+        "onnxruntime?opt=disable",
+        "onnxruntime?opt=basic",
+        "onnxruntime?opt=extended",
+        "onnxruntime",
+        "onnxruntime?format=qdq&opt=disable",
+        "onnxruntime?format=qdq&opt=basic",
+        "onnxruntime?format=qdq&opt=extended",
+        "onnxruntime?format=qdq&opt=all",
+    ]
+    assert OnnxRuntimeBackend(threads="2").name == "onnxruntime?threads=2"
+    assert [b.fuses for b in RUNTIMES] == [False, True, True, True] * 2
+
+
+@pytest.mark.parametrize("options", [{"format": "qop"}, {"opt": "most"}, {"threads": "0"}, {"threads": "many"}])
+def test_bad_options_are_named(options: dict[str, str]) -> None:
+    with pytest.raises(InvalidCase, match=next(iter(options))):
+        OnnxRuntimeBackend(**options)
+
+
+@every_backend
+def test_describes_itself_in_strings(backend: Any) -> None:
+    described = backend.describe()
+    assert described["version"] and described["opset"] == str(OPSET) and "cpu_flags" in described
+    assert all(isinstance(v, str) for v in described.values())
+
+
+@every_backend
+def test_taps_are_further_outputs(backend: Any) -> None:
+    nodes = (Node("a", Relu(), ("x",), S8), Node("b", Transpose(perm=(1, 0)), ("a",), S8))
+    network = Network((Input("x", TensorType((2, 3), S8)),), (), nodes, ("b",))
+    x = np.arange(-20, -8, 2, dtype=np.int8).reshape(2, 3)
+    values = backend.compile(network, ["a"]).run({"x": x}, ["a"])
+    assert np.array_equal(values["a"], np.maximum(x, -5)) and np.array_equal(values["b"], values["a"].T)
+    assert set(backend.compile(network).run({"x": x})) == {"b"}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_models_are_valid_and_the_same_every_time(form: str) -> None:
+    for case in itertools.islice(cases_of(5, 0, max_nodes=3), 60):
+        try:
+            model = lower(case.network, form)
+        except Unsupported:
+            continue
+        assert model == lower(case.network, form)
+        checked = onnx.load_model_from_string(model)
+        if not any(n.domain for n in checked.graph.node):
+            onnx.checker.check_model(checked, full_check=True)
+
+
+def test_a_bias_is_dequantized_with_the_product_of_the_scales() -> None:
+    graph = lower_graph(_contraction(Linear(), U8, W_CHANNELS, "int32", U8), FORMATS["qdq"])
+    (dequantize,) = [n for n in graph.node if n.output[0] == "y/bias"]
+    (scale,) = [i for i in graph.initializer if i.name == dequantize.input[1]]
+    expected = np.array(W_CHANNELS.scale, dtype=np.float32) * np.float32(U8.scale[0])
+    assert np.array_equal(onnx.numpy_helper.to_array(scale), expected)
+
+
+@every_backend
+def test_script_gives_what_the_backend_gives(backend: Any, tmp_path: Path) -> None:
+    network = _network(MaxPool(kernel=(2,), strides=(1,), padding=(0, 0), dilations=(1,)), [((1, 2, 4), U8)], [], U8)
+    case = _filled(network)
+    assert isinstance(backend, Scriptable)
+    script = backend.script(network, {"x0": case.inputs[0].array})
+    for name, content in script.files.items():
+        (tmp_path / name).write_bytes(content)
+    lines = ["from pathlib import Path", "HERE = Path(__file__).parent", *script.lines, "print(outputs['y'].tolist())"]
+    (tmp_path / "run.py").write_text("\n".join(lines))
+    printed = subprocess.run([sys.executable, tmp_path / "run.py"], check=True, capture_output=True, text=True).stdout
+    assert eval(printed) == backend.compile(network).run({"x0": case.inputs[0].array})["y"].tolist()
+
+
+@pytest.mark.parametrize("executor", [onnx_executor, onnx_reference_executor], ids=["runtime", "reference"])
+def test_an_executor_is_one_file_without_qfuzz(executor: Any) -> None:
+    assert "qfuzz" not in Path(executor.__file__).read_text()
+
+
+def test_a_broken_model_is_a_refusal() -> None:
+    with pytest.raises(onnx_executor.Refusal, match="load"):
+        onnx_executor.Session(b"no model")
+    with pytest.raises(onnx_reference_executor.Refusal):
+        onnx_reference_executor.Evaluation(b"\xff no model")
+
+
+def test_requantize_has_no_integer_kernel() -> None:
+    network = _network(Requantize(), [((3,), U8)], [], S8)
+    assert isinstance(OnnxRuntimeBackend().supports(network), NotSupported)
+    assert isinstance(OnnxRuntimeBackend("qdq").supports(network), Supported)
