@@ -1,9 +1,8 @@
 """The backend `onnxruntime`: ONNX Runtime's CPU kernels, as QOperator or QDQ graph, at each level of optimization."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from onnx import GraphProto
 from onnx import __version__ as onnx_version
 
 from qfuzz.backends import onnx_executor
@@ -13,49 +12,25 @@ from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, Lowerer
 from qfuzz.backends.onnx_executor import Refusal, Session, source_lines
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
-from qfuzz.ir.network import Network, Node
+from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import Array, Script, Support
 
 MODEL_FILE = "model.onnx"
 
 
 class KnownRefusal(NamedTuple):
-    """A refusal that the runtime documents.
+    """A refusal that the runtime documents: part of its message, what is refused, and where that is said."""
 
-    Attributes
-    ----------
-    formats
-        The forms in which it comes.
-    op
-        The operator that it is about.
-    applies
-        When it comes; the network knows the types.
-    reason, source
-        What is refused, and where that is said.
-    message
-        Part of the runtime's own message.
-    """
-
-    formats: tuple[str, ...]
-    op: str
-    applies: Callable[[Network, Node], bool]
+    message: str
     reason: str
     source: str
-    message: str
-
-
-def _zero_points_differ(network: Network, node: Node) -> bool:
-    return len(set(network.types[node.inputs[1]].qtype.zero_point)) > 1
 
 
 REFUSALS: tuple[KnownRefusal, ...] = (
     KnownRefusal(
-        ("qoperator",),
-        "conv",
-        _zero_points_differ,
-        "QLinearConv takes per-channel weights with one zero point for all channels",
-        "core/providers/cpu/quantization/qlinearconv.cc",
         "zero point of per-channel filter must be same",
+        "QLinearConv takes per-channel weights with one zero point for all channels",
+        "core/providers/cpu/quantization/qlinearconv.cc of releases before 1.32, which computes them",
     ),
 )
 
@@ -85,13 +60,7 @@ class OnnxRuntimeBackend:
         self.name = "onnxruntime" + ("?" + "&".join(options) if options else "")
         self.fuses = opt != "disable"
         self.contracts: Mapping[str, Contract] = contracts_of(format, opt)
-        self._lowerer = Lowerer(format, self._refuse)
-
-    def _refuse(self, network: Network, graph: GraphProto) -> None:
-        for node in network.nodes:
-            for known in REFUSALS:
-                if known.op == node.op.name and self.format in known.formats and known.applies(network, node):
-                    raise Unsupported(f"{node.op.name} {node.name!r}: {known.reason} ({known.source})")
+        self._lowerer = Lowerer(format)
 
     def describe(self) -> dict[str, str]:
         """Versions, build and the float environment."""
@@ -118,7 +87,7 @@ class OnnxRuntimeBackend:
         try:
             session = Session(model, self.opt, self.threads)
         except Refusal as e:
-            raise Rejected(str(e)) from None
+            raise _judged(e) from None
         return OnnxRuntimeProgram(session, network.outputs)
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
@@ -141,7 +110,14 @@ class OnnxRuntimeProgram:
         try:
             return self._session.run(inputs, (*self._outputs, *taps))
         except Refusal as e:
-            raise Rejected(str(e)) from None
+            raise _judged(e) from None
+
+
+def _judged(refusal: Refusal) -> Unsupported | Rejected:
+    for known in REFUSALS:
+        if known.message in refusal.message:
+            return Unsupported(f"{known.reason} ({known.source})")
+    return Rejected(str(refusal))
 
 
 def _positive(option: str, value: int | str) -> int:

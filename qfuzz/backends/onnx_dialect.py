@@ -55,10 +55,10 @@ class Lowerer:
     form
         ``qoperator`` or ``qdq``.
     refuse
-        Raises `Unsupported` for a network that lowers to this graph, but that the runtime documents to refuse.
+        Raises `Unsupported` for a network that lowers to this graph, but that the runtime does not take.
     """
 
-    def __init__(self, form: str, refuse: Callable[[Network, GraphProto], None]) -> None:
+    def __init__(self, form: str, refuse: Callable[[Network, GraphProto], None] | None = None) -> None:
         self._lowerings = FORMATS[form]
         self._refuse = refuse
         self._last: tuple[Network, GraphProto | Unsupported] | None = None
@@ -83,7 +83,8 @@ class Lowerer:
     def _lower(self, network: Network) -> GraphProto | Unsupported:
         try:
             graph = lower_graph(network, self._lowerings)
-            self._refuse(network, graph)
+            if self._refuse is not None:
+                self._refuse(network, graph)
         except Unsupported as e:
             return e
         return graph

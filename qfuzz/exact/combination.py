@@ -54,10 +54,11 @@ class Multiplier:
             float64 that are exact (a product of two float32 numbers is).
         """
         approx = np.asarray(numerators / denominator)
-        if math.frexp(denominator)[0] == 0.5 or (approx == 1.0).all():
-            lsb = float(array_lsb(approx))
-        else:
-            lsb = 0.0
+        # A quotient of at most 24 bits times a float32 is exact in float64, so that this comparison is proof.
+        with np.errstate(over="ignore"):
+            short = approx.astype(np.float32) == approx
+        exact = math.frexp(denominator)[0] == 0.5 or bool((short & (approx * denominator == numerators)).all())
+        lsb = array_lsb(approx) if exact else 0.0
 
         def fraction(i: int) -> Fraction:
             return Fraction(float(np.ravel(numerators)[i])) / Fraction(denominator)

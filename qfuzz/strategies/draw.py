@@ -1,31 +1,33 @@
-"""A thin hand on Hypothesis's draws: cached strategies, the simplest alternative first."""
+"""A thin hand on Hypothesis's draws: integers only, the simplest alternative first.
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any, TypeVar
+`strategy_of` draws straight from Hypothesis's choice sequence. `st.composite` would wrap each of a case's thirty integers
+into a strategy of its own, which costs three times as much as everything else that generation does.
+"""
 
-from hypothesis import strategies as st
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from hypothesis.internal.conjecture.data import ConjectureData
+from hypothesis.strategies import SearchStrategy
 
 T = TypeVar("T")
 
-
-@lru_cache(maxsize=None)
-def _integers(low: int, high: int) -> st.SearchStrategy[int]:
-    return st.integers(low, high)
+_PART = 0x9F022E
+"""Label of the spans that Hypothesis may delete as a whole when it shrinks."""
 
 
 class Draw:
-    """What a composite strategy draws with. Few draws, each of them small."""
+    """What a drawing function draws with. Few draws, each of them small."""
 
-    def __init__(self, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
-        self._draw = draw
+    def __init__(self, data: ConjectureData) -> None:
+        self._data = data
 
     def integer(self, low: int, high: int) -> int:
         """An integer in low..high; shrinks to the one closest to 0."""
         if low == high:
             return low
-        value: int = self._draw(_integers(low, high))
-        return value
+        return self._data.draw_integer(low, high, shrink_towards=min(max(0, low), high))
 
     def pick(self, alternatives: Sequence[T]) -> T:
         """One of `alternatives`; shrinks to the first."""
@@ -38,3 +40,27 @@ class Draw:
     def key(self) -> int:
         """A 64-bit fill key; shrinks to 0, which fills with zero points."""
         return self.integer(0, 2**64 - 1)
+
+    @contextmanager
+    def part(self) -> Iterator[None]:
+        """What is drawn inside belongs together."""
+        self._data.start_span(_PART)
+        yield
+        self._data.stop_span()
+
+
+class _Built(SearchStrategy[T], Generic[T]):
+    def __init__(self, build: Callable[[Draw], T], name: str) -> None:
+        super().__init__()
+        self._build, self._name = build, name
+
+    def do_draw(self, data: ConjectureData) -> T:
+        return self._build(Draw(data))
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+def strategy_of(build: Callable[[Draw], T], name: str) -> SearchStrategy[T]:
+    """The strategy whose values `build` draws; `name` is how it is shown."""
+    return _Built(build, name)

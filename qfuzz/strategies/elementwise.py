@@ -125,6 +125,11 @@ draw_hardsigmoid = _bounded(Hardsigmoid(), 1 / 256, {"uint8": 0, "int8": -128})
 draw_tanh = _bounded(Tanh(), 1 / 128, {"uint8": 128, "int8": 0})
 
 
+def fits_softmax(b: Builder) -> bool:
+    """Whether every dimension is short enough: bounds for uncertain inputs take the square of the length."""
+    return len(b.type.shape) >= 1 and max(b.type.shape) <= 129
+
+
 def draw_softmax(b: Builder) -> None:
     """A softmax node, along the last axis or, less often, another."""
     rank = len(b.type.shape)

@@ -56,7 +56,7 @@ DRAWINGS: dict[str, Drawing] = {
     "elu": Drawing(_ANY, elementwise.draw_elu),
     "hardsigmoid": Drawing(_ANY, elementwise.draw_hardsigmoid),
     "hardswish": Drawing(_ANY, elementwise.draw_hardswish),
-    "softmax": Drawing(_ANY, elementwise.draw_softmax),
+    "softmax": Drawing(elementwise.fits_softmax, elementwise.draw_softmax),
 }
 
 

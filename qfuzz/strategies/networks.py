@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Network
@@ -11,7 +11,7 @@ from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
 from qfuzz.strategies.directed import direct
-from qfuzz.strategies.draw import Draw
+from qfuzz.strategies.draw import Draw, strategy_of
 from qfuzz.strategies.families import DRAWINGS, selected_ops
 from qfuzz.strategies.qtypes import draw_zero_point
 
@@ -25,7 +25,7 @@ CONNECTING = ("relu", "add")
 """Operators drawn between the selected ones where networks are longer."""
 
 
-def networks(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1) -> st.SearchStrategy[Network]:
+def networks(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1) -> SearchStrategy[Network]:
     """Quantized networks.
 
     Parameters
@@ -38,12 +38,12 @@ def networks(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1)
     return _strategy(ops, min_nodes, max_nodes).map(lambda case: case.network)
 
 
-def cases(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1) -> st.SearchStrategy[Case]:
+def cases(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1) -> SearchStrategy[Case]:
     """Networks with concrete inputs; the parameters are those of `networks`. Mostly a batch of 8."""
     return _strategy(ops, min_nodes, max_nodes)
 
 
-def _strategy(ops: Sequence[str], min_nodes: int, max_nodes: int) -> st.SearchStrategy[Case]:
+def _strategy(ops: Sequence[str], min_nodes: int, max_nodes: int) -> SearchStrategy[Case]:
     if not 1 <= min_nodes <= max_nodes:
         raise InvalidCase(f"networks: min_nodes {min_nodes}, max_nodes {max_nodes}; needs 1 <= min_nodes <= max_nodes")
     patterns = tuple([ops] if isinstance(ops, str) else ops)
@@ -51,11 +51,10 @@ def _strategy(ops: Sequence[str], min_nodes: int, max_nodes: int) -> st.SearchSt
     if not patterns:
         selected = tuple(n for n in selected for _ in range(WEIGHTS.get(n, 1)))
 
-    @st.composite
-    def build(draw: st.DrawFn) -> Case:
-        return draw_case(Draw(draw), selected, min_nodes, max_nodes, filtered=bool(patterns))
+    def build(d: Draw) -> Case:
+        return draw_case(d, selected, min_nodes, max_nodes, filtered=bool(patterns))
 
-    return build()
+    return strategy_of(build, f"cases(ops={list(patterns)!r}, max_nodes={max_nodes})")
 
 
 def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, *, filtered: bool) -> Case:
@@ -75,7 +74,8 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     target = d.integer(0, n_nodes - 1) if filtered else 0
     menu = selected if not filtered else tuple(dict.fromkeys((*selected, *CONNECTING)))
     if target == 0:
-        DRAWINGS[first].draw(b)
+        with d.part():
+            DRAWINGS[first].draw(b)
     while len(b.nodes) < n_nodes:
         if len(b.nodes) == target and target:
             name = first if DRAWINGS[first].fits(b) else "relu"
@@ -85,7 +85,8 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
             name = "relu"
         if filtered and len(b.nodes) < target and name not in CONNECTING:
             name = "relu"
-        DRAWINGS[name].draw(b)
+        with d.part():
+            DRAWINGS[name].draw(b)
     network = b.network()
     key, style = d.key(), d.pick((fill.UNIFORM, fill.UNIFORM, fill.UNIFORM, fill.MIXED, fill.EDGES, fill.EXTREMES, fill.NARROW))
     inputs = [_filled(key + i, style, v.type) for i, v in enumerate(network.inputs)]

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import INTEGER_RANGE, QType, QuantizedDType, float32
-from qfuzz.strategies.draw import Draw
+from qfuzz.strategies.draw import Draw, strategy_of
 
 MIN_SCALE, MAX_SCALE = 2.0**-20, 2.0**20
 """Default bounds of scales: products of three and their quotients stay normal float32 numbers."""
@@ -48,7 +48,7 @@ def draw_zero_point(d: Draw, dtype: str) -> int:
     return choices[kind] if kind < len(choices) else lo + value % (hi - lo + 1)
 
 
-def scales(*, min_value: float = MIN_SCALE, max_value: float = MAX_SCALE) -> st.SearchStrategy[float]:
+def scales(*, min_value: float = MIN_SCALE, max_value: float = MAX_SCALE) -> SearchStrategy[float]:
     """float32 scales: powers of two, just off them, and any between. Shrinks to 1 where it is allowed.
 
     Parameters
@@ -60,29 +60,26 @@ def scales(*, min_value: float = MIN_SCALE, max_value: float = MAX_SCALE) -> st.
         raise InvalidCase(f"scales: min_value {min_value!r}, max_value {max_value!r}; needs 0 < min_value <= max_value")
     low, high = math.ceil(math.log2(min_value)), math.floor(math.log2(max_value))
 
-    @st.composite
-    def build(draw: st.DrawFn) -> float:
-        d = Draw(draw)
+    def build(d: Draw) -> float:
         if low > high:
             return float32(min_value)
         s = draw_scale(d, 2.0 ** d.integer(low, high), dyadic=False, spread=0)
         return float32(min(max(s, min_value), max_value))
 
-    return build()
+    return strategy_of(build, f"scales(min_value={min_value!r}, max_value={max_value!r})")
 
 
-def zero_points(dtype: QuantizedDType, *, min_value: int | None = None, max_value: int | None = None) -> st.SearchStrategy[int]:
+def zero_points(dtype: QuantizedDType, *, min_value: int | None = None, max_value: int | None = None) -> SearchStrategy[int]:
     """Zero points of `dtype`, often at the ends of the range. Shrinks to 0, or the legal value closest to it."""
     lo, hi = INTEGER_RANGE[dtype]
     low, high = lo if min_value is None else min_value, hi if max_value is None else max_value
     if not lo <= low <= high <= hi:
         raise InvalidCase(f"zero_points: {low}..{high}; needs a range within {lo}..{hi} of {dtype}")
 
-    @st.composite
-    def build(draw: st.DrawFn) -> int:
-        return min(max(draw_zero_point(Draw(draw), dtype), low), high)
+    def build(d: Draw) -> int:
+        return min(max(draw_zero_point(d, dtype), low), high)
 
-    return build()
+    return strategy_of(build, f"zero_points({dtype!r})")
 
 
 def qtypes(
@@ -90,16 +87,17 @@ def qtypes(
     dtypes: Sequence[QuantizedDType] = ("uint8", "int8"),
     min_scale: float = MIN_SCALE,
     max_scale: float = MAX_SCALE,
-) -> st.SearchStrategy[QType]:
+) -> SearchStrategy[QType]:
     """Per-tensor quantized types. Shrinks to the first dtype, scale 1, zero point 0."""
     if not dtypes:
         raise InvalidCase("qtypes: no dtypes; one is needed")
-    scale = scales(min_value=min_scale, max_value=max_scale)
+    if not 0 < min_scale <= max_scale or math.isinf(max_scale):
+        raise InvalidCase(f"qtypes: min_scale {min_scale!r}, max_scale {max_scale!r}; needs 0 < min_scale <= max_scale")
+    low, high = math.ceil(math.log2(min_scale)), math.floor(math.log2(max_scale))
 
-    @st.composite
-    def build(draw: st.DrawFn) -> QType:
-        d = Draw(draw)
+    def build(d: Draw) -> QType:
         dtype = d.pick(dtypes)
-        return QType.per_tensor(dtype, draw(scale), draw_zero_point(d, dtype))
+        s = draw_scale(d, 2.0 ** d.integer(low, max(low, high)), dyadic=False, spread=0)
+        return QType.per_tensor(dtype, float32(min(max(s, min_scale), max_scale)), draw_zero_point(d, dtype))
 
-    return build()
+    return strategy_of(build, "qtypes()")
