@@ -4,6 +4,7 @@ Values of the network keep their names; all that a dialect adds has a slash in i
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,9 +17,11 @@ from qfuzz.ir.qtype import Element, QType
 from qfuzz.ir.tensor import TensorType
 
 Attribute: TypeAlias = int | float | tuple[int, ...]
+Attributes: TypeAlias = Mapping[str, Attribute]
 Lowering: TypeAlias = Callable[["Builder", Node], None]
 """Writes the ONNX nodes of one node, or raises `Unsupported` with the reason why there is no kernel for it."""
 
+NONE: Attributes = MappingProxyType({})
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
@@ -52,7 +55,9 @@ class Builder:
         """Quantized type of an input of `node`."""
         return self.type(node, position).qtype
 
-    def emit(self, op_type: str, inputs: Sequence[str], output: str, domain: str = "", **attributes: Attribute) -> str:
+    def emit(
+        self, op_type: str, inputs: Sequence[str], output: str, attributes: Attributes = NONE, domain: str = ""
+    ) -> str:
         """One ONNX node; its output."""
         proto = NodeProto(op_type=op_type, input=inputs, output=[output], domain=domain)
         for name, value in attributes.items():

@@ -44,7 +44,7 @@ def serialize(network: Network, graph: GraphProto, taps: Sequence[str] = ()) -> 
     graph.output.extend(value_info(name, network.types[name]) for name in (*network.outputs, *taps))
     opsets = [OperatorSetIdProto(domain="", version=OPSET), OperatorSetIdProto(domain=MICROSOFT, version=1)]
     model = ModelProto(ir_version=IR_VERSION, producer_name="qfuzz", opset_import=opsets, graph=graph)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 class Lowerer:

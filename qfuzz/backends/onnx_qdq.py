@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.backends.onnx_builder import Attribute, Builder, Lowering
+from qfuzz.backends.onnx_builder import NONE, Attributes, Builder, Lowering
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType, float32
@@ -41,10 +41,12 @@ def _finish(b: Builder, node: Node, real: str, *, relu: bool = False) -> None:
     b.emit("QuantizeLinear", [real, *b.qparams(node.element)], node.name)
 
 
-def _through(b: Builder, node: Node, op_type: str, *more: str, relu: bool = False, **attributes: Attribute) -> None:
+def _through(
+    b: Builder, node: Node, op_type: str, *more: str, relu: bool = False, attributes: Attributes = NONE
+) -> None:
     """One float32 operator on all inputs of the node, then `more`."""
     inputs = [_real(b, name) for name in node.inputs]
-    _finish(b, node, b.emit(op_type, [*inputs, *more], f"{node.name}/float", **attributes), relu=relu)
+    _finish(b, node, b.emit(op_type, [*inputs, *more], f"{node.name}/float", attributes), relu=relu)
 
 
 def _weight(b: Builder, node: Node, *, transposed: bool = False) -> str:
@@ -55,8 +57,8 @@ def _weight(b: Builder, node: Node, *, transposed: bool = False) -> str:
         stored = b.constant(name)
         if transposed:
             stored = b.initializer(f"{name}/transposed", np.ascontiguousarray(b.network.constant_data[name].array.T))
-        axis = {} if q.axis is None else {"axis": 1 if transposed else 0}
-        b.emit("DequantizeLinear", [stored, *b.qparams(q)], real, **axis)
+        axis = NONE if q.axis is None else {"axis": 1 if transposed else 0}
+        b.emit("DequantizeLinear", [stored, *b.qparams(q)], real, axis)
     return real
 
 
@@ -69,9 +71,9 @@ def _bias(b: Builder, node: Node) -> list[str]:
         return [name]
     q_x, q_w = b.qtype(node), b.qtype(node, 1)
     scale = np.array(q_x.scale, dtype=np.float32) * np.array(q_w.scale, dtype=np.float32)
-    axis = {} if q_w.axis is None else {"axis": 0}
+    axis = NONE if q_w.axis is None else {"axis": 0}
     return [b.emit("DequantizeLinear", [name, b.shared(scale.reshape(() if q_w.axis is None else (-1,)))],
-                   f"{node.name}/bias", **axis)]  # fmt: skip
+                   f"{node.name}/bias", axis)]  # fmt: skip
 
 
 def _conv(b: Builder, node: Node) -> None:
@@ -79,10 +81,10 @@ def _conv(b: Builder, node: Node) -> None:
     assert isinstance(op, Conv)
     inputs = [_real(b, node.inputs[0]), _weight(b, node), *_bias(b, node)]
     attributes = conv_attributes(op, b.type(node, 1).shape[2:])
-    _finish(b, node, b.emit("Conv", inputs, f"{node.name}/float", **attributes), relu=op.relu)
+    _finish(b, node, b.emit("Conv", inputs, f"{node.name}/float", attributes), relu=op.relu)
 
 
-def conv_attributes(op: Conv, kernel: tuple[int, ...]) -> dict[str, Attribute]:
+def conv_attributes(op: Conv, kernel: tuple[int, ...]) -> Attributes:
     """Attributes of Conv and QLinearConv."""
     return {
         "kernel_shape": kernel,
@@ -98,7 +100,7 @@ def _linear(b: Builder, node: Node) -> None:
     x = _real(b, node.inputs[0])
     out = f"{node.name}/float"
     if len(b.type(node).shape) == 2:
-        b.emit("Gemm", [x, _weight(b, node), *_bias(b, node)], out, transB=1)
+        b.emit("Gemm", [x, _weight(b, node), *_bias(b, node)], out, {"transB": 1})
     else:
         bias = _bias(b, node)
         product = b.emit("MatMul", [x, _weight(b, node, transposed=True)], f"{node.name}/product" if bias else out)
@@ -129,11 +131,11 @@ def _requantize(b: Builder, node: Node) -> None:
     _finish(b, node, _real(b, node.inputs[0]))
 
 
-def _plain(op_type: str, **attributes: Attribute) -> Lowering:
+def _plain(op_type: str, attributes: Attributes = NONE) -> Lowering:
     """A float32 operator without attributes of its own."""
 
     def lowering(b: Builder, node: Node) -> None:
-        _through(b, node, op_type, **attributes)
+        _through(b, node, op_type, attributes=attributes)
 
     return lowering
 
@@ -147,22 +149,22 @@ def _clamp(b: Builder, node: Node) -> None:
 def _leaky_relu(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, LeakyRelu)
-    _through(b, node, "LeakyRelu", alpha=op.negative_slope)
+    _through(b, node, "LeakyRelu", attributes={"alpha": op.negative_slope})
 
 
 def _elu(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Elu)
-    _through(b, node, "Elu", alpha=op.alpha)
+    _through(b, node, "Elu", attributes={"alpha": op.alpha})
 
 
 def _softmax(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Softmax)
-    _through(b, node, "Softmax", axis=op.axis)
+    _through(b, node, "Softmax", attributes={"axis": op.axis})
 
 
-def max_pool_attributes(op: MaxPool) -> dict[str, Attribute]:
+def max_pool_attributes(op: MaxPool) -> Attributes:
     """Attributes of MaxPool."""
     return {
         "kernel_shape": op.kernel,
@@ -173,7 +175,7 @@ def max_pool_attributes(op: MaxPool) -> dict[str, Attribute]:
     }
 
 
-def avg_pool_attributes(op: AvgPool) -> dict[str, Attribute]:
+def avg_pool_attributes(op: AvgPool) -> Attributes:
     """Attributes of AveragePool and QLinearAveragePool."""
     return {
         "kernel_shape": op.kernel,
@@ -187,25 +189,25 @@ def avg_pool_attributes(op: AvgPool) -> dict[str, Attribute]:
 def _max_pool(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, MaxPool)
-    _through(b, node, "MaxPool", **max_pool_attributes(op))
+    _through(b, node, "MaxPool", attributes=max_pool_attributes(op))
 
 
 def _avg_pool(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, AvgPool)
-    _through(b, node, "AveragePool", **avg_pool_attributes(op))
+    _through(b, node, "AveragePool", attributes=avg_pool_attributes(op))
 
 
 def _concat(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Concat)
-    _through(b, node, "Concat", axis=op.axis)
+    _through(b, node, "Concat", attributes={"axis": op.axis})
 
 
 def _reshape(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Reshape)
-    _through(b, node, "Reshape", b.integers(*op.shape), allowzero=1)
+    _through(b, node, "Reshape", b.integers(*op.shape), attributes={"allowzero": 1})
 
 
 def flatten_axis(b: Builder, node: Node) -> int:
@@ -220,13 +222,13 @@ def flatten_axis(b: Builder, node: Node) -> int:
 
 
 def _flatten(b: Builder, node: Node) -> None:
-    _through(b, node, "Flatten", axis=flatten_axis(b, node))
+    _through(b, node, "Flatten", attributes={"axis": flatten_axis(b, node)})
 
 
 def _transpose(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Transpose)
-    _through(b, node, "Transpose", perm=op.perm)
+    _through(b, node, "Transpose", attributes={"perm": op.perm})
 
 
 def slice_inputs(b: Builder, op: Slice) -> list[str]:
@@ -270,7 +272,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "tanh": _plain("Tanh"),
         "leaky_relu": _leaky_relu,
         "elu": _elu,
-        "hardsigmoid": _plain("HardSigmoid", alpha=ONE_SIXTH, beta=0.5),
+        "hardsigmoid": _plain("HardSigmoid", {"alpha": ONE_SIXTH, "beta": 0.5}),
         "hardswish": _plain("HardSwish"),
         "softmax": _softmax,
     }

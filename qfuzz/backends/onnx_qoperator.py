@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.backends.onnx_builder import MICROSOFT, Attribute, Builder, Lowering, quantized
+from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
 from qfuzz.backends.onnx_qdq import (
     avg_pool_attributes,
     conv_attributes,
@@ -73,7 +73,7 @@ def _conv(b: Builder, node: Node) -> None:
     weight = b.constant(node.inputs[1])
     bias = [b.constant(node.inputs[2])] if len(node.inputs) == 3 else []
     inputs = [node.inputs[0], *b.qparams(b.qtype(node)), weight, *b.qparams(b.qtype(node, 1)), *b.qparams(q_y), *bias]
-    b.emit("QLinearConv", inputs, node.name, **conv_attributes(op, b.type(node, 1).shape[2:]))
+    b.emit("QLinearConv", inputs, node.name, conv_attributes(op, b.type(node, 1).shape[2:]))
 
 
 def _linear(b: Builder, node: Node) -> None:
@@ -84,7 +84,7 @@ def _linear(b: Builder, node: Node) -> None:
         q_y = _check_contraction(b, node, "QGemm")
         bias = b.constant(node.inputs[2]) if has_bias else ""
         inputs = [node.inputs[0], *qparams_x, b.constant(node.inputs[1]), *qparams_w, bias, *b.qparams(q_y)]
-        b.emit("QGemm", inputs, node.name, MICROSOFT, transB=1)
+        b.emit("QGemm", inputs, node.name, {"transB": 1}, MICROSOFT)
         return
     q_y = _check_contraction(b, node, "QLinearMatMul")
     if has_bias:
@@ -102,14 +102,14 @@ def _binary(kernel: str) -> Lowering:
         q_y = _same_dtype(b, node)
         _check_relu(op.relu, q_y)
         operands = [n for i, name in enumerate(node.inputs) for n in (name, *b.qparams(b.qtype(node, i)))]
-        b.emit(kernel, [*operands, *b.qparams(q_y)], node.name, MICROSOFT)
+        b.emit(kernel, [*operands, *b.qparams(q_y)], node.name, domain=MICROSOFT)
 
     return lowering
 
 
-def _unary(b: Builder, node: Node, kernel: str, **attributes: Attribute) -> None:
+def _unary(b: Builder, node: Node, kernel: str, attributes: Attributes = NONE) -> None:
     q_y = _same_dtype(b, node)
-    b.emit(kernel, [node.inputs[0], *b.qparams(b.qtype(node)), *b.qparams(q_y)], node.name, MICROSOFT, **attributes)
+    b.emit(kernel, [node.inputs[0], *b.qparams(b.qtype(node)), *b.qparams(q_y)], node.name, attributes, MICROSOFT)
 
 
 def _sigmoid(b: Builder, node: Node) -> None:
@@ -119,23 +119,23 @@ def _sigmoid(b: Builder, node: Node) -> None:
 def _leaky_relu(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, LeakyRelu)
-    _unary(b, node, "QLinearLeakyRelu", alpha=op.negative_slope)
+    _unary(b, node, "QLinearLeakyRelu", {"alpha": op.negative_slope})
 
 
 def _softmax(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Softmax)
-    _unary(b, node, "QLinearSoftmax", axis=op.axis, opset=13)
+    _unary(b, node, "QLinearSoftmax", {"axis": op.axis, "opset": 13})
 
 
 def _avg_pool(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, AvgPool)
-    _unary(b, node, "QLinearAveragePool", channels_last=0, **avg_pool_attributes(op))
+    _unary(b, node, "QLinearAveragePool", {"channels_last": 0, **avg_pool_attributes(op)})
 
 
 def _global_avg_pool(b: Builder, node: Node) -> None:
-    _unary(b, node, "QLinearGlobalAveragePool", channels_last=0)
+    _unary(b, node, "QLinearGlobalAveragePool", {"channels_last": 0})
 
 
 def _concat(b: Builder, node: Node) -> None:
@@ -143,7 +143,7 @@ def _concat(b: Builder, node: Node) -> None:
     assert isinstance(op, Concat)
     q_y = _same_dtype(b, node)
     operands = [n for i, name in enumerate(node.inputs) for n in (name, *b.qparams(b.qtype(node, i)))]
-    b.emit("QLinearConcat", [*b.qparams(q_y), *operands], node.name, MICROSOFT, axis=op.axis)
+    b.emit("QLinearConcat", [*b.qparams(q_y), *operands], node.name, {"axis": op.axis}, MICROSOFT)
 
 
 def _quantize(b: Builder, node: Node) -> None:
@@ -182,26 +182,26 @@ def _max_pool(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, MaxPool)
     _same_qparams(b, node)
-    b.emit("MaxPool", [node.inputs[0]], node.name, **max_pool_attributes(op))
+    b.emit("MaxPool", [node.inputs[0]], node.name, max_pool_attributes(op))
 
 
 def _reshape(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Reshape)
     _same_qparams(b, node)
-    b.emit("Reshape", [node.inputs[0], b.integers(*op.shape)], node.name, allowzero=1)
+    b.emit("Reshape", [node.inputs[0], b.integers(*op.shape)], node.name, {"allowzero": 1})
 
 
 def _flatten(b: Builder, node: Node) -> None:
     _same_qparams(b, node)
-    b.emit("Flatten", [node.inputs[0]], node.name, axis=flatten_axis(b, node))
+    b.emit("Flatten", [node.inputs[0]], node.name, {"axis": flatten_axis(b, node)})
 
 
 def _transpose(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Transpose)
     _same_qparams(b, node)
-    b.emit("Transpose", [node.inputs[0]], node.name, perm=op.perm)
+    b.emit("Transpose", [node.inputs[0]], node.name, {"perm": op.perm})
 
 
 def _slice(b: Builder, node: Node) -> None:

@@ -69,9 +69,7 @@ def test_canonical_names() -> None:
 
 def test_a_missing_framework_is_named_and_leaves_the_default_set(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(
-        discovery.importlib.util, "find_spec", lambda name, *a: None if name == "torch" else found(name, *a)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "torch" else found(name, *a))
     assert not is_installed("torch-fbgemm")
     assert not any(spec.startswith("torch") for spec in default_specs())
     assert len(default_rides()) <= 5
@@ -151,5 +149,5 @@ def test_specs_are_parsed() -> None:
 
 def test_a_factory_may_be_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     module = SimpleNamespace(make=lambda **options: ThirdParty(**options))
-    monkeypatch.setitem(sys.modules, "somebody_elses", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "somebody_elses", module)
     assert load_backend("somebody_elses:make?speed=9").name == "third?speed=9"

@@ -160,7 +160,8 @@ def _network(
 ) -> Network:
     fed = tuple(Input(f"x{i}", TensorType(s, e)) for i, (s, e) in enumerate(inputs))
     kept = tuple(Constant(f"c{i}", TensorType(a.shape, e), Tensor(a)) for i, (e, a) in enumerate(constants))
-    return Network(fed, kept, (Node("y", op, tuple(v.name for v in (*fed, *kept)), out),), ("y",))
+    names = (*(v.name for v in fed), *(v.name for v in kept))
+    return Network(fed, kept, (Node("y", op, names, out),), ("y",))
 
 
 def _filled(network: Network, seed: int = 0) -> Case:
@@ -353,13 +354,14 @@ def test_script_gives_what_the_backend_gives(backend: Any, tmp_path: Path) -> No
     network = _network(MaxPool(kernel=(2,), strides=(1,), padding=(0, 0), dilations=(1,)), [((1, 2, 4), U8)], [], U8)
     case = _filled(network)
     assert isinstance(backend, Scriptable)
+    runtime: Any = backend
     script = backend.script(network, {"x0": case.inputs[0].array})
     for name, content in script.files.items():
         (tmp_path / name).write_bytes(content)
     lines = ["from pathlib import Path", "HERE = Path(__file__).parent", *script.lines, "print(outputs['y'].tolist())"]
     (tmp_path / "run.py").write_text("\n".join(lines))
     printed = subprocess.run([sys.executable, tmp_path / "run.py"], check=True, capture_output=True, text=True).stdout
-    assert eval(printed) == backend.compile(network).run({"x0": case.inputs[0].array})["y"].tolist()
+    assert eval(printed) == runtime.compile(network).run({"x0": case.inputs[0].array})["y"].tolist()
 
 
 @pytest.mark.parametrize("executor", [onnx_executor, onnx_reference_executor], ids=["runtime", "reference"])
