@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
-from onnx import GraphProto, ModelProto, OperatorSetIdProto
+import numpy.typing as npt
+from onnx import GraphProto, ModelProto, OperatorSetIdProto, numpy_helper
 
 from qfuzz.backends import onnx_qdq, onnx_qoperator
 from qfuzz.backends.onnx_builder import MICROSOFT, Lowering, lower_graph, value_info
@@ -36,6 +38,11 @@ def lower(network: Network, form: str, taps: Sequence[str] = ()) -> bytes:
         Naming the node and why there is no kernel for it in this form.
     """
     return serialize(network, lower_graph(network, FORMATS[form]), taps)
+
+
+def tensor_file(name: str, array: npt.NDArray[Any]) -> bytes:
+    """An array as the file of one ONNX tensor, as the ONNX backend tests keep inputs and outputs."""
+    return bytes(numpy_helper.from_array(array, name).SerializeToString())
 
 
 def serialize(network: Network, graph: GraphProto, taps: Sequence[str] = ()) -> bytes:

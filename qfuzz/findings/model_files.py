@@ -29,9 +29,9 @@ def model_files(case: Case) -> dict[str, bytes]:
 
 
 def _data(kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]:
-    from onnx import numpy_helper
+    from qfuzz.backends.onnx_dialect import tensor_file
 
     return {
-        f"test_data_set_0/{kind}_{i}.pb": numpy_helper.from_array(array, name).SerializeToString()
+        f"test_data_set_0/{kind}_{i}.pb": tensor_file(name, array)
         for i, (name, array) in enumerate(arrays.items())
     }
