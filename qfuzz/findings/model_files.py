@@ -1,4 +1,4 @@
-"""A case as `model.onnx` with `test_data_set_0/`, the layout of the ONNX backend tests. Nothing where it has no ONNX form."""
+"""A case as `model.onnx` with `test_data_set_0/`, as ONNX backend tests lie. Nothing where it has no ONNX form."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -24,7 +24,8 @@ def model_files(case: Case) -> dict[str, bytes]:
             continue
         inputs = {v.name: t.array for v, t in zip(case.network.inputs, case.inputs, strict=True)}
         exact = exact_outputs(case)
-        return {"model.onnx": model} | _data("input", inputs) | _data("output", {o: exact[o] for o in case.network.outputs})
+        outputs = {o: exact[o] for o in case.network.outputs}
+        return {"model.onnx": model} | _data("input", inputs) | _data("output", outputs)
     return {}
 
 
@@ -32,6 +33,5 @@ def _data(kind: str, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, bytes]
     from qfuzz.backends.onnx_dialect import tensor_file
 
     return {
-        f"test_data_set_0/{kind}_{i}.pb": tensor_file(name, array)
-        for i, (name, array) in enumerate(arrays.items())
+        f"test_data_set_0/{kind}_{i}.pb": tensor_file(name, array) for i, (name, array) in enumerate(arrays.items())
     }
