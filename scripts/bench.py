@@ -5,6 +5,7 @@ Usage: scripts/bench [--quick] [--save] [soundness] [power] [reduction] [speed] 
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -29,6 +30,7 @@ from qfuzz.arithmetic.explain import cause_of  # noqa: E402
 from qfuzz.arithmetic.models import MODELS  # noqa: E402
 from qfuzz.arithmetic.planted import PlantedBackend  # noqa: E402
 from qfuzz.backends.discovery import default_rides, default_specs, load_backend  # noqa: E402
+from qfuzz.campaign.protocol import TAP_EVERY  # noqa: E402
 from qfuzz.ir.network import Case  # noqa: E402
 from qfuzz.ir.protocols import Backend, Supported  # noqa: E402
 from qfuzz.oracle.check import check, check_one  # noqa: E402
@@ -197,25 +199,30 @@ def speed(options: argparse.Namespace) -> None:
     """Rate against a plain loop over one convolution, and the share of time inside the frameworks."""
     n = 400 if not options.quick else 100
     rides = [(load_backend(s), every) for s, every in default_rides()]
+    list(cases_of(4, 0))  # warm: Hypothesis compiles its tables once
+    gc.disable()
     start = time.perf_counter()
     stream = [cases_of(5, shard) for shard in range(-(-n // 200))]
     cases = [c for s in stream for c in s][:n]
     generate = time.perf_counter() - start
+    gc.enable()
     draws, rejected = sum(s.counts.draws for s in stream), sum(s.counts.rejected for s in stream)
     # A known crash kills the process: the cases that show it are left out of this single-process measurement, and said.
     safe = [c for c in cases if all(0 not in t.shape for t in c.network.types.values())]
     for backend, _ in rides:
         check_one(safe[0], backend, Reference(safe[0]))
     framework = reference = 0.0
+    gc.disable()  # as a campaign's runners do
     start = time.perf_counter()
     for i, case in enumerate(safe):
         judge = Reference(case)
         for backend, every in rides:
             if i % every == 0:
-                v = check_one(case, backend, judge)
+                v = check_one(case, backend, judge, tap=i % TAP_EVERY == 0)
                 framework += v.compile_seconds + v.run_seconds
         reference += judge.seconds
     judged = time.perf_counter() - start
+    gc.enable()
     total = judged + generate * len(safe) / n
     rate = len(safe) / total
     nodes = statistics.median(len(c.network.nodes) for c in safe)

@@ -1,5 +1,6 @@
 """Networks as ONNX models, in the forms QOperator and QDQ. Pure: nothing is run, onnxruntime is not imported."""
 
+from functools import lru_cache
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -66,7 +67,7 @@ class Lowerer:
     """
 
     def __init__(self, form: str, refuse: Callable[[Network, GraphProto], None] | None = None) -> None:
-        self._lowerings = FORMATS[form]
+        self._form = form
         self._refuse = refuse
         self._last: tuple[Network, GraphProto | Unsupported] | None = None
 
@@ -89,9 +90,28 @@ class Lowerer:
 
     def _lower(self, network: Network) -> GraphProto | Unsupported:
         try:
-            graph = lower_graph(network, self._lowerings)
+            graph = _graph(_Identity(network), self._form)
             if self._refuse is not None:
                 self._refuse(network, graph)
         except Unsupported as e:
             return e
         return graph
+
+
+class _Identity:
+    """A network, compared by identity: hashing its constants would cost more than lowering it."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.network is other.network
+
+    def __hash__(self) -> int:
+        return id(self.network)
+
+
+@lru_cache(maxsize=2)
+def _graph(key: _Identity, form: str) -> GraphProto:
+    """The last network's graph in each form: all levels of optimization share it."""
+    return lower_graph(key.network, FORMATS[form])

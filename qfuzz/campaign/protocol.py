@@ -13,6 +13,10 @@ MAX_MESSAGE = 256 * 2**20
 _LENGTH = struct.Struct("<I")
 
 
+TAP_EVERY = 4
+"""Fusing backends run a second, tapped session on every so many-th example: it costs as much as the untapped one."""
+
+
 class Ride(msgspec.Struct, frozen=True):
     """A backend in a campaign, run on every `every`-th example by index."""
 
@@ -38,7 +42,7 @@ class RunShard(msgspec.Struct, frozen=True, tag=True):
     rides: tuple[Ride, ...]
     ops: tuple[str, ...] = ()
     max_nodes: int = 4
-    tap_every: int = 4
+    tap_every: int = TAP_EVERY
     time_limit: float = 30.0
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import mmap
 import os
 import select
@@ -142,6 +143,7 @@ def _child(job: Job, mark: Mark, output: int, write_end: int, close: Sequence[in
             os.close(fd)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        gc.disable()  # it lives for a shard at most, and its examples leave no cycles worth a tenth of its time
         os.dup2(output, 1)
         os.dup2(output, 2)
 

@@ -5,6 +5,7 @@ takes a second). When a runner dies or stalls, the guilty call is known from the
 fork, and a new runner goes on. Run as ``python -m qfuzz.campaign.worker READ_FD WRITE_FD SPEC…``.
 """
 
+import gc
 import os
 import sys
 import time
@@ -59,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
     except QfuzzError as e:
         worker.send(StartFailed(str(e)))
         return 3
+    gc.freeze()  # what the frameworks loaded stays, and forks share its pages
     worker.send(Ready(described))
     while (request := read_request(read_fd)) is not None:
         try:
@@ -125,8 +127,10 @@ class Worker:
         from qfuzz.strategies import cases_of  # loads hypothesis; a worker that only checks cases needs none
 
         started = time.perf_counter()
+        gc.disable()
         stream = cases_of(request.seed, request.shard, ops=request.ops, max_nodes=request.max_nodes)
         cases = list(stream)[: request.stop]
+        gc.enable()
         generate_seconds = time.perf_counter() - started
         shard = _Shard(self, request, cases)
         shard.run()

@@ -7,8 +7,9 @@ import msgspec
 TieRule: TypeAlias = Literal["half_even", "half_even_after_zero_point", "either_even", "any"]
 """How an exact tie is rounded when no float32 rounding came before it.
 
-`half_even` rounds, then adds the zero point; `half_even_after_zero_point` adds it first; `either_even` admits both
-(vector bodies and scalar tails of one kernel differ); `any` admits both neighbours of the tie.
+`half_even` rounds, then adds the zero point; `half_even_after_zero_point` adds it first; `either_even` does either
+(vector bodies and scalar tails of one kernel differ); `any` admits both neighbours of the tie. The correctly rounded
+value, half to even before the zero point, is admissible under every rule.
 """
 
 Terms: TypeAlias = Literal["exact", "accumulator", "real", "affine"]

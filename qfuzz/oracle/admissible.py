@@ -129,13 +129,11 @@ def _even(down: Ints, up: Ints, zero_point: int) -> Ints:
 
 
 def _by_tie_rule(down: Ints, up: Ints, even: Ints, tie: TieRule, zero_point: int) -> tuple[Ints, Ints]:
+    """What may become of exact ties. The correctly rounded value is never a violation, whatever the rule."""
     match tie:
         case "half_even":
             return even, even
-        case "half_even_after_zero_point":
-            after = _even(down, up, zero_point)
-            return after, after
-        case "either_even":
+        case "half_even_after_zero_point" | "either_even":
             after = _even(down, up, zero_point)
             return np.minimum(even, after), np.maximum(even, after)
         case "any":
