@@ -65,14 +65,12 @@ class Multiplier:
 
         return cls(approx, lsb, fraction)
 
-    def at(self, index: tuple[int, ...], rank: int) -> Fraction:
-        """The multiplier that applies to the element at `index` of an array of `rank` dimensions."""
+    def at(self, index: tuple[int, ...]) -> Fraction:
+        """The multiplier that applies to the element at `index`."""
         shape = self.approx.shape
         if not shape:
             return self.fraction(0)
-        padded = (1,) * (rank - len(shape)) + shape
-        own = tuple(0 if n == 1 else i for i, n in zip(index, padded, strict=True))
-        return self.fraction(int(np.ravel_multi_index(own, padded)))
+        return self.fraction(int(np.ravel_multi_index(_own(index, shape), shape)))
 
 
 def _lowest_bit(dyadic: Fraction) -> float:
@@ -109,19 +107,23 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
         error = np.zeros(shape)
     else:
         error = magnitude * (2.0 * (3 + len(terms)) * _U64)
-    rank = len(shape)
 
     def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
         index = tuple(int(j) for j in np.unravel_index(i, shape)) if shape else ()
         r = Fraction(0)
         for t in terms:
-            value = Fraction(float(np.broadcast_to(t.values, shape)[index])) * t.multiplier.at(index, rank)
+            value = Fraction(float(t.values[_own(index, t.values.shape)])) * t.multiplier.at(index)
             if t.divisor is not None:
-                value /= int(np.broadcast_to(t.divisor, shape)[index])
+                value /= int(t.divisor[_own(index, t.divisor.shape)])
             r += value
         return r, r
 
     return Reals(total, error, refine)
+
+
+def _own(index: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Where an array of `shape` that is broadcast holds the element at `index`."""
+    return tuple(0 if n == 1 else i for i, n in zip(index[len(index) - len(shape) :], shape, strict=True))
 
 
 def value_lsb(term: Term) -> float:

@@ -25,6 +25,10 @@ class FilterCount:
     refined: int = 0
 
 
+Decide = Callable[[int], tuple[int, int]]
+"""flat index -> the nearest integers below and above that element, exactly."""
+
+
 @dataclass(frozen=True)
 class Reals:
     """Real numbers, elementwise within `error` of `approx`.
@@ -37,17 +41,24 @@ class Reals:
         float64, same shape; 0 where `approx` is the number itself.
     refine
         Narrows one element.
+    decided
+        What was decided exactly so far, by flat index.
     """
 
     approx: Floats
     error: Floats
     refine: Refine = field(repr=False)
+    decided: dict[int, tuple[int, int]] = field(default_factory=dict, repr=False, compare=False)
+    decide_elsewhere: Decide | None = field(default=None, repr=False, compare=False)
 
     def take(self, indices: Ints) -> "Reals":
-        """Elements at flat `indices`, with the shape of `indices`."""
-        flat = np.ascontiguousarray(indices).ravel()
+        """Elements at flat `indices`, with the shape of `indices`. What is decided of them is decided here, once."""
+        flat = indices.ravel()
         return Reals(
-            self.approx.ravel()[indices], self.error.ravel()[indices], lambda i, bits: self.refine(int(flat[i]), bits)
+            self.approx.ravel()[indices],
+            self.error.ravel()[indices],
+            lambda i, bits: self.refine(int(flat[i]), bits),
+            decide_elsewhere=lambda i: self._decide(int(flat[i])),
         )
 
     def clip(self, low: Fraction | None, high: Fraction | None) -> "Reals":
@@ -87,6 +98,11 @@ class Reals:
         return low, high
 
     def _decide(self, i: int) -> tuple[int, int]:
+        if i not in self.decided:
+            self.decided[i] = (self.decide_elsewhere or self._narrowed)(i)
+        return self.decided[i]
+
+    def _narrowed(self, i: int) -> tuple[int, int]:
         bits = 80
         while bits < 20_000:
             a, b = self.refine(i, bits)
