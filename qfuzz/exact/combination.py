@@ -93,17 +93,18 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
     The error bound is (3 per product + 1 per sum) roundings of the sum of magnitudes: each m_k is within u of its
     float64, each product and quotient and each partial sum adds one u (Higham, section 3.1), u = 2^-53; doubled for slack.
     """
-    total = np.zeros(shape)
-    magnitude = np.zeros(shape)
+    total = magnitude = np.zeros(())
     lsb = np.inf
-    for t in terms:
+    for number, t in enumerate(terms):
         product = t.values * t.multiplier.approx
         if t.divisor is not None:
             product = product / t.divisor
-        total = total + product
-        magnitude = magnitude + np.abs(product)
+        total = product if number == 0 else total + product
+        magnitude = np.abs(product) if number == 0 else magnitude + np.abs(product)
         lsb = min(lsb, value_lsb(t) * t.multiplier.lsb) if t.multiplier.lsb and lsb else 0.0
-    if lsb > 0.0 and (magnitude.size == 0 or float(magnitude.max()) / lsb < 2.0**53):
+    if total.shape != shape:
+        total, magnitude = np.broadcast_to(total, shape), np.broadcast_to(magnitude, shape)
+    if lsb > 0.0 and float(magnitude.max(initial=0.0)) / lsb < 2.0**53:
         error = np.zeros(shape)
     else:
         error = magnitude * (2.0 * (3 + len(terms)) * _U64)

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Operand:
         """Whether every element is known."""
         return self.lo is self.hi
 
-    @property
+    @cached_property
     def zero_points(self) -> Floats:
         """Zero points laid out to broadcast against the value; 0 for unquantized elements."""
         q = self.type.element
@@ -73,12 +74,16 @@ class Operand:
 
     def centered(self) -> tuple[Floats, Floats]:
         """`lo - zero_point` and `hi - zero_point`; one object for a point."""
+        return self._centered
+
+    @cached_property
+    def _centered(self) -> tuple[Floats, Floats]:
         lo = self.lo - self.zero_points
         return (lo, lo) if self.is_point else (lo, self.hi - self.zero_points)
 
     def magnitude(self) -> Floats:
         """Largest |q - zero_point|."""
-        lo, hi = self.centered()
+        lo, hi = self._centered
         return np.abs(lo) if self.is_point else np.maximum(np.abs(lo), np.abs(hi))
 
     def affine_magnitude(self) -> Floats:

@@ -50,13 +50,17 @@ class Settled:
     stored: npt.NDArray[Any]
 
 
+_SLACK = 2.0**-50
+"""More than what a few float64 sums round away, relatively."""
+
+
 def settle(image: Image, element: QType) -> Settled:
     """Decide all elements of a known image that are not next to a tie."""
     r = image.lower
     nearest = np.rint(r.approx)
     gap = 0.5 - np.abs(r.approx - nearest)
     # The sums here are float64's: what they may round away is taken off, unless the gap is a tie's exact 0.
-    gap -= r.error + 4 * np.spacing(np.abs(nearest) + 1)
+    gap -= r.error + (np.abs(nearest) + 1.0) * _SLACK
     return Settled(nearest, gap, _stored(nearest, element))
 
 
@@ -107,7 +111,7 @@ def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: int, count: Filt
     first, last = _by_tie_rule(down, up, even, tie, zero_point)
     # Where the kernel rounds before the final rounding, what its error reaches is admissible; the float64 sums are
     # widened by more than their own rounding.
-    margin = r.error + error + 4 * np.spacing(np.abs(r.approx) + error + 1)
+    margin = r.error + error + (np.abs(r.approx) + error + 1.0) * _SLACK
     low = np.where(error > 0, np.minimum(np.rint(r.approx - margin).astype(np.int64), first), first)
     high = np.where(error > 0, np.maximum(np.rint(r.approx + margin).astype(np.int64), last), last)
     return low, high, even
