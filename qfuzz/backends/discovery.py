@@ -43,7 +43,7 @@ BUILT_IN: dict[str, Known] = {
         f"torch-{engine}": Known("qfuzz.backends.torch_backends:TorchBackend", {"engine": engine}, _TORCH, "torch")
         for engine in ("fbgemm", "x86", "onednn", "qnnpack")
     },
-    "torch-export": Known("qfuzz.backends.torch_backends:TorchExportBackend", {}, _TORCH, "torch"),
+    "torch-export": Known("qfuzz.backends.torch_backends:TorchBackend", {"engine": "export"}, _TORCH, "torch"),
     "onnxruntime": Known("qfuzz.backends.onnx_backends:OnnxRuntimeBackend", {}, _ORT, "onnxruntime"),
     "onnx-reference": Known("qfuzz.backends.onnx_reference:OnnxReferenceBackend", {}, ("onnx",), "onnxruntime"),
     "reference": Known("qfuzz.backends.reference:ReferenceBackend", {}),

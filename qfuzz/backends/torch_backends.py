@@ -10,11 +10,11 @@ from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_contracts import CONTRACTS
 from qfuzz.backends.torch_dialect import lower_eager
 from qfuzz.backends.torch_export_dialect import lower_export
-from qfuzz.backends.torch_executor import Execution, Refusal, WrongQParams
+from qfuzz.backends.torch_executor import Execution, Refusal, WrongQParams, source_lines
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
-from qfuzz.ir.protocols import Array, NotSupported, Support, Supported
+from qfuzz.ir.protocols import Array, NotSupported, Script, Support, Supported
 
 
 EXPORT = "export"
@@ -103,6 +103,18 @@ class TorchBackend:
         except Refusal as e:
             raise _judged(e) from None
         return TorchProgram(execution, network.outputs)
+
+
+    def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
+        """The calls as statements that need torch and NumPy only."""
+        calls = self.calls(network)
+        wanted = (*network.outputs, *taps)
+        values = [
+            f"    {d.name!r}: {d.variable}{'.int_repr()' if d.scale is not None else ''}.numpy(),"
+            for d in calls.values
+            if d.name in wanted
+        ]
+        return Script((*source_lines(calls, arrays, self.threads), "outputs = {", *values, "}"), {})
 
 
 class TorchProgram:

@@ -32,15 +32,91 @@ _X86_CONV = Contract(
     source="aten qconv_prepack.cpp: onednn where the CPU has VNNI and the weight is symmetric, else fbgemm",
 )
 
-_FBGEMM: dict[str, Contract] = {"conv": _FBGEMM_GEMM, "linear": _FBGEMM_GEMM}
+_KERNELS = "aten/src/ATen/native/quantized/cpu/kernels/QuantizedOpKernels.cpp"
+_VECTORS = (
+    "vec256_qint.h dequantize: fma(scale, q, fl(-scale*zp)); quantize: x * fl(1/scale), nearest, then + zero point; "
+    "scalar tails quantize_val: nearbyint(zero point + x * fl(1/scale))"
+)
+_ELEMENTWISE = Contract(terms="affine", k=6, tie="either_even", source=f"{_KERNELS}; {_VECTORS}")
+_FUNCTION = Contract(
+    terms="affine",
+    k=6,
+    tie="either_even",
+    function_ulps=4.0,
+    source=f"{_KERNELS}, float32 functions of sleef (1 ulp) between; {_VECTORS}",
+)
+_QUANTIZE = Contract(
+    terms="affine",
+    k=3,
+    tie="either_even",
+    source="fbgemm/QuantUtils.h Quantize: x * fl(1/scale), + zero point before nearbyint in tails, after it in AVX2 bodies",
+)
+_DEQUANTIZE = Contract(
+    terms="affine",
+    k=2,
+    tie="half_even",
+    source="vec256_qint.h dequantize: fma(scale, q, fl(-scale*zp)); tails (q - zp) * scale",
+)
+_CLAMP = Contract(
+    terms="affine",
+    k=3,
+    tie="either_even",
+    source=f"{_KERNELS} qclamp_kernel: integers clipped to quantize_val of the bounds, which rounds them",
+)
+_POOL = Contract(
+    terms="affine",
+    k=4,
+    tie="either_even",
+    source=f"{_KERNELS} do_avg_pool_on_AVX_n: int32 sum of q - zp, times fl(fl(s_x/s_y)/count), quantized as above",
+)
+_MOVED = Contract(
+    terms="exact", k=0, tie="half_even", source="stored integers are moved, compared or clipped; none is computed"
+)
+_QNNPACK_ELEMENTWISE = Contract(
+    terms="affine",
+    k=8,
+    tie="any",
+    source="qnnpack/src/qnnpack/params.h pytorch_qnnp_compute_add_quantization_params: multipliers of 21 and 22 bits, "
+    "shifted with rounding; ties away from zero",
+)
+
+_SHARED: dict[str, Contract] = {
+    "quantize": _QUANTIZE,
+    "dequantize": _DEQUANTIZE,
+    "add": _ELEMENTWISE,
+    "mul": _ELEMENTWISE,
+    "relu": _MOVED,
+    "clamp": _CLAMP,
+    "max_pool": _MOVED,
+    "avg_pool": _POOL,
+    "global_avg_pool": _POOL,
+    "concat": _ELEMENTWISE,
+    "reshape": _MOVED,
+    "transpose": _MOVED,
+    "slice": _MOVED,
+    "pad": _MOVED,
+    "flatten": _MOVED,
+    "sigmoid": _FUNCTION,
+    "tanh": _FUNCTION,
+    "leaky_relu": _ELEMENTWISE,
+    "elu": _FUNCTION,
+    "hardsigmoid": _ELEMENTWISE,
+    "hardswish": _ELEMENTWISE,
+    "softmax": _FUNCTION,
+}
+"""Kernels that are the same whatever the engine."""
+
+_FBGEMM = _SHARED | {"conv": _FBGEMM_GEMM, "linear": _FBGEMM_GEMM}
 
 CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {
         "fbgemm": MappingProxyType(_FBGEMM),
         "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV}),
         "onednn": MappingProxyType(_FBGEMM | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
-        "export": MappingProxyType({"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
-        "qnnpack": MappingProxyType(_FBGEMM | {"conv": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM}),
+        "export": MappingProxyType(_SHARED | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
+        "qnnpack": MappingProxyType(
+            _FBGEMM | {"conv": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ELEMENTWISE}
+        ),
     }
 )
 """Engine to its contracts."""

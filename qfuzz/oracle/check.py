@@ -89,6 +89,7 @@ class _Run:
         self.network = case.network
         self.counts = Counts()
         self.mismatches: list[Mismatch] = []
+        self.no_node_is_guilty = False
         self.compile_seconds = self.run_seconds = 0.0
 
     def verdict(self, outcome: Outcome, reason: str = "") -> BackendVerdict:
@@ -106,6 +107,8 @@ class _Run:
         )
 
     def _accused(self, outcome: Outcome) -> str:
+        if self.no_node_is_guilty:
+            return ""
         if self.mismatches:
             return self.mismatches[0].op
         alone = len(self.network.nodes) == 1
@@ -122,7 +125,16 @@ class _Run:
             return
         self.judge_whole(values)
         if tap and inner:
-            self.judge_each(self.values(inner))
+            self.prefer_tapped(self.values(inner))
+
+    def prefer_tapped(self, values: Mapping[str, Array]) -> None:
+        """Judge each node alone. One that is guilty so is accused; where none is, the network as a whole stays accused."""
+        whole, kind = self.mismatches, self.kind
+        self.mismatches, self.kind = [], None
+        self.judge_each(values)
+        self.no_node_is_guilty = bool(whole) and not self.mismatches
+        self.mismatches += whole
+        self.kind = self.kind or kind
 
     def values(self, taps: Sequence[str]) -> Mapping[str, Array]:
         """Outputs and taps of two identical runs, required to be bit-equal and to leave the inputs alone."""

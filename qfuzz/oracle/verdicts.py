@@ -91,7 +91,8 @@ class BackendVerdict(msgspec.Struct, frozen=True):
     reason
         Why it is unsupported, rejected, crashed, …; empty when judged.
     op
-        The operator that is accused: of the first mismatch, or of the node that crashes alone; empty where none is.
+        The operator that is accused: of the first mismatch, or of the node that crashes alone; empty where none is, as
+        where a network is wrong whose nodes are right on what they receive when its inner values are exposed.
     cause
         Of a violation: the arithmetic model that reproduces every element of the first guilty node's output.
     kind
