@@ -1,7 +1,7 @@
 """The catalogue: a model is a combination of independent choices. The default choices are the exact arithmetic.
 
-Every model computes one node from stored integers. What it does differently from the exact arithmetic is one choice here
-and one branch below; real kernels that are published to work so are named beside the choice.
+Every model computes one node from stored integers. What it does differently from the exact arithmetic is one choice
+here and one branch below; real kernels that are published to work so are named beside the choice.
 """
 
 import math
@@ -19,7 +19,9 @@ from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.pooling import AvgPool
 from qfuzz.ops.semantics import ExactOperator, Operand
+from qfuzz.ops.softmax import Softmax
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -53,6 +55,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         ``before_zero_point``: the storage range is applied first, and the sum wraps.
     relu
         ``at_zero``: a fused relu clips stored integers at 0.
+    divisor
+        Of an average: ``kernel``: of every window, whatever of it is padding or hangs over (QNNPACK's q8avgpool, ONNX
+        Runtime's QLinearAveragePool).
+    reciprocal
+        Of a softmax's output scale: ``floored``: the whole part of it (ONNX Runtime's QLinearSoftmax).
     """
 
     products: Literal["exact", "int16_pairs", "int16_pairs_channels_last"] = "exact"
@@ -66,6 +73,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     zero_point: Literal["after_rounding", "before_rounding"] = "after_rounding"
     clamp: Literal["after_zero_point", "before_zero_point"] = "after_zero_point"
     relu: Literal["at_zero_point", "at_zero"] = "at_zero_point"
+    divisor: Literal["window", "kernel"] = "window"
+    reciprocal: Literal["exact", "floored"] = "exact"
 
 
 EXACT = Model()
@@ -88,6 +97,12 @@ MODELS: dict[str, Model] = {
 }
 """Single departures from the exact arithmetic, by the name that findings give as their cause."""
 
+KERNEL_MODELS: dict[str, Model] = {
+    "divided-by-whole-kernel": Model(divisor="kernel"),
+    "floored-reciprocal": Model(reciprocal="floored"),
+}
+"""Departures of single kernels. They explain findings; the planted faults are those that any kernel may have."""
+
 _OF_CONTRACTIONS = ("products", "padding", "zero_points", "channel_scale", "bias", "tail", "multiplier")
 
 
@@ -96,6 +111,9 @@ def differs_on(model: Model, node: Node) -> bool:
     departures = [f for f in model.__struct_fields__ if getattr(model, f) != getattr(EXACT, f)]
     contraction = isinstance(node.op, Conv | Linear)
     if not isinstance(node.element, QType):
+        return False
+    own: dict[str, type] = {"divisor": AvgPool, "reciprocal": Softmax}
+    if any(f in own and not isinstance(node.op, own[f]) for f in departures):
         return False
     return all(contraction or f not in _OF_CONTRACTIONS for f in departures)
 
@@ -118,8 +136,25 @@ def compute(model: Model, node: Node, types: Sequence[TensorType], arrays: Seque
     else:
         operands = [Operand.point(t, a) for t, a in zip(types, arrays, strict=True)]
         assert isinstance(node.op, ExactOperator)
-        rounded = _rounded(model, node.op.image(operands, element).lower, element.zero_point[0])
+        image = node.op.image(operands, element).lower
+        factor = _factor(model, node, types)
+        if factor is None:
+            rounded = _rounded(model, image, element.zero_point[0])
+        else:
+            rounded = _rounded_float(model, image.approx * factor, element.zero_point[0])
     return _stored(model, rounded + added, element, relu=bool(getattr(node.op, "relu", False)))
+
+
+def _factor(model: Model, node: Node, types: Sequence[TensorType]) -> Floats | None:
+    """What a wrong divisor or reciprocal multiplies the real results with; None for neither."""
+    if model.divisor == "kernel" and isinstance(node.op, AvgPool):
+        shape = node.op.infer(types, node.element)
+        divisors = np.broadcast_to(node.op.divisors(types[0].shape[2:], shape[2:]), shape)
+        return np.asarray(divisors / math.prod(node.op.kernel), dtype=np.float64)
+    if model.reciprocal == "floored" and isinstance(node.op, Softmax) and isinstance(node.element, QType):
+        scale = node.element.scale[0]
+        return np.array(math.floor(1 / scale) * scale)
+    return None
 
 
 def _exact_float(node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> Array:
@@ -223,7 +258,12 @@ def _columns(
     reach = tuple(d * (k - 1) + 1 for d, k in zip(op.dilations, kernel, strict=True))
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + spatial)))
     windows = windows[
-        (slice(None), slice(None), *(slice(None, None, s) for s in op.strides), *(slice(None, None, d) for d in op.dilations))
+        (
+            slice(None),
+            slice(None),
+            *(slice(None, None, s) for s in op.strides),
+            *(slice(None, None, d) for d in op.dilations),
+        )
     ]
     out = windows.shape[2 : 2 + spatial]
     # [N, C, *out, *kernel] -> [N, *out, G, C/G, *kernel]
@@ -244,7 +284,7 @@ def _accumulate(
     """Accumulators [rows, channels]."""
     if model.products == "exact":
         return ((columns - zero_x) * (filters - zero_w[:, None])).sum(axis=-1)
-    # Kernels multiply stored integers and correct for the zero points afterwards. int8 activations are shifted to uint8.
+    # Kernels multiply stored integers and correct for the zero points afterwards; int8 ones are shifted to uint8.
     shift = 128 if columns.size and columns.min() < 0 else 0
     products = (columns + shift) * filters
     if model.products == "int16_pairs_channels_last" and len(weight_shape) > 2:
@@ -253,10 +293,10 @@ def _accumulate(
         products = products[..., order]
     if products.shape[-1] % 2:
         products = np.concatenate([products, np.zeros((*products.shape[:-1], 1), dtype=np.int64)], axis=-1)
-    pairs = np.clip(products.reshape(*products.shape[:-1], products.shape[-1] // 2, 2).sum(axis=-1), -(2**15), 2**15 - 1).sum(axis=-1)
+    pairs = np.clip(
+        products.reshape(*products.shape[:-1], products.shape[-1] // 2, 2).sum(axis=-1), -(2**15), 2**15 - 1
+    ).sum(axis=-1)
     sums_x, sums_w = columns.sum(axis=-1), filters.sum(axis=-1)
     n = filters.shape[1]
     corrected: npt.NDArray[np.int64] = pairs - (zero_x + shift) * sums_w - zero_w * sums_x + n * zero_x * zero_w
     return corrected
-
-

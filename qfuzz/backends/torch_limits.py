@@ -47,7 +47,12 @@ def _scalar(network: Network, node: Node) -> bool:
 
 def _no_channels(network: Network, node: Node) -> bool:
     shape = network.types[node.inputs[0]].shape
-    return _takes_uint8(network, node) and shape != () and shape[0] > 0 and math.prod(shape[1:]) == 0
+    return _takes_uint8(network, node) and shape != () and math.prod(shape[1:]) == 0
+
+
+def _no_quotient(network: Network, node: Node) -> bool:
+    """Where channels are numel() / size(0): an empty batch is no refusal there, but a division by 0."""
+    return _no_channels(network, node) and network.types[node.inputs[0]].shape[0] > 0
 
 
 def _add_scalar(network: Network, node: Node) -> bool:
@@ -55,7 +60,7 @@ def _add_scalar(network: Network, node: Node) -> bool:
 
 
 def _add_no_channels(network: Network, node: Node) -> bool:
-    return _one_shape(network, node) and _no_channels(network, node)
+    return _one_shape(network, node) and _no_quotient(network, node)
 
 
 def _window_of_one(network: Network, node: Node) -> bool:
@@ -78,13 +83,18 @@ def _add_relu_range(network: Network, node: Node) -> bool:
     return bool(op.relu) and isinstance(q_y, QType) and q_y.zero_point[0] == q_y.qmax and _one_shape(network, node)
 
 
-_POINTWISE = ("relu", "clamp", "sigmoid", "tanh", "hardsigmoid", "hardswish")
+_PRODUCTS = ("relu", "clamp", "sigmoid", "tanh")
+"""Channels are the product of all sizes but the first."""
+_QUOTIENTS = ("hardsigmoid", "hardswish")
+"""Channels are numel() / size(0)."""
+_POINTWISE = (*_PRODUCTS, *_QUOTIENTS)
 _CREATE = "aten/src/ATen/native/quantized/cpu/qnnpack/src"
 
 LIMITS: tuple[Limit, ...] = (
     Limit("qnnpack", _POINTWISE, _scalar, "Got empty input tensor", "TORCH_CHECK(ndimension() > 0) in qnnpack_*()"),
     Limit("qnnpack", ("add",), _add_scalar, "Got empty input tensor", "TORCH_CHECK(ndimension() > 0) in qnnpack_add()"),
-    Limit("qnnpack", _POINTWISE, _no_channels, "number of channels must be non-zero", f"{_CREATE}/*.c"),
+    Limit("qnnpack", _PRODUCTS, _no_channels, "number of channels must be non-zero", f"{_CREATE}/*.c"),
+    Limit("qnnpack", _QUOTIENTS, _no_quotient, "number of channels must be non-zero", f"{_CREATE}/*.c"),
     Limit("qnnpack", ("add",), _add_no_channels, "number of channels must be non-zero", f"{_CREATE}/add.c"),
     Limit("qnnpack", ("add",), _add_ratio, "scale ratio must be in [2**-14, 2**8) range", f"{_CREATE}/add.c"),
     Limit("qnnpack", ("add",), _add_relu_range, "range min must be below range max", f"{_CREATE}/add.c"),

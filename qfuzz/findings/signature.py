@@ -32,7 +32,7 @@ class Symptom(msgspec.Struct, frozen=True, order=True):
     kind: str = ""
 
     def leads_to(self, other: "Symptom") -> bool:
-        """Whether `other` may be the same bug in a smaller case: the verdict and its cause stay, an operator may settle."""
+        """Whether `other` may be the same bug, smaller: the verdict and its cause stay, an operator may settle."""
         op_fits = self.op == other.op or not self.op or not other.op
         message_fits = self.verdict not in ("rejected", "crash") or self.kind == other.kind
         return op_fits and message_fits and (self.verdict, self.cause) == (other.verdict, other.cause)
@@ -89,10 +89,12 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
     network = case.network
     nodes = [n for n in network.nodes if n.op.name == symptom.op] or list(network.nodes)
     form: set[str] = set()
-    for node in nodes[:1]:
+    accused = nodes[:1] if symptom.op or len(nodes) == 1 else []
+    for node in accused:
         form |= _attributes(node) | _types(case, node)
-    others = sorted(n.op.name for n in network.nodes if n not in nodes[:1])
-    form |= {f"with {name}" for name in others}
+    form |= {f"with {n.op.name}" for n in network.nodes if n not in accused}
+    if any(0 in t.shape for t in network.types.values()):
+        form.add("empty")
     return Signature(symptom, tuple(sorted(form)))
 
 
@@ -114,8 +116,6 @@ def _types(case: Case, node: Node) -> set[str]:
         form.add("per-channel")
     if len(types) > 2 and 2 in node.op.constant_inputs:
         form.add(f"{types[2].dtype} bias")
-    if any(0 in t.shape for t in (*types, network.types[node.name])):
-        form.add("empty")
     if len(types[0].shape) == 3 and node.op.name in ("conv", "max_pool", "avg_pool", "global_avg_pool"):
         form.add("1d")
     return form

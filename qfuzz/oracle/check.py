@@ -128,7 +128,7 @@ class _Run:
             self.prefer_tapped(self.values(inner))
 
     def prefer_tapped(self, values: Mapping[str, Array]) -> None:
-        """Judge each node alone. One that is guilty so is accused; where none is, the network as a whole stays accused."""
+        """Judge each node alone. One that is guilty so is accused; where none is, the network as a whole is."""
         whole, kind = self.mismatches, self.kind
         self.mismatches, self.kind = [], None
         self.judge_each(values)

@@ -38,9 +38,7 @@ class Counts(msgspec.Struct, frozen=True):
     violation: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.exact + other.exact, self.admissible + other.admissible, self.violation + other.violation
-        )
+        return Counts(self.exact + other.exact, self.admissible + other.admissible, self.violation + other.violation)
 
     @property
     def total(self) -> int:
