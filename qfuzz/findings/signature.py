@@ -7,6 +7,7 @@ import msgspec
 
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
+from qfuzz.ops.convolution import Conv
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN
 
@@ -52,6 +53,12 @@ def _gist(message: str) -> str:
     return " ".join(words[:6]).lower()
 
 
+    def shows_in(self, other: "Symptom") -> bool:
+        """Whether `other`, seen on the same case, is this symptom: more may be known of it by now."""
+        op_fits = self.op == other.op or not self.op or not other.op
+        return op_fits and self.verdict == other.verdict
+
+
 class Signature(msgspec.Struct, frozen=True):
     """The identity of a reduced bug.
 
@@ -61,7 +68,7 @@ class Signature(msgspec.Struct, frozen=True):
         Of the reduced case.
     form
         What survived reduction, sorted: attributes that differ from the plain ones, dtypes, per-channel, bias, empty
-        dimensions, further operators.
+        dimensions, windows that lie in the padding, further operators.
     """
 
     symptom: Symptom
@@ -95,7 +102,24 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
     form |= {f"with {n.op.name}" for n in network.nodes if n not in accused}
     if any(0 in t.shape for t in network.types.values()):
         form.add("empty")
+    if any(_window_in_padding(case, n) for n in accused or nodes):
+        form.add("window in padding")
     return Signature(symptom, tuple(sorted(form)))
+
+
+def _window_in_padding(case: Case, node: Node) -> bool:
+    """Whether some window of a convolution has, along one dimension, no tap inside the input."""
+    op = node.op
+    if not isinstance(op, Conv):
+        return False
+    x, w, y = (case.network.types[name].shape[2:] for name in (*node.inputs[:2], node.name))
+    n = len(x)
+    return any(
+        not any(0 <= i * op.strides[d] + k * op.dilations[d] - op.padding[d] < x[d] for k in range(w[d]))
+        for d in range(n)
+        for i in (*range(op.padding[d] + 1), *range(max(y[d] - op.padding[n + d] - 1, 0), y[d]))
+        if i < y[d]
+    )
 
 
 def _attributes(node: Node) -> set[str]:
