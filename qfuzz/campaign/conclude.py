@@ -1,5 +1,6 @@
 """From suspects to findings: reduce each out of process, see who else reproduces it, merge equal signatures, triage."""
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -19,6 +20,8 @@ CHECK_LIMIT = 20.0
 """Seconds that one attempt may take; a hang costs this much each time that it is seen."""
 
 
+ATTEMPTS_AT_LEAST = 60
+"""Attempts that every suspect gets, however little time is left."""
 FLAKY_TRIES = 8
 """How often a case that does not show its symptom every time is judged."""
 
@@ -66,8 +69,12 @@ class Lab:
         Reduction keeps the symptom's operator, verdict and cause. A symptom without an operator (a whole network that
         crashes) may settle on one.
         """
-        flaky = not symptom.leads_to(symptom_of(self.judge(case, spec)))
-        if flaky and not self._accused_at_times(case, spec):
+        # A campaign taps some examples only: here all values are seen, and a cause may be named that was not before.
+        again = self.judge(case, spec)
+        flaky = not (again.is_finding and symptom.shows_in(symptom_of(again)))
+        if not flaky:
+            symptom = symptom_of(again)
+        elif not self._accused_at_times(case, spec):
             return None
 
         def interesting(candidate: Case) -> bool:
@@ -168,7 +175,7 @@ def conclude(
             suspect.symptom,
             first_example=suspect.example,
             reduce=reduce,
-            out_of_time=never if deadline is None else lambda: time.monotonic() > deadline,
+            out_of_time=_after(deadline),
         )
         if finding is None:
             continue
@@ -178,6 +185,14 @@ def conclude(
         findings[text] = finding
         on_finding(finding)
     return tuple(findings.values())
+
+
+def _after(deadline: float | None) -> Callable[[], bool]:
+    """Time is up at `deadline`, but not before the attempts that cut a network to its guilty node."""
+    if deadline is None:
+        return never
+    asked = itertools.count()
+    return lambda: next(asked) >= ATTEMPTS_AT_LEAST and time.monotonic() > deadline
 
 
 def _covers(finding: Finding, suspect: Suspect) -> bool:

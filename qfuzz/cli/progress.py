@@ -32,7 +32,8 @@ class Progress:
 
     def __init__(self, plan: Plan, *, quiet: bool, silent: bool) -> None:
         self.plan, self.quiet, self.silent = plan, quiet, silent
-        self.console = Console(highlight=False, stderr=False, soft_wrap=True)
+        # Where nobody looks at a terminal, lines are as long as they are.
+        self.console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
         self._started = self._said = time.monotonic()
         self._live: Live | None = None
         self._phase = "starting"
@@ -133,18 +134,28 @@ class Progress:
 
 
 def backend_table(tally: Tally) -> Table:
-    """Verdicts by backend."""
+    """Verdicts by backend: cases that ran, were unsupported, rejected or crashed; elements exact, admissible, violating."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("backend", no_wrap=True)
-    for column in ("ran", "unsupported", "rejected", "crashed", "exact", "admissible", "violating"):
+    for column in ("ran", "unsup.", "rej.", "crash", "exact", "adm.", "viol."):
         table.add_column(column, justify="right", no_wrap=True)
     for name, b in tally.backends.items():
         v = b.verdicts
         crashed = v["crash"] + v["hang"] + v["unstable"] + v["corrupted"]
         cells = [b.examples, b.unsupported, v["rejected"], crashed, v["exact"], v["admissible"], v["violation"]]
         styles = ["", "", "red", "red", "", "", "red"]
-        table.add_row(name, *(Text(str(n), style=s if n and s else "") for n, s in zip(cells, styles, strict=True)))
+        table.add_row(name, *(Text(_short(n), style=s if n and s else "") for n, s in zip(cells, styles, strict=True)))
     return table
+
+
+def _short(n: int) -> str:
+    """Six columns at most: 1234, 56.7k, 8.9M."""
+    if n < 10_000:
+        return str(n)
+    for unit, size in (("k", 10**3), ("M", 10**6), ("G", 10**9)):
+        if n < 1000 * size:
+            return f"{n / size:.3g}{unit}"
+    return f"{n:.0e}"
 
 
 def _count(n: int, what: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.ir.errors import Rejected, Unsupported
-from qfuzz.ir.network import Case, Node
+from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.protocols import Backend, NotSupported, Program
 from qfuzz.ir.tensor import TensorType
@@ -68,10 +68,36 @@ def check_one(
     except Unsupported as e:
         return run.verdict(Outcome.UNSUPPORTED, str(e))
     except Rejected as e:
-        return run.verdict(Outcome.REJECTED, str(e))
+        return _first_cause(case, backend, explain) or run.verdict(Outcome.REJECTED, str(e))
     except _Broken as e:
         return run.verdict(e.outcome, e.reason)
     return run.verdict(Outcome.JUDGED)
+
+
+def _first_cause(case: Case, backend: Backend, explain: Explainer | None) -> BackendVerdict | None:
+    """The verdict on the shortest part of a refused network that is accused by itself.
+
+    A kernel that returns a wrong shape makes the next one refuse it: the first of them is guilty, not the second.
+    """
+    nodes = case.network.nodes
+    for n in range(1, len(nodes)):
+        part = _beginning(case, n)
+        verdict = check_one(part, backend, Reference(part), explain=explain)
+        if verdict.is_finding:
+            return verdict
+    return None
+
+
+def _beginning(case: Case, n: int) -> Case:
+    """The first `n` nodes, and what they read."""
+    network = case.network
+    nodes = network.nodes[:n]
+    read = {i for node in nodes for i in node.inputs}
+    inputs = tuple(i for i in network.inputs if i.name in read)
+    constants = tuple(c for c in network.constants if c.name in read)
+    outputs = tuple(node.name for node in nodes if node.name not in read)
+    feeds = case.feeds
+    return Case(Network(inputs, constants, nodes, outputs), tuple(feeds[i.name] for i in inputs))
 
 
 class _Broken(Exception):
