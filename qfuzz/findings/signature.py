@@ -38,6 +38,11 @@ class Symptom(msgspec.Struct, frozen=True, order=True):
         message_fits = self.verdict not in ("rejected", "crash") or self.kind == other.kind
         return op_fits and message_fits and (self.verdict, self.cause) == (other.verdict, other.cause)
 
+    def shows_in(self, other: "Symptom") -> bool:
+        """Whether `other`, seen on the same case, is this symptom: more may be known of it by now."""
+        op_fits = self.op == other.op or not self.op or not other.op
+        return op_fits and self.verdict == other.verdict
+
 
 def symptom_of(verdict: BackendVerdict) -> Symptom:
     """The symptom of an accusing verdict."""
@@ -51,12 +56,6 @@ def _gist(message: str) -> str:
     """The first words of a message, without names, numbers and punctuation that differ from case to case."""
     words = re.findall(r"[A-Za-z][A-Za-z_]+", message.split("\n")[0])
     return " ".join(words[:6]).lower()
-
-
-    def shows_in(self, other: "Symptom") -> bool:
-        """Whether `other`, seen on the same case, is this symptom: more may be known of it by now."""
-        op_fits = self.op == other.op or not self.op or not other.op
-        return op_fits and self.verdict == other.verdict
 
 
 class Signature(msgspec.Struct, frozen=True):

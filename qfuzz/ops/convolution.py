@@ -15,7 +15,7 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.contraction import check_bias, check_weight, contraction_image, require_int32
-from qfuzz.ops.semantics import ExactOperator, Image, Operand, per_tensor
+from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_per_dimension, check_windows, per_tensor
 
 
 class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
@@ -55,9 +55,7 @@ class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
             ("dilations", self.dilations, spatial),
             ("padding", self.padding, 2 * spatial),
         ):
-            least = 0 if attribute == "padding" else 1
-            if len(value) != length or any(v < least for v in value):
-                raise InvalidCase(f"{attribute}: {value}; needs {length} values of at least {least}")
+            check_per_dimension(attribute, value, length, 0 if attribute == "padding" else 1)
         channels, filters = x.shape[1], weight.shape[0]
         if self.groups < 1 or channels % self.groups or filters % self.groups:
             raise InvalidCase(f"groups: {self.groups}; it divides {channels} channels and {filters} filters")
@@ -73,6 +71,7 @@ class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
             if x.shape[2 + i] < 1 or reach > padded:
                 raise InvalidCase(f"weight: dilated kernel {reach} is larger than the padded input {padded}")
             out.append((padded - reach) // self.strides[i] + 1)
+        check_windows(x.shape, weight.shape[2:], self.padding, tuple(out))
         check_weight(x, weight, element)
         check_bias(inputs, filters)
         return (x.shape[0], filters, *out)

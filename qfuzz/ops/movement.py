@@ -13,7 +13,7 @@ from qfuzz.exact.combination import Multiplier, Term
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
-from qfuzz.ir.tensor import TensorType, check_shape
+from qfuzz.ir.tensor import MAX_ELEMENTS, TensorType, check_shape
 from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
@@ -150,10 +150,10 @@ class Slice(_Moved, frozen=True, kw_only=True, tag="slice"):
     def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if not 0 <= self.axis < len(shape):
             raise InvalidCase(f"axis: {self.axis}; needs 0..{len(shape) - 1} for shape {shape}")
-        if not 0 <= self.start <= self.stop <= shape[self.axis] or self.step < 1:
+        if not 0 <= self.start <= self.stop <= shape[self.axis] or not 1 <= self.step <= MAX_ELEMENTS:
             raise InvalidCase(
                 f"start, stop, step: {self.start}, {self.stop}, {self.step}; "
-                f"needs 0 <= start <= stop <= {shape[self.axis]} and step >= 1"
+                f"needs 0 <= start <= stop <= {shape[self.axis]} and step in 1..{MAX_ELEMENTS}"
             )
         size = len(range(self.start, self.stop, self.step))
         return (*shape[: self.axis], size, *shape[self.axis + 1 :])

@@ -23,7 +23,9 @@ from qfuzz.ops.semantics import (
     Image,
     LinearImage,
     Operand,
+    check_per_dimension,
     check_rescaling,
+    check_windows,
     identity_image,
     linear_image,
     output_scale,
@@ -39,13 +41,14 @@ def _spatial(x: TensorType) -> tuple[int, ...]:
 
 
 def _output_size(
-    sizes: tuple[int, ...],
+    shape: tuple[int, ...],
     kernel: tuple[int, ...],
     strides: tuple[int, ...],
     padding: tuple[int, ...],
     dilations: tuple[int, ...],
     ceil_mode: bool,
 ) -> tuple[int, ...]:
+    sizes = shape[2:]
     n = len(sizes)
     for attribute, value, length, least in (
         ("kernel", kernel, n, 1),
@@ -53,8 +56,7 @@ def _output_size(
         ("dilations", dilations, n, 1),
         ("padding", padding, 2 * n, 0),
     ):
-        if len(value) != length or any(v < least for v in value):
-            raise InvalidCase(f"{attribute}: {value}; needs {length} values of at least {least}")
+        check_per_dimension(attribute, value, length, least)
     out = []
     for i, size in enumerate(sizes):
         before, after = padding[i], padding[n + i]
@@ -70,6 +72,7 @@ def _output_size(
             if (windows - 1) * strides[i] >= size + before:
                 windows -= 1
         out.append(windows)
+    check_windows(shape, kernel, padding, tuple(out))
     return tuple(out)
 
 
@@ -116,7 +119,7 @@ class MaxPool(ExactOperator, frozen=True, kw_only=True, tag="max_pool"):
         (x,) = inputs
         check_rescaling(x, element)
         sizes = _spatial(x)
-        out = _output_size(sizes, self.kernel, self.strides, self.padding, self.dilations, self.ceil_mode)
+        out = _output_size(x.shape, self.kernel, self.strides, self.padding, self.dilations, self.ceil_mode)
         for i, size in enumerate(sizes):
             # Every window must hold an element, or its maximum is not defined: the taps that lie in padding are skipped.
             taps = np.arange(self.kernel[i]) * self.dilations[i]
@@ -162,7 +165,8 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
         (x,) = inputs
         check_rescaling(x, element)
         ones = (1,) * len(self.kernel)
-        return (*x.shape[:2], *_output_size(_spatial(x), self.kernel, self.strides, self.padding, ones, self.ceil_mode))
+        _spatial(x)
+        return (*x.shape[:2], *_output_size(x.shape, self.kernel, self.strides, self.padding, ones, self.ceil_mode))
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands

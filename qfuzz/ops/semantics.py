@@ -5,6 +5,7 @@ shifted by the zero point and saturated by the oracle, never by an operator. Ope
 intervals of values, so that whole networks can be judged soundly; a concrete input is an interval of one point.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, Element, QType
-from qfuzz.ir.tensor import TensorType
+from qfuzz.ir.tensor import MAX_ELEMENTS, TensorType, check_shape
 
 
 @dataclass(frozen=True)
@@ -280,6 +281,30 @@ def check_multipliers(numerators: Sequence[float], element: Element, where: str)
         for what, value in (("scale product", n), ("multiplier", n / scale_y)):
             if not FLOAT32_MIN_NORMAL <= value <= FLOAT32_MAX:
                 raise InvalidCase(f"{where}: {what} {value!r} is outside the normal range of float32")
+
+
+MAX_WINDOWED = 2**26
+"""No operator reads more elements through its windows, each counted as often as it is read: 512 MiB of float64."""
+
+
+def check_per_dimension(attribute: str, value: tuple[int, ...], length: int, least: int) -> None:
+    """Raise `InvalidCase` unless `value` has `length` integers that make sense for a window."""
+    if len(value) != length or any(not least <= v <= MAX_ELEMENTS for v in value):
+        raise InvalidCase(f"{attribute}: {value}; needs {length} values in {least}..{MAX_ELEMENTS}")
+
+
+def check_windows(
+    shape: tuple[int, ...], kernel: tuple[int, ...], padding: tuple[int, ...], out: tuple[int, ...]
+) -> None:
+    """Raise `InvalidCase` where sliding over `shape` [N, C, *spatial], to outputs `out`, is beyond any sane case.
+
+    A few attributes in a small file could otherwise ask for terabytes.
+    """
+    n = len(kernel)
+    check_shape((*shape[:2], *(shape[2 + i] + padding[i] + padding[n + i] for i in range(n))))
+    read = math.prod((*shape[:2], *out, *kernel))
+    if read > MAX_WINDOWED:
+        raise InvalidCase(f"kernel: {kernel} at {out} positions of {shape[:2]} reads {read} elements; at most {MAX_WINDOWED}")
 
 
 def check_rescaling(x: TensorType, element: Element) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.exact.reals import FilterCount, Reals
-from qfuzz.exact.rounding import Floats, Ints
+from qfuzz.exact.rounding import Floats, Ints, round_half_even
 from qfuzz.ir.contract import Contract, TieRule
 from qfuzz.ir.qtype import Element, QType
 from qfuzz.ops.semantics import Image
@@ -112,8 +112,8 @@ def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: int, count: Filt
     # Where the kernel rounds before the final rounding, what its error reaches is admissible; the float64 sums are
     # widened by more than their own rounding.
     margin = r.error + error + (np.abs(r.approx) + error + 1.0) * _SLACK
-    low = np.where(error > 0, np.minimum(np.rint(r.approx - margin).astype(np.int64), first), first)
-    high = np.where(error > 0, np.maximum(np.rint(r.approx + margin).astype(np.int64), last), last)
+    low = np.where(error > 0, np.minimum(round_half_even(r.approx - margin), first), first)
+    high = np.where(error > 0, np.maximum(round_half_even(r.approx + margin), last), last)
     return low, high, even
 
 
