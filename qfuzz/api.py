@@ -116,7 +116,9 @@ def reduce(case: Case, backend: str, *, max_attempts: int = MAX_ATTEMPTS) -> Fin
         lab = Lab(client, (), max_attempts)
         verdict = lab.judge(case, spec)
         if not verdict.is_finding:
-            raise InvalidCase(f"{spec} is not accused of anything on this case: {verdict.verdict} {verdict.reason}".strip())
+            raise InvalidCase(
+                f"{spec} is not accused of anything on this case: {verdict.verdict} {verdict.reason}".strip()
+            )
         finding = lab.finding(case, spec, symptom_of(verdict), first_example=None, reduce=True)
     if finding is None:
         raise WorkerFailed(f"{spec}: the {verdict.verdict} did not show again")

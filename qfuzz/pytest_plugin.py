@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _KNOWN = pytest.StashKey[list[str]]()
 
 
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("qfuzz", "quantized kernels against exact arithmetic")
     group.addoption(
@@ -30,7 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SPEC",
         help="Backend that corpus files are replayed on. Repeatable. Default: all that are installed.",
     )
-    group.addoption("--qfuzz-out", default="qfuzz-out", metavar="DIR", help="Where findings are written. Default: qfuzz-out.")
+    group.addoption(
+        "--qfuzz-out", default="qfuzz-out", metavar="DIR", help="Where findings are written. Default: qfuzz-out."
+    )
     group.addoption("--qfuzz-no-reduce", action="store_true", help="Write findings as Hypothesis left them.")
     parser.addini("qfuzz_corpus", "Folders whose case files list known issues. Default: corpus.", type="paths")
 
@@ -209,13 +210,13 @@ def _mismatches_in(e: BaseException) -> Iterator["Mismatched"]:
 
 def _triage(item: pytest.Item, mismatched: "Mismatched") -> bool:
     """Write findings; True where all of them are known issues. Notes on the exception say what was found and where."""
+    from qfuzz.backends.discovery import load_backend
     from qfuzz.campaign.client import WorkerClient
     from qfuzz.campaign.conclude import Lab
     from qfuzz.findings.corpus import known_issues
     from qfuzz.findings.finding import write_finding
     from qfuzz.findings.signature import symptom_of
     from qfuzz.ir.errors import QfuzzError
-    from qfuzz.backends.discovery import load_backend
 
     config = item.config
     case = mismatched.case

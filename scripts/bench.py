@@ -33,11 +33,11 @@ from qfuzz.backends.discovery import default_rides, default_specs, load_backend 
 from qfuzz.campaign.protocol import TAP_EVERY  # noqa: E402
 from qfuzz.ir.network import Case  # noqa: E402
 from qfuzz.ir.protocols import Backend, Supported  # noqa: E402
+from qfuzz.ops.semantics import Operand  # noqa: E402
 from qfuzz.oracle.check import check, check_one  # noqa: E402
 from qfuzz.oracle.measure import near_ties, worst_errors  # noqa: E402
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference, image_of  # noqa: E402
 from qfuzz.oracle.verdicts import Outcome  # noqa: E402
-from qfuzz.ops.semantics import Operand  # noqa: E402
 from qfuzz.reduce.driver import reduce_case  # noqa: E402
 from qfuzz.strategies import cases_of  # noqa: E402
 from qfuzz.strategies.near_ties import NEAR_TIE_OPS, near_tie_cases  # noqa: E402
@@ -91,7 +91,10 @@ def soundness(options: argparse.Namespace) -> None:
         for text in unconfirmed[:5]:
             print(f"      NOT CONFIRMED: {text}")
         bounds = {op: backend.contracts.get(op, DEFAULT_CONTRACT).k for op in worst}
-        print("      worst error / (u T), and k: " + ", ".join(f"{o} {e:.2f}/{bounds[o]}" for o, e in sorted(worst.items())))
+        print(
+            "      worst error / (u T), and k: "
+            + ", ".join(f"{o} {e:.2f}/{bounds[o]}" for o, e in sorted(worst.items()))
+        )
     if options.save:
         document = {"errors": {s: {o: round(e, 3) for o, e in w.items()} for s, w in errors.items()}}
         (ROOT / "qfuzz" / "measured.json").write_text(json.dumps(document, indent=1, sort_keys=True) + "\n")
@@ -122,9 +125,7 @@ def _judge_directed(
     totals["violations"] += len(verdict.mismatches)
     received = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in case.network.constant_data.items()}
     slow = evaluate_on(case.network, node, [received[i] for i in node.inputs])
-    operands = [
-        Operand.point(t, received[i]) for i, t in zip(node.inputs, case.network.input_types(node), strict=True)
-    ]
+    operands = [Operand.point(t, received[i]) for i, t in zip(node.inputs, case.network.input_types(node), strict=True)]
     contract = backend.contracts.get(node.op.name, DEFAULT_CONTRACT)
     bound = np.broadcast_to(image_of(node, operands).error(contract), case.network.types[node.name].shape)
     for m in verdict.mismatches:
@@ -146,7 +147,9 @@ def power(options: argparse.Namespace) -> None:
         firsts = [_first_found(backend, seed, 300) for seed in range(seeds)]
         found = [f for f in firsts if f is not None]
         median = statistics.median(found) if found else None
-        print(f"   {fault}: {len(found)} of {seeds} seeds within 300 examples; median {median}, worst {max(found, default=None)}")
+        print(
+            f"   {fault}: {len(found)} of {seeds} seeds within 300 examples; median {median}, worst {max(found, default=None)}"
+        )
     sound = PlantedBackend("none")
     accused = sum(_first_found(sound, seed, 1000) is not None for seed in range(seeds))
     print(f"   no fault: accused in {accused} of {seeds} seeds of 1,000 examples")
@@ -191,7 +194,9 @@ def reduction(options: argparse.Namespace) -> None:
         sizes += [r[1] for r in rows]
         nodes, elements, seconds = (max(r[i] for r in rows) for i in range(3))
         median = statistics.median(r[1] for r in rows)
-        print(f"   {fault}: at most {nodes} node(s), median {median:g} and at most {elements} elements, at most {seconds:.1f} s")
+        print(
+            f"   {fault}: at most {nodes} node(s), median {median:g} and at most {elements} elements, at most {seconds:.1f} s"
+        )
     print(f"   all: median {statistics.median(sizes):g} elements, at most {max(sizes)}")
 
 
@@ -232,7 +237,9 @@ def speed(options: argparse.Namespace) -> None:
         f"   per example: generate {generate / n * 1e3:.2f} ms, reference {reference / len(safe) * 1e3:.2f} ms, "
         f"backends {framework / len(safe) * 1e3:.2f} ms, other {(total - framework - reference) / len(safe) * 1e3 - generate / n * 1e3:.2f} ms"
     )
-    print(f"   draws rejected: {rejected} of {draws} ({rejected / max(draws, 1):.2%}); {n - len(safe)} empty-batch cases left out")
+    print(
+        f"   draws rejected: {rejected} of {draws} ({rejected / max(draws, 1):.2%}); {n - len(safe)} empty-batch cases left out"
+    )
     plain = _plain_loop(2.0 if options.quick else 6.0)
     print(f"   plain loop over one convolution, same kernels, no qfuzz: {plain:.0f}/s; ratio {rate / plain:.2f}")
 
@@ -260,7 +267,9 @@ def _plain_loop(seconds: float) -> float:
             [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
             [numpy_helper.from_array(np.asarray(a), k) for k, a in initializers.items()],
         )
-        data: bytes = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
+        data: bytes = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+        ).SerializeToString()
         return data
 
     done, start = 0, time.perf_counter()
@@ -295,7 +304,18 @@ def repeat(options: argparse.Namespace) -> None:
     n = "400" if options.quick else "600"
     with tempfile.TemporaryDirectory() as folder:
         site = Path(folder) / "site"
-        wheel = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, str(ROOT)]
+        wheel = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            folder,
+            str(ROOT),
+        ]
         subprocess.run(wheel, check=True, capture_output=True)
         built = next(Path(folder).glob("qfuzz-*.whl"))
         install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(built)]
@@ -304,17 +324,31 @@ def repeat(options: argparse.Namespace) -> None:
         digests: dict[str, dict[str, bytes]] = {}
         for name, (jobs, extra) in runs.items():
             out = Path(folder) / name.replace(" ", "-")
-            command = [sys.executable, "-c", "from qfuzz.cli import main; main()", "run", "--seed", "7", "--max-examples", n]
+            command = [
+                sys.executable,
+                "-c",
+                "from qfuzz.cli import main; main()",
+                "run",
+                "--seed",
+                "7",
+                "--max-examples",
+                n,
+            ]
             command += ["--jobs", jobs, "--out", str(out), "-q"]
             for fault in ("half-away", "pads-with-stored-zero"):
                 command += ["-b", f"planted?fault={fault}"]
             command += ["-b", "torch-qnnpack"] if "torch-qnnpack" in default_specs() else []
             subprocess.run(command, check=False, cwd=folder, env=os.environ | extra, capture_output=True)
             digests[name] = {
-                str(p.relative_to(out)): p.read_bytes() for p in sorted(out.rglob("*")) if p.name in ("case.json", "repro.py")
+                str(p.relative_to(out)): p.read_bytes()
+                for p in sorted(out.rglob("*"))
+                if p.name in ("case.json", "repro.py")
             }
         first = digests["1 job"]
-        print(f"   {len(first)} files of findings; " + ", ".join(f"{k}: {'same' if v == first else 'DIFFERENT'}" for k, v in digests.items()))
+        print(
+            f"   {len(first)} files of findings; "
+            + ", ".join(f"{k}: {'same' if v == first else 'DIFFERENT'}" for k, v in digests.items())
+        )
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -80,9 +80,7 @@ def load_backend(spec: str) -> Backend:
         known = BUILT_IN[name]
         missing = [m for m in known.needs if importlib.util.find_spec(m) is None]
         if missing:
-            raise BackendMissing(
-                f"backend {spec!r}: {missing[0]} is not installed; pip install 'qfuzz[{known.extra}]'"
-            )
+            raise BackendMissing(f"backend {spec!r}: {missing[0]} is not installed; pip install 'qfuzz[{known.extra}]'")
         return _made(spec, _imported(known.target), {**known.arguments, **options})
     for point in entry_points(group=GROUP):
         if point.name == name:

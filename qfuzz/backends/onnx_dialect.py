@@ -1,7 +1,7 @@
 """Networks as ONNX models, in the forms QOperator and QDQ. Pure: nothing is run, onnxruntime is not imported."""
 
-from functools import lru_cache
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 

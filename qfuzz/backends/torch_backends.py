@@ -9,13 +9,12 @@ from qfuzz.backends.environment import describe_machine
 from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_contracts import CONTRACTS
 from qfuzz.backends.torch_dialect import lower_eager
-from qfuzz.backends.torch_export_dialect import lower_export
 from qfuzz.backends.torch_executor import Execution, Refusal, WrongQParams, source_lines
+from qfuzz.backends.torch_export_dialect import lower_export
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import Array, NotSupported, Script, Support, Supported
-
 
 EXPORT = "export"
 
@@ -103,7 +102,6 @@ class TorchBackend:
         except Refusal as e:
             raise _judged(e) from None
         return TorchProgram(execution, network.outputs)
-
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """The calls as statements that need torch and NumPy only."""

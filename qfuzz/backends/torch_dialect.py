@@ -9,11 +9,11 @@ from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, scale_of, symmetric, zero_point_of
-from qfuzz.backends.torch_calls import Arg, Array, Call, CallList, Declared, literal, torch_name, variable, variables
+from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, torch_name, variable, variables
 from qfuzz.backends.torch_limits import limit_of
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
-from qfuzz.ir.qtype import Element, QType
+from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.activation import Clamp, Elu, LeakyRelu
 from qfuzz.ops.convolution import Conv

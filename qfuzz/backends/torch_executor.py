@@ -83,7 +83,7 @@ class Execution:
 
 @cache
 def _use_up_warnings() -> None:
-    """torch warns once per process that quantized dtypes are deprecated; here, where nobody need see it."""
+    """Torch warns once per process that quantized dtypes are deprecated; here, where nobody need see it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch._make_per_tensor_quantized_tensor(torch.zeros(1, dtype=torch.uint8), 1.0, 0)

@@ -36,7 +36,7 @@ def _takes_uint8(network: Network, node: Node) -> bool:
 
 
 def _one_shape(network: Network, node: Node) -> bool:
-    """torch leaves broadcasting to its own kernel."""
+    """Torch leaves broadcasting to its own kernel."""
     shapes = {t.shape for t in network.input_types(node)}
     return len(shapes) == 1 and _takes_uint8(network, node)
 

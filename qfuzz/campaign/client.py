@@ -25,10 +25,10 @@ from qfuzz.campaign.protocol import (
 )
 from qfuzz.ir.errors import BackendMissing, WorkerFailed
 from qfuzz.ir.network import Case
-from qfuzz.oracle.verdicts import Verdicts
 from qfuzz.ops import CODEC
+from qfuzz.oracle.verdicts import Verdicts
 
-ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 START_LIMIT = 120.0
 """Seconds that a worker may take to load its frameworks."""
 

@@ -12,8 +12,8 @@ from qfuzz.findings.corpus import KnownIssue, known_as
 from qfuzz.findings.finding import Finding
 from qfuzz.findings.signature import Symptom, signature_of, symptom_of
 from qfuzz.ir.network import Case
-from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
 from qfuzz.ops import CODEC
+from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
 from qfuzz.reduce.driver import MAX_ATTEMPTS, never, reduce_case
 
 CHECK_LIMIT = 20.0

@@ -8,7 +8,13 @@ from qfuzz.findings.finding import Finding
 
 
 def as_document(
-    plan: Plan, fuzzing: Fuzzing, findings: tuple[Finding, ...], paths: dict[str, str], *, seconds: float, reduce_seconds: float
+    plan: Plan,
+    fuzzing: Fuzzing,
+    findings: tuple[Finding, ...],
+    paths: dict[str, str],
+    *,
+    seconds: float,
+    reduce_seconds: float,
 ) -> dict[str, Any]:
     """The JSON document, schema 1. `paths` are folders by signature text."""
     tally = fuzzing.tally

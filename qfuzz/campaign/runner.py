@@ -73,7 +73,9 @@ class Runner:
         os.close(write_end)
         self._reaped = False
 
-    def pump(self, forward: Callable[[bytes], None], time_limit: float, until: Callable[[], bool] | None = None) -> Death | None:
+    def pump(
+        self, forward: Callable[[bytes], None], time_limit: float, until: Callable[[], bool] | None = None
+    ) -> Death | None:
         """Forward whole frames until the child has finished, or `until()` holds.
 
         Returns
@@ -178,7 +180,9 @@ def die_with_parent() -> None:
 def _how(status: int) -> str:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return f"died of {signal.Signals(number).name}" if number in signal.valid_signals() else f"died of signal {number}"
+        return (
+            f"died of {signal.Signals(number).name}" if number in signal.valid_signals() else f"died of signal {number}"
+        )
     return f"exited with status {os.WEXITSTATUS(status)}"
 
 

@@ -42,7 +42,6 @@ from qfuzz.oracle.reference import Reference, exact_outputs
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
 from qfuzz.reduce.isolate import node_alone
 
-
 HANGS_PER_SHARD = 2
 """Confirmed hangs of one backend on one set of operators, after which the shard runs it on no more such examples."""
 

@@ -38,5 +38,3 @@ def command(as_json: bool, quiet: bool, verbose: bool) -> int:
             for key, value in facts.items():
                 click.echo(f"    {key}: {value}")
     return OK
-
-

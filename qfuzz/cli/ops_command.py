@@ -15,7 +15,6 @@ from qfuzz.cli.options import backend_option, output_options, print_json
 from qfuzz.cli.rim import OK
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.protocols import Backend, NotSupported
-from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.oracle.reference import DEFAULT_CONTRACT
 from qfuzz.strategies import cases_of
 from qfuzz.strategies.families import selected_ops
@@ -48,7 +47,9 @@ def command(specs: tuple[str, ...], ops: tuple[str, ...], as_json: bool, quiet: 
     if not quiet:
         for i, b in enumerate(backends):
             console.print(f"{i + 1}: {b.name}", markup=False)
-        console.print("A number is the share of drawn one-node forms with a kernel, in percent; . is none. -v says why.")
+        console.print(
+            "A number is the share of drawn one-node forms with a kernel, in percent; . is none. -v says why."
+        )
     return OK
 
 

@@ -67,7 +67,9 @@ class Progress:
             return
         s = suspect.symptom
         what = s.cause or s.kind
-        self.console.print(f"suspect: {suspect.spec}: {s.op or 'network'} {s.verdict} ({what}), example {suspect.example}")
+        self.console.print(
+            f"suspect: {suspect.spec}: {s.op or 'network'} {s.verdict} ({what}), example {suspect.example}"
+        )
 
     def reducing(self, n: int) -> None:
         """Fuzzing has ended; `n` suspects are looked at."""
@@ -89,7 +91,9 @@ class Progress:
             self.console.print(f"    also {', '.join(finding.backends[1:])}", markup=False)
         nodes = len(finding.case.network.nodes)
         reduced = "" if finding.reduction == "done" else f", reduction: {finding.reduction}"
-        self.console.print(f"    {_count(nodes, 'node')}, {_count(finding.n_elements, 'element')}{reduced}; {path}", markup=False)
+        self.console.print(
+            f"    {_count(nodes, 'node')}, {_count(finding.n_elements, 'element')}{reduced}; {path}", markup=False
+        )
 
     def _line(self) -> str:
         t = self._tally

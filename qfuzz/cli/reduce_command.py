@@ -19,9 +19,7 @@ from qfuzz.reduce.driver import MAX_ATTEMPTS
 @click.option("--max-attempts", type=click.IntRange(min=1), default=MAX_ATTEMPTS, show_default=True, metavar="N")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("qfuzz-out"), show_default=True, metavar="DIR")
 @output_options
-def command(
-    case: Path, spec: str, max_attempts: int, out: Path, as_json: bool, quiet: bool, verbose: bool
-) -> int:
+def command(case: Path, spec: str, max_attempts: int, out: Path, as_json: bool, quiet: bool, verbose: bool) -> int:
     """Reduce CASE for a backend, and write a finding folder under DIR. Exit code 1: it fails."""
     finding = api.reduce(read_case(case).case, spec, max_attempts=max_attempts)
     path = write_finding(out, finding, load_backend(finding.backend))

@@ -50,8 +50,12 @@ class _Duration(click.ParamType):
 @click.option("--max-examples", type=click.IntRange(min=1), metavar="N", help="How many cases to generate.")
 @click.option("--time", "seconds", type=_Duration(), metavar="90s", help="How long to take, reduction included.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Which cases. Default: a random one, printed.")
-@click.option("--max-nodes", type=click.IntRange(1, 32), default=4, show_default=True, metavar="N", help="Largest network.")
-@click.option("--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Worker processes.")
+@click.option(
+    "--max-nodes", type=click.IntRange(1, 32), default=4, show_default=True, metavar="N", help="Largest network."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Worker processes."
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("qfuzz-out"), show_default=True, metavar="DIR")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first finding that is not known.")
 @click.option("--no-reduce", is_flag=True, help="Write findings as they were found.")
@@ -102,7 +106,9 @@ def command(
     )
     started = time.monotonic()
     with Progress(plan, quiet=quiet or as_json, silent=as_json) as progress:
-        campaign = Campaign(plan, progress.update, progress.suspect, reduction_share=0 if no_reduce else REDUCTION_SHARE)
+        campaign = Campaign(
+            plan, progress.update, progress.suspect, reduction_share=0 if no_reduce else REDUCTION_SHARE
+        )
         fuzzing = campaign.fuzz()
         reduce_started = time.monotonic()
         findings: list[Finding] = []
@@ -118,7 +124,9 @@ def command(
 
         if fuzzing.suspects:
             progress.reducing(len(fuzzing.suspects))
-            interrupted |= _conclude(plan, fuzzing, issues, keep, reduce=not no_reduce and not interrupted, started=started)
+            interrupted |= _conclude(
+                plan, fuzzing, issues, keep, reduce=not no_reduce and not interrupted, started=started
+            )
     reduce_seconds = time.monotonic() - reduce_started
     document = as_document(
         plan, fuzzing, tuple(findings), paths, seconds=time.monotonic() - started, reduce_seconds=reduce_seconds
@@ -205,5 +213,3 @@ def _in_process(spec: str) -> Backend | None:
         return load_backend(spec)
     except BackendMissing:
         return None
-
-

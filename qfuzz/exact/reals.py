@@ -69,7 +69,9 @@ class Reals:
         hi = np.inf if high is None else float(high)
         clipped = np.clip(self.approx, lo, hi)
         rounding = np.where(clipped == self.approx, 0.0, _representation_error(low, high))
-        error = np.where((clipped != self.approx) & (np.abs(clipped - self.approx) > self.error), rounding, self.error + rounding)
+        error = np.where(
+            (clipped != self.approx) & (np.abs(clipped - self.approx) > self.error), rounding, self.error + rounding
+        )
 
         def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
             a, b = self.refine(i, bits)

@@ -211,5 +211,3 @@ def _conv_taps(op: Conv, x: Array, w: Array, index: Index) -> list[tuple[Index, 
             if all(0 <= a < n for a, n in zip(at, x.shape[2:], strict=True)):
                 taps.append(((index[0], first + c, *at), (index[1], c, *k)))
     return taps
-
-

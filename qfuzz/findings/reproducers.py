@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-
 import numpy.typing as npt
 
 from qfuzz.findings.by_hand import element_by_hand
@@ -101,9 +100,7 @@ HERE = Path(__file__).resolve().parent
 '''
 
 
-def _repro(
-    case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str], signature: str, spec: str
-) -> str:
+def _repro(case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str], signature: str, spec: str) -> str:
     needs = "qfuzz" if any("import qfuzz" in line for line in script.lines) else "the framework and NumPy only"
     header = _HEADER.format(signature=signature, spec=spec, needs=needs)
     if not any("Decimal" in line for line in by_hand):
@@ -156,7 +153,7 @@ def _compared(case: Case, verdict: BackendVerdict, calls: list[str], by_hand: li
     mismatch = verdict.mismatches[0] if verdict.mismatches else None
     body = ["# The calls that ran.", *calls, ""]
     if mismatch is None:
-        return [*body, 'print(outputs)  # no violation was recorded']
+        return [*body, "print(outputs)  # no violation was recorded"]
     if mismatch.problem:
         type_ = case.network.types[mismatch.value]
         return [
@@ -172,7 +169,8 @@ def _compared(case: Case, verdict: BackendVerdict, calls: list[str], by_hand: li
     return [
         *body,
         f"lowest, highest = {lo}, {hi}  # what float32 rounding may make of it at most",
-        f"got = outputs[{mismatch.value!r}][{', '.join(map(str, mismatch.index))}].item()" if mismatch.index
+        f"got = outputs[{mismatch.value!r}][{', '.join(map(str, mismatch.index))}].item()"
+        if mismatch.index
         else f"got = outputs[{mismatch.value!r}].item()",
         "print(f'got {got}, admissible {lowest}..{highest}')",
         "sys.exit(0 if lowest <= got <= highest else 1)",
@@ -196,7 +194,7 @@ def _isolated(calls: list[str], verdict: BackendVerdict) -> list[str]:
         "    except subprocess.TimeoutExpired:",
         '        print("no end within 60 s")',
         "        sys.exit(1)",
-        "    print(f\"the child ended with status {status}\" + (\": it died\" if status else \"\"))",
+        '    print(f"the child ended with status {status}" + (": it died" if status else ""))',
         "    sys.exit(1 if status else 0)",
         "",
         f"# {verdict.reason.splitlines()[0] if verdict.reason else verdict.verdict}",
@@ -228,7 +226,9 @@ def _report(
     )
     parts = [f"# {title}", ""]
     if mismatch is not None and not mismatch.problem:
-        allowed = _number(mismatch.lo) if mismatch.lo == mismatch.hi else f"{_number(mismatch.lo)}..{_number(mismatch.hi)}"
+        allowed = (
+            _number(mismatch.lo) if mismatch.lo == mismatch.hi else f"{_number(mismatch.lo)}..{_number(mismatch.hi)}"
+        )
         parts += [
             f"`{mismatch.value}{list(mismatch.index)}` is **{_number(mismatch.got)}**; "
             f"a correct kernel returns **{allowed}**.",
@@ -245,7 +245,7 @@ def _report(
     parts += ["## Environment", "", *(f"- {k}: {v}" for k, v in described.items()), ""]
     if len(backends) > 1:
         parts += [f"Reproduced by: {', '.join(backends)}.", ""]
-    parts += [f"qfuzz signature: `{signature}`. `repro.py` exits 1 while the bug lives; `case.json` replays with `qfuzz replay`."]
+    parts += [
+        f"qfuzz signature: `{signature}`. `repro.py` exits 1 while the bug lives; `case.json` replays with `qfuzz replay`."
+    ]
     return "\n".join(parts) + "\n"
-
-

@@ -96,7 +96,9 @@ class Codec:
         if head.format != FORMAT:
             raise InvalidCase(f"not a qfuzz case: format is {head.format!r}, not {FORMAT!r}")
         if head.schema > SCHEMA_VERSION:
-            raise InvalidCase(f"schema version {head.schema} is newer than this qfuzz reads ({SCHEMA_VERSION}); upgrade qfuzz")
+            raise InvalidCase(
+                f"schema version {head.schema} is newer than this qfuzz reads ({SCHEMA_VERSION}); upgrade qfuzz"
+            )
         if head.schema < 1:
             raise InvalidCase(f"schema version {head.schema}; versions start at 1")
         try:

@@ -164,8 +164,9 @@ def _infer(network: Network) -> dict[str, TensorType]:
             if isinstance(n.element, QType) and not n.element.is_per_tensor:
                 raise InvalidCase("output: activations are quantized per tensor")
             shape = n.op.infer(operands, n.element)
-            n.op.check_constants({i: network_constant(network, n.inputs[i]) for i in n.op.constant_inputs if i < len(n.inputs)},
-                                 operands)
+            n.op.check_constants(
+                {i: network_constant(network, n.inputs[i]) for i in n.op.constant_inputs if i < len(n.inputs)}, operands
+            )
             types[n.name] = TensorType(tuple(shape), n.element)
         except InvalidCase as e:
             raise InvalidCase(f"{where}: {e}") from None

@@ -49,7 +49,9 @@ class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if not self.scale:
             raise InvalidCase("qtype.scale: no scale given; one is needed, or one per channel")
         if len(self.scale) != len(self.zero_point):
-            raise InvalidCase(f"qtype: {len(self.scale)} scales and {len(self.zero_point)} zero points; as many of each")
+            raise InvalidCase(
+                f"qtype: {len(self.scale)} scales and {len(self.zero_point)} zero points; as many of each"
+            )
         if self.axis is None and len(self.scale) != 1:
             raise InvalidCase(f"qtype.scale: {len(self.scale)} scales without an axis; per tensor has one scale")
         if self.axis is not None and self.axis < 0:

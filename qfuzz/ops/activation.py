@@ -248,9 +248,7 @@ class Sigmoid(UnaryOperator, frozen=True, kw_only=True, tag="sigmoid"):
     """1 / (1 + e^-x)."""
 
     def table(self, x: Operand, element: Element) -> Image:
-        return _function_image(
-            x, element, elementary.sigmoid_float64, elementary.sigmoid, x.centered()[0] == 0
-        )
+        return _function_image(x, element, elementary.sigmoid_float64, elementary.sigmoid, x.centered()[0] == 0)
 
 
 class Tanh(UnaryOperator, frozen=True, kw_only=True, tag="tanh"):

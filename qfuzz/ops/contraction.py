@@ -10,7 +10,15 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.semantics import Image, Operand, check_multipliers, linear_image, output_scale, per_tensor, quantized_output
+from qfuzz.ops.semantics import (
+    Image,
+    Operand,
+    check_multipliers,
+    linear_image,
+    output_scale,
+    per_tensor,
+    quantized_output,
+)
 
 
 def check_weight(x: TensorType, weight: TensorType, element: Element) -> None:
@@ -53,7 +61,9 @@ def require_int32(constants: Mapping[int, Tensor], inputs: Sequence[TensorType])
     limit = INTEGER_RANGE["int32"][1]
     if worst.size and float(worst.max()) > limit:
         channel = int(worst.argmax())
-        raise InvalidCase(f"weight: channel {channel} can reach an accumulator of {float(worst.max()):.0f}; int32 holds {limit}")
+        raise InvalidCase(
+            f"weight: channel {channel} can reach an accumulator of {float(worst.max()):.0f}; int32 holds {limit}"
+        )
 
 
 def contraction_image(

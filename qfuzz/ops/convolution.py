@@ -60,7 +60,9 @@ class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
         if self.groups < 1 or channels % self.groups or filters % self.groups:
             raise InvalidCase(f"groups: {self.groups}; it divides {channels} channels and {filters} filters")
         if channels < 1 or filters < 1 or weight.shape[1] != channels // self.groups:
-            raise InvalidCase(f"weight: shape {weight.shape}; dimension 1 is channels/groups = {channels // self.groups}")
+            raise InvalidCase(
+                f"weight: shape {weight.shape}; dimension 1 is channels/groups = {channels // self.groups}"
+            )
         out = []
         for i in range(spatial):
             kernel = weight.shape[2 + i]
@@ -106,7 +108,12 @@ def _correlate(a: Floats, w: Floats, op: Conv, kernel: tuple[int, ...], n_out: t
     reach = tuple(d * (k - 1) + 1 for d, k in zip(op.dilations, kernel, strict=True))
     axes = tuple(range(2, 2 + spatial))
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=axes)
-    steps = (slice(None), slice(None), *(slice(None, None, s) for s in op.strides), *(slice(None, None, d) for d in op.dilations))
+    steps = (
+        slice(None),
+        slice(None),
+        *(slice(None, None, s) for s in op.strides),
+        *(slice(None, None, d) for d in op.dilations),
+    )
     windows = windows[steps]
     n, channels = a.shape[:2]
     groups = op.groups
@@ -121,7 +128,9 @@ def _correlate(a: Floats, w: Floats, op: Conv, kernel: tuple[int, ...], n_out: t
 
 def unit_conv(spatial: int, **attributes: object) -> Conv:
     """A convolution with default attributes for `spatial` dimensions."""
-    defaults: dict[str, object] = {"strides": (1,) * spatial, "padding": (0,) * (2 * spatial), "dilations": (1,) * spatial}
+    defaults: dict[str, object] = {
+        "strides": (1,) * spatial,
+        "padding": (0,) * (2 * spatial),
+        "dilations": (1,) * spatial,
+    }
     return Conv(**(defaults | attributes))  # type: ignore[arg-type]
-
-

@@ -165,7 +165,7 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
         (x,) = inputs
         check_rescaling(x, element)
         ones = (1,) * len(self.kernel)
-        _spatial(x)
+        _spatial(x)  # raises where there is none
         return (*x.shape[:2], *_output_size(x.shape, self.kernel, self.strides, self.padding, ones, self.ceil_mode))
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
@@ -177,7 +177,9 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
             windows = _windows(a, 0.0, self.kernel, self.strides, self.padding, ones, shape[2:])
             return windows.sum(axis=tuple(range(-len(self.kernel), 0)))
 
-        return _mean_image(x, element, shape, summed, self.divisors(x.type.shape[2:], shape[2:]), math.prod(self.kernel))
+        return _mean_image(
+            x, element, shape, summed, self.divisors(x.type.shape[2:], shape[2:]), math.prod(self.kernel)
+        )
 
     def divisors(self, sizes: tuple[int, ...], out: tuple[int, ...]) -> npt.NDArray[np.int64]:
         """How many elements each window counts, shaped [*out]."""

@@ -302,9 +302,11 @@ def check_windows(
     """
     n = len(kernel)
     check_shape((*shape[:2], *(shape[2 + i] + padding[i] + padding[n + i] for i in range(n))))
-    read = math.prod((*shape[:2], *out, *kernel))
+    read = math.prod(max(d, 1) for d in (*shape[:2], *out, *kernel))
     if read > MAX_WINDOWED:
-        raise InvalidCase(f"kernel: {kernel} at {out} positions of {shape[:2]} reads {read} elements; at most {MAX_WINDOWED}")
+        raise InvalidCase(
+            f"kernel: {kernel} at {out} positions of {shape[:2]} reads {read} elements; at most {MAX_WINDOWED}"
+        )
 
 
 def check_rescaling(x: TensorType, element: Element) -> None:

@@ -91,7 +91,9 @@ def admissible(
         return Admissible(settled.stored, settled.stored, settled.stored)
     lo, hi, exact = settled.stored.copy(), settled.stored.copy(), settled.stored.copy()
     r = image.lower.take(at)
-    low, high, even = _decided(r, np.broadcast_to(error, lo.shape).ravel()[at], contract.tie, element.zero_point[0], count)
+    low, high, even = _decided(
+        r, np.broadcast_to(error, lo.shape).ravel()[at], contract.tie, element.zero_point[0], count
+    )
     for whole, part in ((lo, low), (hi, high), (exact, even)):
         whole.reshape(-1)[at] = _stored(part, element)
     return Admissible(lo, hi, exact)

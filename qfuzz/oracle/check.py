@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from qfuzz.ir.errors import Rejected, Unsupported
 from qfuzz.ir.network import Case, Network, Node
-from qfuzz.ir.qtype import QType
 from qfuzz.ir.protocols import Backend, NotSupported, Program
+from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.oracle.admissible import Admissible
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference

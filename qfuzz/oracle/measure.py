@@ -67,5 +67,3 @@ def _error(image: Image, contract: Contract, got: Array, element: QType) -> floa
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((beyond > 0) & ~saturated & (base > 0), beyond / base, 0.0)
     return float(np.max(ratio, initial=0.0))
-
-

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from qfuzz.exact.reals import FilterCount
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.network import Case, Network, Node
-from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.ir.qtype import QType
+from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.oracle.admissible import Admissible, Settled, admissible, settle
 
 Array = npt.NDArray[Any]
@@ -57,9 +57,7 @@ class Reference:
 
     def _propagate(self, contracts: Mapping[str, Contract]) -> dict[str, Admissible]:
         """Node by node; what is known exactly shares images and sets with `node`."""
-        known: dict[str, Array] = {
-            v.name: t.array for v, t in zip(self.network.inputs, self.case.inputs, strict=True)
-        }
+        known: dict[str, Array] = {v.name: t.array for v, t in zip(self.network.inputs, self.case.inputs, strict=True)}
         uncertain: dict[str, Operand] = {}
         sets: dict[str, Admissible] = {}
         for node in self.network.nodes:
@@ -80,7 +78,9 @@ class Reference:
     def _operand(self, name: str, known: Mapping[str, Array], uncertain: Mapping[str, Operand]) -> Operand:
         if name in uncertain:
             return uncertain[name]
-        return self._constants[name] if name in self._constants else Operand.point(self.network.types[name], known[name])
+        return (
+            self._constants[name] if name in self._constants else Operand.point(self.network.types[name], known[name])
+        )
 
     def _set(self, node: Node, received: Sequence[Array | None], contract: Contract) -> Admissible:
         """The admissible set on known values (None at constant positions), computed once."""

@@ -32,7 +32,11 @@ def draw_concat(b: Builder) -> None:
         if math.prod(other) > MAX_VALUE_ELEMENTS:
             continue
         same = d.integer(0, 1) == 0
-        q = b.qtype if same else QType.per_tensor(b.qtype.dtype, b.scale(b.qtype.scale[0]), draw_zero_point(d, b.qtype.dtype))
+        q = (
+            b.qtype
+            if same
+            else QType.per_tensor(b.qtype.dtype, b.scale(b.qtype.scale[0]), draw_zero_point(d, b.qtype.dtype))
+        )
         inputs.append(b.add_input(other, q))
     element = b.qtype if d.integer(0, 1) == 0 else b.output(max(b.types[i].qtype.scale[0] for i in inputs), spread=1)
     if element.dtype != b.qtype.dtype:

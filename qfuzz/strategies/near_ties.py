@@ -109,7 +109,9 @@ def _output(choose: _Chooser, q_x: QType, unit: float) -> QType:
     return QType.per_tensor(q_x.dtype, _halving(choose, unit), _zero_point(choose, q_x.dtype))
 
 
-def _single(op: Operator, inputs: list[tuple[Element, Array]], element: Element, constants: list[tuple[Element, Array]]) -> Case:
+def _single(
+    op: Operator, inputs: list[tuple[Element, Array]], element: Element, constants: list[tuple[Element, Array]]
+) -> Case:
     fed = tuple(Input(f"x{i}", TensorType(a.shape, e)) for i, (e, a) in enumerate(inputs))
     kept = tuple(Constant(f"c{i}", TensorType(a.shape, e), Tensor(a)) for i, (e, a) in enumerate(constants))
     names = tuple(v.name for v in (*fed, *kept))
@@ -147,7 +149,9 @@ def _pair(op: str, choose: _Chooser, q_a: QType, key: int) -> Case:
 
 def _pool(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
     size = (2, 3, 4, 6)[choose(4)]
-    x = fill.quantized(key, fill.NARROW if choose(2) else fill.UNIFORM, (4, 17, size, size), q_x.dtype, q_x.zero_point[0])
+    x = fill.quantized(
+        key, fill.NARROW if choose(2) else fill.UNIFORM, (4, 17, size, size), q_x.dtype, q_x.zero_point[0]
+    )
     keeps = choose(3) < 2
     if op == "global_avg_pool":
         count = size * size
@@ -197,7 +201,9 @@ def _unary(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
     x = np.ascontiguousarray(np.repeat(one, 128, axis=0))
     unit = QType.per_tensor(q_x.dtype, 1.0, 0)
     probe = _single(operator, [(q_x, one)], unit, [])
-    value = float(image_of(probe.network.nodes[0], [Operand.point(TensorType(one.shape, q_x), one)]).lower.approx.flat[0])
+    value = float(
+        image_of(probe.network.nodes[0], [Operand.point(TensorType(one.shape, q_x), one)]).lower.approx.flat[0]
+    )
     if not 2.0**-40 < abs(value) < 2.0**40:
         raise InvalidCase("the value is too small to be put next to a tie")
     steps = choose(100) + 0.5

@@ -88,7 +88,10 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         with d.part():
             DRAWINGS[name].draw(b)
     network = b.network()
-    key, style = d.key(), d.pick((fill.UNIFORM, fill.UNIFORM, fill.UNIFORM, fill.MIXED, fill.EDGES, fill.EXTREMES, fill.NARROW))
+    key, style = (
+        d.key(),
+        d.pick((fill.UNIFORM, fill.UNIFORM, fill.UNIFORM, fill.MIXED, fill.EDGES, fill.EXTREMES, fill.NARROW)),
+    )
     inputs = [_filled(key + i, style, v.type) for i, v in enumerate(network.inputs)]
     edits = d.integer(0, 3)
     for _ in range(edits if edits < 3 else 0):

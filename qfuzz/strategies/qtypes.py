@@ -69,7 +69,9 @@ def scales(*, min_value: float = MIN_SCALE, max_value: float = MAX_SCALE) -> Sea
     return strategy_of(build, f"scales(min_value={min_value!r}, max_value={max_value!r})")
 
 
-def zero_points(dtype: QuantizedDType, *, min_value: int | None = None, max_value: int | None = None) -> SearchStrategy[int]:
+def zero_points(
+    dtype: QuantizedDType, *, min_value: int | None = None, max_value: int | None = None
+) -> SearchStrategy[int]:
     """Zero points of `dtype`, often at the ends of the range. Shrinks to 0, or the legal value closest to it."""
     lo, hi = INTEGER_RANGE[dtype]
     low, high = lo if min_value is None else min_value, hi if max_value is None else max_value
