@@ -46,6 +46,7 @@ DISTANCE = 2.0**-16
 
 
 def main() -> None:
+    """Measure the parts that are asked for, or all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
@@ -148,7 +149,8 @@ def power(options: argparse.Namespace) -> None:
         found = [f for f in firsts if f is not None]
         median = statistics.median(found) if found else None
         print(
-            f"   {fault}: {len(found)} of {seeds} seeds within 300 examples; median {median}, worst {max(found, default=None)}"
+            f"   {fault}: {len(found)} of {seeds} seeds within 300 examples; "
+            f"median {median}, worst {max(found, default=None)}"
         )
     sound = PlantedBackend("none")
     accused = sum(_first_found(sound, seed, 1000) is not None for seed in range(seeds))
@@ -195,7 +197,8 @@ def reduction(options: argparse.Namespace) -> None:
         nodes, elements, seconds = (max(r[i] for r in rows) for i in range(3))
         median = statistics.median(r[1] for r in rows)
         print(
-            f"   {fault}: at most {nodes} node(s), median {median:g} and at most {elements} elements, at most {seconds:.1f} s"
+            f"   {fault}: at most {nodes} node(s), median {median:g} and at most {elements} elements, "
+            f"at most {seconds:.1f} s"
         )
     print(f"   all: median {statistics.median(sizes):g} elements, at most {max(sizes)}")
 
@@ -232,13 +235,15 @@ def speed(options: argparse.Namespace) -> None:
     rate = len(safe) / total
     nodes = statistics.median(len(c.network.nodes) for c in safe)
     print(f"   qfuzz: {rate:.0f} examples/s ({nodes:g} nodes in the median, {len(rides)} backends, one core)")
+    own = (total - framework - reference) / len(safe) * 1e3 - generate / n * 1e3
     print(f"   share of wall time inside the backends' own calls: {framework / total:.1%}")
     print(
         f"   per example: generate {generate / n * 1e3:.2f} ms, reference {reference / len(safe) * 1e3:.2f} ms, "
-        f"backends {framework / len(safe) * 1e3:.2f} ms, other {(total - framework - reference) / len(safe) * 1e3 - generate / n * 1e3:.2f} ms"
+        f"backends {framework / len(safe) * 1e3:.2f} ms, other {own:.2f} ms"
     )
     print(
-        f"   draws rejected: {rejected} of {draws} ({rejected / max(draws, 1):.2%}); {n - len(safe)} empty-batch cases left out"
+        f"   draws rejected: {rejected} of {draws} ({rejected / max(draws, 1):.2%}); "
+        f"{n - len(safe)} empty-batch cases left out"
     )
     plain = _plain_loop(2.0 if options.quick else 6.0)
     print(f"   plain loop over one convolution, same kernels, no qfuzz: {plain:.0f}/s; ratio {rate / plain:.2f}")

@@ -1,1 +1,1 @@
-"""Arithmetic models: precise ways to compute a kernel, bit for bit. They explain violations and are planted to test qfuzz."""
+"""Arithmetic models: precise ways to compute a kernel, bit for bit. They explain violations and test qfuzz."""

@@ -1,1 +1,1 @@
-"""Backends: dialects (pure lowering), executors, contracts, discovery. Frameworks are imported here and nowhere else."""
+"""Backends: dialects (pure lowering), executors, contracts, discovery. Frameworks are imported here alone."""

@@ -1,4 +1,4 @@
-"""A list of torch calls as plain data: what the dialects write and the executor runs. Tuples all the way down, no torch."""
+"""Torch calls as plain data: what the dialects write and the executor runs. Tuples all the way down, no torch."""
 
 from typing import Any, Literal, NamedTuple
 

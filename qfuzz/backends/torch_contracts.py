@@ -9,8 +9,8 @@ _FBGEMM_GEMM = Contract(
     terms="accumulator",
     k=8,
     tie="half_even",
-    source="fbgemm/OutputProcessing-inl.h ReQuantizeOutput: int32 accumulator exact; float(acc) + bias/(s_x*s_w), times "
-    "multiplier, nearbyint, then + zero point",
+    source="fbgemm/OutputProcessing-inl.h ReQuantizeOutput: int32 accumulator exact; float(acc) + bias/(s_x*s_w), "
+    "times multiplier, nearbyint, then + zero point",
 )
 _ONEDNN_GEMM = Contract(
     terms="accumulator",
@@ -23,7 +23,8 @@ _QNNPACK_GEMM = Contract(
     k=8,
     tie="half_even",
     bias_steps=0.5,
-    source="pytorch_qnnp_compute_scales, q8gemm: bias rounded to int32 of s_x*s_w; lrint(float(acc) * scale), then + zero point",
+    source="pytorch_qnnp_compute_scales, q8gemm: bias rounded to int32 of s_x*s_w; lrint(float(acc) * scale), then "
+    "+ zero point",
 )
 _X86_CONV = Contract(
     terms="accumulator",
@@ -49,7 +50,7 @@ _QUANTIZE = Contract(
     terms="affine",
     k=3,
     tie="either_even",
-    source="fbgemm/QuantUtils.h Quantize: x * fl(1/scale), + zero point before nearbyint in tails, after it in AVX2 bodies",
+    source="fbgemm/QuantUtils.h Quantize: x * fl(1/scale), + zero point before nearbyint in tails, after it in bodies",
 )
 _DEQUANTIZE = Contract(
     terms="affine",

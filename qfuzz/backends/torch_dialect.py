@@ -62,10 +62,12 @@ def _declare(node: Node) -> Declared:
 
 
 def qtype_in(b: Builder, node: Node, position: int = 0) -> QType:
+    """Quantized type of an input of `node`."""
     return b.type(node, position).qtype
 
 
 def qtype_out(node: Node) -> QType:
+    """Quantized type of the output; raises `Unsupported` where it is none."""
     q = node.element
     if not isinstance(q, QType):
         raise Unsupported(f"output {q}: the kernel returns a quantized tensor")

@@ -1,4 +1,4 @@
-"""What QNNPACK documents that it refuses: a valid network outside these limits is `Unsupported`, with QNNPACK's own reason.
+"""What QNNPACK documents that it refuses: a network outside these limits is `Unsupported`, with QNNPACK's own reason.
 
 QNNPACK states its reason on stderr, where torch's error says only that the operator could not be created; so each limit
 is a condition on the node here, and a test provokes every one of them.

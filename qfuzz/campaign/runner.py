@@ -154,7 +154,7 @@ def _child(job: Job, mark: Mark, output: int, write_end: int, close: Sequence[in
 
         try:
             job(send, mark)
-        except Exception:  # the worker's rim: an error of ours, kept with its traceback
+        except Exception:  # noqa: BLE001  the worker's rim: an error of ours, kept with its traceback
             send(Broke(traceback.format_exc()))
         status = _FINISHED
     except BrokenPipeError:

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
             worker.serve(request)
         except BrokenPipeError:
             return 0
-        except Exception:  # the worker's rim
+        except Exception:  # noqa: BLE001  the worker's rim
             worker.send(Broke(traceback.format_exc()))
     return 0
 

@@ -1,4 +1,4 @@
-"""``qfuzz ops``: what is covered, as a matrix made from the code: one-node cases are drawn, and each backend is asked."""
+"""``qfuzz ops``: what is covered, as a matrix made from the code: one-node cases are drawn, backends asked."""
 
 import json
 from collections import Counter
@@ -28,7 +28,7 @@ SAMPLES = 60
 @click.option("--ops", multiple=True, metavar="PATTERN", help="Shell glob over operator names. Repeatable.")
 @output_options
 def command(specs: tuple[str, ...], ops: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool) -> int:
-    """Show operators by backends: the share of drawn one-node cases that a backend has a kernel for, and why not others.
+    """Show operators by backends: the share of drawn one-node cases that a backend has a kernel for.
 
     With -v: the contract of each operator and backend, its source, and the worst error measured in units of its bound.
     """

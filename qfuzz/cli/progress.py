@@ -138,7 +138,7 @@ class Progress:
 
 
 def backend_table(tally: Tally) -> Table:
-    """Verdicts by backend: cases that ran, were unsupported, rejected or crashed; elements exact, admissible, violating."""
+    """Verdicts by backend: cases ran, unsupported, rejected, crashed; elements exact, admissible, violating."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("backend", no_wrap=True)
     for column in ("ran", "unsup.", "rej.", "crash", "exact", "adm.", "viol."):

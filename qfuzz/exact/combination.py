@@ -27,7 +27,7 @@ class Multiplier:
     approx
         Nearest float64 of each, of a shape that broadcasts against the value; ``()`` is one multiplier for all.
     lsb
-        A power of two that divides every multiplier, all of which are float64 then; 0 where there is none, or none known.
+        A power of two that divides every multiplier, all of which are float64 then; 0 where none is known.
     fraction
         The multiplier at a flat index.
     """
@@ -91,7 +91,7 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
     """The sum of `terms` as `Reals` of `shape`.
 
     The error bound is (3 per product + 1 per sum) roundings of the sum of magnitudes: each m_k is within u of its
-    float64, each product and quotient and each partial sum adds one u (Higham, section 3.1), u = 2^-53; doubled for slack.
+    float64, each product and quotient and each partial sum adds one u = 2^-53 (Higham, section 3.1); doubled for slack.
     """
     total = magnitude = np.zeros(())
     lsb = np.inf
@@ -128,7 +128,7 @@ def _own(index: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def value_lsb(term: Term) -> float:
-    """A power of two that divides all values of a term after division, or 0 where there is none that float64 can use."""
+    """A power of two that divides all values of a term after division, or 0 where float64 has none."""
     lsb = array_lsb(term.values)
     if term.divisor is None:
         return lsb

@@ -19,7 +19,7 @@ FILTER_MARGIN = 2.0**-40
 
 _FAR = 14_000
 _TINY = Fraction(1, 2**20_000)
-"""Stands for exp(x) below x = -14,000: no rounding boundary, a rational of a few hundred bits, lies so close to 0 or 1."""
+"""Stands for exp(x) below x = -14,000: no boundary, a rational of a few hundred bits, is so close to 0 or 1."""
 
 Enclosure = tuple[Fraction, Fraction]
 

@@ -14,7 +14,7 @@ import numpy as np
 from qfuzz.exact.rounding import Floats, Ints
 
 Refine = Callable[[int, int], tuple[Fraction, Fraction]]
-"""(flat index, bits) -> rational bounds of that element: equal when it is rational, else within about 2^-bits relatively."""
+"""(flat index, bits) -> rational bounds of that element: equal when it is rational, else 2^-bits apart."""
 
 
 @dataclass

@@ -27,7 +27,7 @@ Index = tuple[int, ...]
 
 
 def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], index: Index) -> list[str]:
-    """Statements that compute element `index` of `node` from what it received (`values` by name, constants included)."""
+    """Statements that compute element `index` of `node` from what it received (`values` by name, constants too)."""
     e = _Element(network, node, [np.asarray(values[i]) for i in node.inputs], index)
     match node.op:
         case Conv():
@@ -121,12 +121,12 @@ class _Element:
         raise IndexError(f"{self.index} is outside the concatenation")
 
     def softmax(self, axis: int) -> list[str]:
-        scale, zero = self.scale(0)
+        scale, _ = self.scale(0)
         row = [int(v) for v in np.moveaxis(self.arrays[0], axis, -1)[(*self.index[:axis], *self.index[axis + 1 :])]]
         own = row[self.index[axis]]
         return [
             *_DECIMAL,
-            f"shares = [exact(({own} - q) * {scale}) for q in {row!r}]  # (x_i - x_j), so the share is 1 / sum(exp(-d))",
+            f"shares = [exact(({own} - q) * {scale}) for q in {row!r}]  # x_i - x_j; the share is 1 / sum(exp(-d))",
             "real = Fraction(1 / sum((-d).exp() for d in shares))",
         ]
 

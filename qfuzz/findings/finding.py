@@ -27,7 +27,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     known
         Path of the corpus file that triages it, or nothing.
     reduction
-        ``done``, ``stopped`` (attempts or time ran out), ``none`` (not asked for), or ``unstable`` (it did not show again).
+        ``done``, ``stopped`` (attempts or time ran out), ``none`` (not asked for), or ``unstable`` (it comes and goes).
     environment
         What each backend says of itself, by spec.
     """

@@ -221,8 +221,8 @@ def _report(
     version = described.get("version", "")
     title = f"{verdict.op or 'network'}: {verdict.verdict} in {spec} {version}".strip()
     network = "\n".join(
-        f"    {n.name}: {case.network.types[n.name].dtype}{list(case.network.types[n.name].shape)} = {n.op!r}({', '.join(n.inputs)})"
-        for n in case.network.nodes
+        f"    {n.name}: {t.dtype}{list(t.shape)} = {n.op!r}({', '.join(n.inputs)})"
+        for n, t in ((n, case.network.types[n.name]) for n in case.network.nodes)
     )
     parts = [f"# {title}", ""]
     if mismatch is not None and not mismatch.problem:
@@ -246,6 +246,7 @@ def _report(
     if len(backends) > 1:
         parts += [f"Reproduced by: {', '.join(backends)}.", ""]
     parts += [
-        f"qfuzz signature: `{signature}`. `repro.py` exits 1 while the bug lives; `case.json` replays with `qfuzz replay`."
+        f"qfuzz signature: `{signature}`. "
+        "`repro.py` exits 1 while the bug lives; `case.json` replays with `qfuzz replay`."
     ]
     return "\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""What qfuzz raises. Every class below is a `QfuzzError`, and each message is one line that says where, what and which rule.
+"""What qfuzz raises. Every class below is a `QfuzzError`, and each message is one line: where, what and which rule.
 
 QfuzzError
 ├── InvalidCase        bad input: a case, network or file that breaks a rule (exit 2)

@@ -92,7 +92,7 @@ class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Element: TypeAlias = QType | Literal["float32", "int32"]
-"""What the elements of a tensor are: quantized integers, plain float32, or plain int32 (a bias in accumulator units)."""
+"""What the elements of a tensor are: quantized integers, float32, or plain int32 (a bias in accumulator units)."""
 
 
 def dtype_of(element: Element) -> DType:

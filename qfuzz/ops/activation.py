@@ -146,8 +146,8 @@ class Hardswish(UnaryOperator, frozen=True, kw_only=True, tag="hardswish"):
 class FunctionImage(Image):
     """The image of an increasing elementary function of one variable.
 
-    A kernel sees x within gamma_k * |x| (or its affine magnitude), so its value lies between the function's values there;
-    the value itself is rounded k times and off by the function's ulps. Under `affine` terms, what the function's formula
+    A kernel sees x within gamma_k * |x| (or its affine magnitude), so its value lies between the function's values
+    there; the value itself is rounded k times and off by the function's ulps. Under `affine` terms, what the formula
     adds counts apart (`addends`): e^x - 1 in float32 is off by roundings of 1, however small the difference is.
     """
 

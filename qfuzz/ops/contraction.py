@@ -137,6 +137,6 @@ def contraction_image(
 
 
 def _rounded_bias_unit(bias: Floats, unit: Floats) -> Floats:
-    """`unit` where rounding `bias` to a multiple of it may change the bias, 0 where the bias is a small multiple already."""
+    """`unit` where rounding `bias` to a multiple of it may change it, 0 where it is a small multiple already."""
     steps = np.rint(bias / unit)
     return np.where((steps * unit == bias) & (np.abs(steps) < 2.0**22), 0.0, unit)

@@ -82,7 +82,7 @@ class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
         require_int32(constants, inputs)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
-        x, weight = operands[0], operands[1]
+        weight = operands[1]
         kernel = weight.type.shape[2:]
         n_out = self.infer([o.type for o in operands], element)
 

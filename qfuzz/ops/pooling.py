@@ -121,7 +121,7 @@ class MaxPool(ExactOperator, frozen=True, kw_only=True, tag="max_pool"):
         sizes = _spatial(x)
         out = _output_size(x.shape, self.kernel, self.strides, self.padding, self.dilations, self.ceil_mode)
         for i, size in enumerate(sizes):
-            # Every window must hold an element, or its maximum is not defined: the taps that lie in padding are skipped.
+            # Every window must hold an element, or its maximum is not defined: taps that lie in padding are skipped.
             taps = np.arange(self.kernel[i]) * self.dilations[i]
             positions = np.arange(out[i])[:, None] * self.strides[i] - self.padding[i] + taps
             if not ((positions >= 0) & (positions < size)).any(axis=1).all():

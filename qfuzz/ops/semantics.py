@@ -132,7 +132,7 @@ class LinearImage(Image):
     Attributes
     ----------
     accumulator, real, affine
-        Upper bounds of the magnitudes that a contract's error is relative to (`ir.contract.Terms`), computed when asked.
+        Upper bounds of the magnitudes that a contract's error is relative to (`ir.contract.Terms`), when asked.
     n_summed
         How many products a float32 accumulation would sum for one element.
     float32_exact

@@ -20,7 +20,7 @@ MAX_ROWS = 3
 
 
 def direct(case: Case, key: int) -> Case:
-    """`case` with some rows of its first input next to ties of the node that reads it; unchanged where that has no use."""
+    """`case` with some rows of its first input next to ties of the node that reads it; unchanged where none can be."""
     network = case.network
     first = network.inputs[0].name
     node = next((n for n in network.nodes if n.inputs[0] == first and isinstance(n.op, Conv | Linear)), None)

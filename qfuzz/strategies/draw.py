@@ -1,7 +1,7 @@
 """A thin hand on Hypothesis's draws: integers only, the simplest alternative first.
 
-`strategy_of` draws straight from Hypothesis's choice sequence. `st.composite` would wrap each of a case's thirty integers
-into a strategy of its own, which costs three times as much as everything else that generation does.
+`strategy_of` draws straight from Hypothesis's choice sequence. `st.composite` would wrap each of a case's thirty
+integers into a strategy of its own, which costs three times as much as everything else that generation does.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 Words = npt.NDArray[np.uint64]
 
 FLAT, UNIFORM, EDGES, EXTREMES, NARROW, MIXED = range(6)
-"""Styles: all zero point; uniform; edge values only; smallest and largest only; close to the zero point; half and half."""
+"""Styles: all zero point; uniform; edge values only; smallest and largest; close to the zero point; half and half."""
 N_STYLES = 6
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)

@@ -71,16 +71,14 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         n_nodes = d.integer(min_nodes, max_nodes)
     first = d.pick(selected)
     _begin(b, first)
-    target = d.integer(0, n_nodes - 1) if filtered else 0
+    # A quantize node reads float32, which no connecting node gives: it comes first.
+    target = d.integer(0, n_nodes - 1) if filtered and first != "quantize" else 0
     menu = selected if not filtered else tuple(dict.fromkeys((*selected, *CONNECTING)))
     if target == 0:
         with d.part():
             DRAWINGS[first].draw(b)
     while len(b.nodes) < n_nodes:
-        if len(b.nodes) == target and target:
-            name = first if DRAWINGS[first].fits(b) else "relu"
-        else:
-            name = d.pick(menu)
+        name = first if target and len(b.nodes) == target else d.pick(menu)
         if name == "quantize" or not DRAWINGS[name].fits(b) or b.type.n_elements > MAX_VALUE_ELEMENTS:
             name = "relu"
         if filtered and len(b.nodes) < target and name not in CONNECTING:

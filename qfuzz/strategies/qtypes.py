@@ -16,8 +16,8 @@ MIN_SCALE, MAX_SCALE = 2.0**-20, 2.0**20
 def draw_scale(d: Draw, around: float, *, dyadic: bool, spread: int = 2) -> float:
     """A float32 scale within about `spread` powers of two of `around`.
 
-    `dyadic`: a power of two, so that float32 arithmetic with it is exact. Else a power of two, one of its neighbours, or
-    any mantissa. Shrinks to a power of two.
+    `dyadic`: a power of two, so that float32 arithmetic with it is exact. Else a power of two, one of its
+    neighbours, or any mantissa. Shrinks to a power of two.
     """
     choice = d.integer(0, 2**32 - 1)
     choice, step = divmod(choice, 2 * spread + 1)
