@@ -96,7 +96,8 @@ class Reals:
             undecided = np.flatnonzero(doubtful)
             count.refined += undecided.size
             for i in undecided:
-                low.reshape(-1)[i], high.reshape(-1)[i] = self._decide(int(i))
+                down, up = self._decide(int(i))
+                low.reshape(-1)[i], high.reshape(-1)[i] = _storable(down), _storable(up)
         return low, high
 
     def _decide(self, i: int) -> tuple[int, int]:
@@ -131,6 +132,11 @@ def split_ties(x: Floats) -> tuple[Ints, Ints]:
 
 
 _CLIP = 2.0**62
+"""Beyond any quantized value by far; larger numbers stand at it."""
+
+
+def _storable(x: int) -> int:
+    return max(-(2**62), min(x, 2**62))
 
 
 def _clip(x: Fraction, low: Fraction | None, high: Fraction | None) -> Fraction:
