@@ -160,11 +160,12 @@ def _client(config: pytest.Config, spec: str) -> "WorkerClient":
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    for client in session.config.stash.get(_CLIENTS, {}).values():
+    for client in (session.config.stash.get(_CLIENTS, None) or {}).values():
         client.close()
     worker_output = getattr(session.config, "workeroutput", None)
     if worker_output is not None:  # under pytest-xdist the controller prints the summary
-        worker_output["qfuzz_known"] = list(session.config.stash[_KNOWN])
+        known: list[str] = session.config.stash[_KNOWN]
+        worker_output["qfuzz_known"] = known
 
 
 def pytest_testnodedown(node: Any, error: object) -> None:

@@ -283,7 +283,7 @@ def _accumulate(
 ) -> npt.NDArray[np.int64]:
     """Accumulators [rows, channels]."""
     if model.products == "exact":
-        return ((columns - zero_x) * (filters - zero_w[:, None])).sum(axis=-1)
+        return np.asarray(((columns - zero_x) * (filters - zero_w[:, None])).sum(axis=-1))
     # Kernels multiply stored integers and correct for the zero points afterwards; int8 ones are shifted to uint8.
     shift = 128 if columns.size and columns.min() < 0 else 0
     products = (columns + shift) * filters

@@ -18,7 +18,9 @@ def as_document(
 ) -> dict[str, Any]:
     """The JSON document, schema 1. `paths` are folders by signature text."""
     tally = fuzzing.tally
-    staged = {name: round(tally.seconds[name], 6) for name in ("generate", "reference", "backends", "oracle")}
+    staged: dict[str, float] = {
+        name: round(tally.seconds[name], 6) for name in ("generate", "reference", "backends", "oracle")
+    }
     staged["reduce"] = round(reduce_seconds, 6)
     # Stages add up over jobs; what is left of the wall time (start-up, pipes, waiting) is other.
     staged["other"] = round(max(0.0, seconds - sum(staged.values())), 6)

@@ -1,6 +1,6 @@
 """What a campaign counts while it runs: examples, elements, verdicts by backend, seconds by stage."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from qfuzz.campaign.protocol import Example, ShardDone
@@ -50,7 +50,7 @@ class Tally:
     deaths: int = 0
     refined: int = 0
     decided: int = 0
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add_example(self, example: Example) -> None:
         """Count one example."""

@@ -1,6 +1,7 @@
 """``qfuzz backends``: what is installed."""
 
 from importlib.metadata import entry_points
+from typing import Any
 
 import click
 
@@ -14,7 +15,7 @@ from qfuzz.ir.errors import BackendMissing
 @output_options
 def command(as_json: bool, quiet: bool, verbose: bool) -> int:
     """List backends: built-in ones, and those of other packages; with versions where they are installed."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     names = [*dict.fromkeys([s for s, _ in DEFAULT_RIDES] + [n for n in BUILT_IN if n != "planted"])]
     names += [p.name for p in entry_points(group=GROUP)]
     defaults = {s for s, _ in DEFAULT_RIDES}
@@ -30,7 +31,6 @@ def command(as_json: bool, quiet: bool, verbose: bool) -> int:
         return OK
     for row in rows:
         facts = row["describe"]
-        assert isinstance(facts, dict)
         mark = click.style("installed", fg="green") if row["installed"] else click.style("missing", fg="yellow")
         default = "default" if row["default"] else ""
         click.echo(f"{row['name']!s:38} {mark:18} {facts.get('version', ''):14} {default:8} {row['why']}".rstrip())

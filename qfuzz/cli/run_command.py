@@ -28,7 +28,7 @@ REDUCTION_SHARE = 0.35
 """Of a time budget, at most this much is kept for reduction; fuzzing ends earlier by it once there are suspects."""
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:

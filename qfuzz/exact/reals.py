@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from qfuzz.exact.rounding import Floats, Ints
+from qfuzz.exact.rounding import Floats, Ints, split_ties
 
 Refine = Callable[[int, int], tuple[Fraction, Fraction]]
 """(flat index, bits) -> rational bounds of that element: equal when it is rational, else 2^-bits apart."""
@@ -117,22 +117,6 @@ class Reals:
 
 
 _HALF = Fraction(1, 2)
-
-
-def split_ties(x: Floats) -> tuple[Ints, Ints]:
-    """``ceil(x - 1/2)`` and ``floor(x + 1/2)`` of float64 numbers, exactly.
-
-    Both are the nearest integer but at ties; x - rint(x) is exact (both are multiples of x's last bit, and the
-    difference is no larger than x or than 1/2), so that ties are seen exactly.
-    """
-    nearest = np.rint(x)
-    apart = x - nearest
-    rounded = np.clip(nearest, -_CLIP, _CLIP).astype(np.int64)
-    return rounded - (apart == -0.5), rounded + (apart == 0.5)
-
-
-_CLIP = 2.0**62
-"""Beyond any quantized value by far; larger numbers stand at it."""
 
 
 def _storable(x: int) -> int:

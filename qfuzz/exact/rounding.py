@@ -1,6 +1,5 @@
 """The one place that rounds and saturates."""
 
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,24 @@ def gamma(k: float) -> float:
 
 def round_half_even(x: npt.NDArray[np.floating[Any]]) -> Ints:
     """Nearest integers, ties to even. Exact for every finite float64; clips at +/- 2^62 first."""
-    return np.rint(np.clip(x, -(2.0**62), 2.0**62)).astype(np.int64)
+    return np.asarray(np.clip(np.rint(x), -_CLIP, _CLIP).astype(np.int64))
 
 
-def round_fraction(x: Fraction) -> int:
-    """Nearest integer, ties to even."""
-    return round(x)
+def split_ties(x: Floats) -> tuple[Ints, Ints]:
+    """``ceil(x - 1/2)`` and ``floor(x + 1/2)`` of float64 numbers, exactly.
+
+    Both are the nearest integer but at ties; x - rint(x) is exact (both are multiples of x's last bit, and the
+    difference is no larger than x or than 1/2), so that ties are seen exactly.
+    """
+    apart = x - np.rint(x)
+    rounded = round_half_even(x)
+    return rounded - (apart == -0.5), rounded + (apart == 0.5)
 
 
-def saturate(x: Ints, qmin: int, qmax: int) -> Ints:
-    """`x` clipped to the storage range."""
-    return np.clip(x, qmin, qmax)
+def saturate(x: npt.NDArray[Any], qmin: int, qmax: int, dtype: str) -> npt.NDArray[Any]:
+    """Integers, in any dtype that holds them, clipped to the storage range and stored."""
+    return np.asarray(np.minimum(np.maximum(x, qmin), qmax).astype(dtype))
+
+
+_CLIP = 2.0**62
+"""Where rounded numbers are cut, far outside every storage range."""

@@ -42,7 +42,7 @@ def reproducer_files(
     return files
 
 
-def _script(case: Case, backend: Backend | None, spec: str) -> Script:
+def _script(case: Case, backend: object, spec: str) -> Script:
     network = case.network
     if isinstance(backend, Scriptable):
         arrays = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in network.constant_data.items()}

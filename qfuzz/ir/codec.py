@@ -38,7 +38,7 @@ class Codec:
     """Encodes and decodes case files over a set of operators."""
 
     def __init__(self, operators: Sequence[type[Operator]]) -> None:
-        op_type = Union[tuple(operators)]  # noqa: UP007  built at run time
+        op_type: Any = Union[tuple(operators)]  # noqa: UP007  built at run time
         node = msgspec.defstruct(
             "Node",
             [("name", str), ("op", op_type), ("inputs", tuple[str, ...]), ("element", Element)],
@@ -102,7 +102,7 @@ class Codec:
         if head.schema < 1:
             raise InvalidCase(f"schema version {head.schema}; versions start at 1")
         try:
-            doc = self._decoder.decode(data)
+            doc: Any = self._decoder.decode(data)
             network = Network(
                 doc.network.inputs,
                 doc.network.constants,

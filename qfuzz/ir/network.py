@@ -70,6 +70,11 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         """Data of every constant, by name."""
         return MappingProxyType({c.name: c.data for c in self.constants})
 
+    @property
+    def leaves(self) -> tuple[Input | Constant, ...]:
+        """Everything that holds data: inputs, then constants."""
+        return (*self.inputs, *self.constants)
+
     def node(self, name: str) -> Node:
         """The node of that name."""
         return next(n for n in self.nodes if n.name == name)
@@ -145,7 +150,7 @@ def _validate(network: Network) -> None:
 
 
 def _infer(network: Network) -> dict[str, TensorType]:
-    types: dict[str, TensorType] = {v.name: v.type for v in (*network.inputs, *network.constants)}
+    types: dict[str, TensorType] = {v.name: v.type for v in network.leaves}
     constants = {c.name for c in network.constants}
     for n in network.nodes:
         where = f"{n.op.name} {n.name!r}"

@@ -97,6 +97,8 @@ class Script(msgspec.Struct, frozen=True):
 class Scriptable(Protocol):
     """A backend that can print what it runs. Without it, a reproducer calls qfuzz itself."""
 
+    fuses: bool
+
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """The calls for `network`; `arrays` are its inputs and constants by name."""
         ...

@@ -77,6 +77,7 @@ class Tensor:
 
     __slots__ = ("_hash", "array")
     array: npt.NDArray[Any]
+    _hash: int | None
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         if array.dtype not in _NAMES:
@@ -112,9 +113,11 @@ class Tensor:
         return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
     def __hash__(self) -> int:
-        if self._hash is None:  # type: ignore[has-type]
-            object.__setattr__(self, "_hash", hash((self.dtype, self.shape, self.array.tobytes())))
-        return self._hash  # type: ignore[no-any-return,has-type]
+        known = self._hash
+        if known is None:
+            known = hash((self.dtype, self.shape, self.array.tobytes()))
+            object.__setattr__(self, "_hash", known)
+        return known
 
     def __repr__(self) -> str:
         return f"Tensor({self.array.tolist()}, {self.dtype}, shape={self.shape})"

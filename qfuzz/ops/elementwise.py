@@ -55,7 +55,7 @@ class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         shape = _broadcast([o.type for o in operands])
-        m = [Multiplier.ratio(np.float64(float(o.scale)), float(output_scale(element))) for o in operands]
+        m = [Multiplier.ratio(np.array(float(o.scale)), float(output_scale(element))) for o in operands]
         centered = [o.centered() for o in operands]
         is_point = all(o.is_point for o in operands)
 
@@ -96,7 +96,7 @@ class Mul(ExactOperator, frozen=True, kw_only=True, tag="mul"):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         a, b = operands
         shape = _broadcast([a.type, b.type])
-        m = Multiplier.ratio(np.float64(float(a.scale) * float(b.scale)), float(output_scale(element)))
+        m = Multiplier.ratio(np.array(float(a.scale) * float(b.scale)), float(output_scale(element)))
         a_lo, a_hi = a.centered()
         b_lo, b_hi = b.centered()
         if a.is_point and b.is_point:

@@ -48,7 +48,7 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
         x, weight = operands[0], operands[1]
 
         def multiply(a: Floats, w: Floats) -> Floats:
-            return np.matmul(a, w.T)
+            return np.asarray(np.matmul(a, w.T))
 
         shape = (*x.type.shape[:-1], weight.type.shape[0])
         return contraction_image(

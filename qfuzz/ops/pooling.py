@@ -134,7 +134,7 @@ class MaxPool(ExactOperator, frozen=True, kw_only=True, tag="max_pool"):
 
         def largest(a: Floats) -> Floats:
             windows = _windows(a, -np.inf, self.kernel, self.strides, self.padding, self.dilations, out[2:])
-            return windows.max(axis=tuple(range(-len(self.kernel), 0)))
+            return np.asarray(windows.max(axis=tuple(range(-len(self.kernel), 0))))
 
         lo = largest(x.lo)
         return identity_image(x, lo, lo if x.is_point else largest(x.hi), out, element)
@@ -175,7 +175,7 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
 
         def summed(a: Floats) -> Floats:
             windows = _windows(a, 0.0, self.kernel, self.strides, self.padding, ones, shape[2:])
-            return windows.sum(axis=tuple(range(-len(self.kernel), 0)))
+            return np.asarray(windows.sum(axis=tuple(range(-len(self.kernel), 0))))
 
         return _mean_image(
             x, element, shape, summed, self.divisors(x.type.shape[2:], shape[2:]), math.prod(self.kernel)
@@ -211,7 +211,7 @@ class GlobalAvgPool(ExactOperator, frozen=True, kw_only=True, tag="global_avg_po
         n = math.prod(x.type.shape[2:])
 
         def summed(a: Floats) -> Floats:
-            return a.sum(axis=axes, keepdims=True)
+            return np.asarray(a.sum(axis=axes, keepdims=True))
 
         return _mean_image(x, element, shape, summed, np.full((1,) * len(axes), n), n)
 
@@ -224,7 +224,7 @@ def _mean_image(
     divisor: npt.NDArray[np.int64],
     n_summed: int,
 ) -> LinearImage:
-    m = Multiplier.ratio(np.float64(float(x.scale)), float(output_scale(element)))
+    m = Multiplier.ratio(np.array(float(x.scale)), float(output_scale(element)))
     lo, hi = x.centered()
     sum_lo = summed(lo)
     sum_hi = sum_lo if x.is_point else summed(hi)

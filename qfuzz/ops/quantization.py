@@ -23,6 +23,10 @@ from qfuzz.ops.semantics import (
 )
 
 
+MAX_DEQUANTIZED_SCALE = 2.0**119
+"""Up to here s*(q - zp), and s*q and s*zp apart, are finite float32 numbers: |q| and |zp| are below 2^8."""
+
+
 class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
     """float32 to stored integers."""
 
@@ -54,9 +58,11 @@ class Dequantize(ExactOperator, frozen=True, kw_only=True, tag="dequantize"):
     """Stored integers to float32."""
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
-        per_tensor(inputs[0], "x")
+        q = per_tensor(inputs[0], "x")
         if isinstance(element, QType):
             raise InvalidCase(f"output: needs float32 elements, got {element.dtype}")
+        if q.scale[0] > MAX_DEQUANTIZED_SCALE:
+            raise InvalidCase(f"x: scale {q.scale[0]!r}; above {MAX_DEQUANTIZED_SCALE!r} real values overflow float32")
         return inputs[0].shape
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:

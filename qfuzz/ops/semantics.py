@@ -166,7 +166,7 @@ class LinearImage(Image):
         return bound
 
 
-class ExactOperator(Operator):
+class ExactOperator(Operator, frozen=True, kw_only=True):
     """An operator with exact semantics. Its subclasses are one file a family in `qfuzz.ops`."""
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
@@ -333,7 +333,7 @@ def identity_image(
     bounds
         Bounds in output units that the result is clipped to.
     """
-    m = Multiplier.ratio(np.float64(float(x.scale)), float(output_scale(element)))
+    m = Multiplier.ratio(np.array(float(x.scale)), float(output_scale(element)))
     moved = Operand(TensorType(shape, x.type.element), lo, hi)
     c_lo, c_hi = moved.centered()
 

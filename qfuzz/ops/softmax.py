@@ -63,7 +63,7 @@ class Softmax(ExactOperator, frozen=True, kw_only=True, tag="softmax"):
         error = np.where(equal & dyadic, 0.0, np.abs(approx) * 2 * elementary.FILTER_MARGIN + 1e-300)
         shape = x.type.shape
         rows = n.reshape(-1, length) if length else n.reshape(0, 0)
-        position = self._back(np.arange(n.size).reshape(n.shape)).ravel()
+        position = self._back(np.arange(float(n.size)).reshape(n.shape)).ravel()
 
         def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
             row, column = divmod(int(position[i]), length)
@@ -131,4 +131,4 @@ class SoftmaxImage(Image):
         bound = p * relative
         if contract.terms == "affine":
             bound = bound + gamma(contract.k) * (p + self.zero_point_y)
-        return bound
+        return np.asarray(bound)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.exact.reals import FilterCount, Reals
-from qfuzz.exact.rounding import Floats, Ints, round_half_even
+from qfuzz.exact.rounding import Floats, Ints, round_half_even, saturate
 from qfuzz.ir.contract import Contract, TieRule
 from qfuzz.ir.qtype import Element, QType
 from qfuzz.ops.semantics import Image
@@ -101,7 +101,7 @@ def admissible(
 
 def _stored(x: npt.NDArray[Any], element: QType) -> npt.NDArray[Any]:
     """Integers with the zero point, saturated, in the storage dtype."""
-    return np.minimum(np.maximum(x + element.zero_point[0], element.qmin), element.qmax).astype(element.dtype)
+    return saturate(x + element.zero_point[0], element.qmin, element.qmax, element.dtype)
 
 
 def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: int, count: FilterCount) -> tuple[Ints, Ints, Ints]:

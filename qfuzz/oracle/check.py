@@ -209,6 +209,8 @@ class _Run:
             self._judge(node, got, self.reference.node(node, received, contract), tapped=True)
             if first and self.mismatches and self.explain is not None:
                 self.cause = self.explain(node, self.network.input_types(node), self._all_inputs(node, known), got)
+            if got.dtype.kind == "f" and not np.isfinite(got).all():
+                return  # a violation; no operator is defined on what later nodes received
 
     def _all_inputs(self, node: Node, known: Mapping[str, Array]) -> list[Array]:
         constants = self.network.constant_data

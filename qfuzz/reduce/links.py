@@ -30,7 +30,7 @@ def linked_dimensions(network: Network) -> list[frozenset[Dimension]]:
         return find(a)
 
     labels: dict[str, Labels] = {}
-    for value in (*network.inputs, *network.constants):
+    for value in network.leaves:
         own: Labels = [(value.name, i) for i in range(len(value.type.shape))]
         labels[value.name] = own
         parent.update({d: d for d in own if d is not None})

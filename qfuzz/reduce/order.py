@@ -37,7 +37,7 @@ def size_key(case: Case) -> Key:
     """Smaller is simpler."""
     network = case.network
     arrays = [t.array for t in case.inputs] + [c.data.array for c in network.constants]
-    elements = [v.type.element for v in (*network.inputs, *network.constants)] + [n.element for n in network.nodes]
+    elements = [v.type.element for v in network.leaves] + [n.element for n in network.nodes]
     return (
         len(network.nodes),
         sum(a.size for a in arrays),

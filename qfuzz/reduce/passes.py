@@ -1,6 +1,7 @@
 """Reduction passes: plain functions from a case to smaller candidates, most promising first. The driver judges."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def one_node_alone(case: Case) -> Iterator[Candidate]:
     if len(case.network.nodes) > 1:
         values = exact_outputs(case)
         for node in case.network.nodes:
-            yield lambda name=node.name: node_alone(case, name, values)
+            yield partial(node_alone, case, node.name, values)
 
 
 def cut_network(case: Case) -> Iterator[Candidate]:
@@ -36,7 +37,7 @@ def cut_network(case: Case) -> Iterator[Candidate]:
     if len(network.nodes) == 1:
         return
     for node in network.nodes:
-        yield lambda name=node.name: pruned(network.inputs, network.constants, network.nodes, (name,), case.feeds)
+        yield partial(pruned, network.inputs, network.constants, network.nodes, (node.name,), case.feeds)
     values = exact_outputs(case)
     for node in network.nodes:
         if node.name in network.outputs:
@@ -57,14 +58,14 @@ def drop_concat_inputs(case: Case) -> Iterator[Candidate]:
         if isinstance(node.op, Concat) and len(node.inputs) > 1:
             for i in range(len(node.inputs)):
                 rest = node.inputs[:i] + node.inputs[i + 1 :]
-                yield lambda node=node, rest=rest: with_node(case, replace(node, inputs=rest))
+                yield partial(with_node, case, replace(node, inputs=rest))
 
 
 def drop_bias(case: Case) -> Iterator[Candidate]:
     """Leave a bias out."""
     for node in case.network.nodes:
         if len(node.inputs) == 3 and 2 in node.op.constant_inputs:
-            yield lambda node=node: with_node(case, replace(node, inputs=node.inputs[:2]))
+            yield partial(with_node, case, replace(node, inputs=node.inputs[:2]))
 
 
 def drop_indices(case: Case) -> Iterator[Candidate]:
@@ -72,7 +73,7 @@ def drop_indices(case: Case) -> Iterator[Candidate]:
     for dimensions in linked_dimensions(case.network):
         name, axis = min(dimensions)
         for kept in _subsets(case.network.types[name].shape[axis]):
-            yield lambda d=dimensions, kept=kept: take(case, dict.fromkeys(d, kept), _fitted(case, d, kept))
+            yield partial(take, case, dict.fromkeys(dimensions, kept), _fitted(case, dimensions, kept))
 
 
 def _fitted(case: Case, dimensions: frozenset[tuple[str, int]], kept: Array) -> dict[str, Operator]:
@@ -108,11 +109,11 @@ def drop_groups(case: Case) -> Iterator[Candidate]:
             cuts = {(node.inputs[0], 1): _members(kept, channels)}
             cuts |= {(name, 0): _members(kept, filters) for name in node.inputs[1:]}
             ops: dict[str, Operator] = {node.name: replace(node.op, groups=len(kept))}
-            yield lambda cuts=cuts, ops=ops: take(case, cuts, ops)
+            yield partial(take, case, cuts, ops)
         if filters > 1:
             for f in range(filters):
                 first = np.arange(groups) * filters + f
-                yield lambda node=node, first=first: take(case, {(name, 0): first for name in node.inputs[1:]})
+                yield partial(take, case, {(name, 0): first for name in node.inputs[1:]})
 
 
 def _members(kept: Array, size: int) -> Array:
@@ -145,9 +146,11 @@ def simpler_attributes(case: Case) -> Iterator[Candidate]:
             if name not in PLAIN or name == "groups":
                 continue
             for value in _simpler_values(getattr(node.op, name), PLAIN[name]):
-                yield lambda node=node, name=name, value=value: with_node(
-                    case, replace(node, op=replace(node.op, **{name: value}))
-                )
+                yield partial(_with_attribute, case, node, name, value)
+
+
+def _with_attribute(case: Case, node: Node, name: str, value: Any) -> Case:
+    return with_node(case, replace(node, op=replace(node.op, **{name: value})))
 
 
 def _simpler_values(value: Any, plain: Any) -> Iterator[Any]:
@@ -189,7 +192,7 @@ def cut_kernels(case: Case) -> Iterator[Candidate]:
                     cuts = {(x, 2 + i): rest_x}
                     if weight is not None:
                         cuts[weight, 2 + i] = np.delete(np.arange(k), drop_w)
-                    yield lambda cuts=cuts, ops=ops: take(case, cuts, ops)
+                    yield partial(take, case, cuts, ops)
 
 
 def per_tensor_weights(case: Case) -> Iterator[Candidate]:
@@ -199,7 +202,7 @@ def per_tensor_weights(case: Case) -> Iterator[Candidate]:
         if isinstance(q, QType) and q.axis is not None:
             for s, z in dict.fromkeys(zip(q.scale, q.zero_point, strict=True)):
                 plain = QType(q.dtype, (s,), (z,))
-                yield lambda c=c, plain=plain: with_elements(case, lambda n, e: plain if n == c.name else e)
+                yield partial(with_elements, case, partial(_named, c.name, plain))
 
 
 def fewer_dimensions(case: Case) -> Iterator[Candidate]:
@@ -218,29 +221,27 @@ def fewer_dimensions(case: Case) -> Iterator[Candidate]:
                 changes["shape"] = tuple(network.types[node.name].shape[i] for i in range(len(node.op.shape)) if i != d)
             ops = {node.name: replace(node.op, **changes)}
             arrays = {i.name: np.squeeze(t.array, axis=d) for i, t in zip(network.inputs, case.inputs, strict=True)}
-            yield lambda arrays=arrays, ops=ops: with_arrays(case, arrays, ops)
+            yield partial(with_arrays, case, arrays, ops)
 
 
 def simpler_types(case: Case) -> Iterator[Candidate]:
     """Scales to 1 or powers of two or fewer bits, zero points to 0: equal types together first, then one by one."""
     network = case.network
-    elements = {v.name: v.type.element for v in (*network.inputs, *network.constants)}
+    elements = {v.name: v.type.element for v in network.leaves}
     elements |= {n.name: n.element for n in network.nodes}
     quantized = {name: e for name, e in elements.items() if isinstance(e, QType)}
     for e in dict.fromkeys(quantized.values()):
         for simpler in _simpler_qtypes(e):
-            yield lambda e=e, simpler=simpler: with_elements(case, lambda _, old: simpler if old == e else old)
+            yield partial(with_elements, case, partial(_equal, e, simpler))
     for name, e in quantized.items():
         if sum(other == e for other in quantized.values()) > 1:
             for simpler in _simpler_qtypes(e):
-                yield lambda name=name, simpler=simpler: with_elements(
-                    case, lambda n, old: simpler if n == name else old
-                )
+                yield partial(with_elements, case, partial(_named, name, simpler))
 
 
 def scale_together(case: Case) -> Iterator[Candidate]:
     """All scales times one power of two, so that one of them becomes 1."""
-    elements = [v.type.element for v in (*case.network.inputs, *case.network.constants)]
+    elements = [v.type.element for v in case.network.leaves]
     elements += [n.element for n in case.network.nodes]
     scales = dict.fromkeys(s for e in elements if isinstance(e, QType) for s in e.scale)
     for s in scales:
@@ -252,7 +253,17 @@ def scale_together(case: Case) -> Iterator[Candidate]:
                 return e
             return replace(e, scale=tuple(float32(v / s) for v in e.scale))
 
-        yield lambda divided=divided: with_elements(case, divided)
+        yield partial(with_elements, case, divided)
+
+
+def _named(name: str, simpler: Element, each: str, old: Element) -> Element:
+    """`simpler` for the value `name`."""
+    return simpler if each == name else old
+
+
+def _equal(replaced: Element, simpler: Element, each: str, old: Element) -> Element:
+    """`simpler` for every value of the element type `replaced`."""
+    return simpler if old == replaced else old
 
 
 def _simpler_qtypes(q: QType) -> Iterator[QType]:
@@ -298,15 +309,11 @@ def simpler_data(case: Case) -> Iterator[Candidate]:
             for start in range(0, flat.size, run):
                 for fill in fills:
                     if (flat[start : start + run] != fill).any():
-                        yield lambda n=name, t=tensor, s=slice(start, start + run), fill=fill: with_arrays(
-                            case, {n: _filled(t, s, fill)}
-                        )
+                        yield partial(_with_filled, case, name, tensor, slice(start, start + run), fill)
             run //= 2
         for i in range(min(flat.size, 256)):
             for value in _simpler_elements(flat[i].item(), tensor.dtype):
-                yield lambda n=name, t=tensor, i=i, value=value: with_arrays(
-                    case, {n: _filled(t, slice(i, i + 1), value)}
-                )
+                yield partial(_with_filled, case, name, tensor, slice(i, i + 1), value)
 
 
 def _simpler_elements(value: float, dtype: str) -> Iterator[float]:
@@ -315,6 +322,10 @@ def _simpler_elements(value: float, dtype: str) -> Iterator[float]:
         return
     lo, hi = INTEGER_RANGE[dtype]
     yield from (v for v in _simpler_integers(int(value)) if lo <= v <= hi)
+
+
+def _with_filled(case: Case, name: str, tensor: Tensor, where: slice, value: float) -> Case:
+    return with_arrays(case, {name: _filled(tensor, where, value)})
 
 
 def _filled(tensor: Tensor, where: slice, value: float) -> Array:

@@ -67,15 +67,14 @@ def _field(node: Node, array: Array, row: int, channel: int, weight: tuple[int, 
         case Conv() as op:
             spatial = len(weight) - 2
             group = channel // (weight[0] // op.groups)
-            slices = []
+            slices: list[int | slice] = [row, slice(group * weight[1], (group + 1) * weight[1])]
             for i in range(spatial):
                 start = -(-op.padding[i] // op.strides[i]) * op.strides[i] - op.padding[i]
                 reach = op.dilations[i] * (weight[2 + i] - 1) + 1
                 if start + reach > array.shape[2 + i]:
                     return None
                 slices.append(slice(start, start + reach, op.dilations[i]))
-            channels = slice(group * weight[1], (group + 1) * weight[1])
-            return array[(row, channels, *slices)]
+            return np.asarray(array[tuple(slices)])
         case _:
             return None
 

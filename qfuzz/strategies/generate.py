@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.internal.conjecture import providers
+from hypothesis.internal.constants_ast import Constants
 
 from qfuzz.ir.network import Case
 from qfuzz.strategies.networks import cases
@@ -21,7 +22,7 @@ _PROVIDER = "qfuzz"
 class NoLocalConstants(providers.HypothesisProvider):
     """Hypothesis's own provider, blind to constants of local modules."""
 
-    _local_constants = providers.Constants()
+    _local_constants = Constants()
 
 
 @dataclass

@@ -114,7 +114,7 @@ def _single(
 ) -> Case:
     fed = tuple(Input(f"x{i}", TensorType(a.shape, e)) for i, (e, a) in enumerate(inputs))
     kept = tuple(Constant(f"c{i}", TensorType(a.shape, e), Tensor(a)) for i, (e, a) in enumerate(constants))
-    names = tuple(v.name for v in (*fed, *kept))
+    names = (*(v.name for v in fed), *(v.name for v in kept))
     network = Network(fed, kept, (Node("y", op, names, element),), ("y",))
     return Case(network, tuple(Tensor(a) for _, a in inputs))
 

@@ -30,13 +30,13 @@ def _window(b: Builder, *, dilated: bool) -> dict[str, tuple[int, ...]]:
 def draw_max_pool(b: Builder) -> None:
     """A max_pool node."""
     window = _window(b, dilated=True)
-    b.add_node(MaxPool(**window, ceil_mode=b.d.rarely(4)), (b.current,), b.same_or_output(b.qtype.scale[0]))  # type: ignore[arg-type]
+    b.add_node(MaxPool(**window, ceil_mode=b.d.rarely(4)), (b.current,), b.same_or_output(b.qtype.scale[0]))
 
 
 def draw_avg_pool(b: Builder) -> None:
     """An avg_pool node."""
     window = _window(b, dilated=False)
-    op = AvgPool(**window, ceil_mode=b.d.rarely(4), count_include_pad=not b.d.rarely(3))  # type: ignore[arg-type]
+    op = AvgPool(**window, ceil_mode=b.d.rarely(4), count_include_pad=not b.d.rarely(3))
     b.add_node(op, (b.current,), b.same_or_output(b.qtype.scale[0]))
 
 
