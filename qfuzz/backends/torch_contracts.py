@@ -73,12 +73,12 @@ _POOL = Contract(
 _MOVED = Contract(
     terms="exact", k=0, tie="half_even", source="stored integers are moved, compared or clipped; none is computed"
 )
-_QNNPACK_ELEMENTWISE = Contract(
-    terms="affine",
+_QNNPACK_ADD = Contract(
+    terms="fixed_point",
     k=8,
     tie="any",
-    source="qnnpack/src/qnnpack/params.h pytorch_qnnp_compute_add_quantization_params: multipliers of 21 and 22 bits, "
-    "shifted with rounding; ties away from zero",
+    source="qnnpack/src/qnnpack/params.h pytorch_qnnp_compute_add_quantization_params: the larger multiplier has "
+    "22 bits (off by 2^-22, 4 u), both share its shift, and the product is shifted with rounding, ties away from zero",
 )
 
 _SHARED: dict[str, Contract] = {
@@ -115,9 +115,7 @@ CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
         "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV}),
         "onednn": MappingProxyType(_FBGEMM | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
         "export": MappingProxyType(_SHARED | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
-        "qnnpack": MappingProxyType(
-            _FBGEMM | {"conv": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ELEMENTWISE}
-        ),
+        "qnnpack": MappingProxyType(_FBGEMM | {"conv": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ADD}),
     }
 )
 """Engine to its contracts."""

@@ -12,13 +12,15 @@ TieRule: TypeAlias = Literal["half_even", "half_even_after_zero_point", "either_
 value, half to even before the zero point, is admissible under every rule.
 """
 
-Terms: TypeAlias = Literal["exact", "accumulator", "real", "affine"]
+Terms: TypeAlias = Literal["exact", "accumulator", "real", "affine", "fixed_point"]
 """What the rounding error is relative to, in output units before the final rounding.
 
 `exact`: nothing is rounded but the final result, in effect computed without error.
 `accumulator`: the magnitude of the exact integer accumulator times its multiplier, plus that of a float32 bias.
 `real`: the sum of magnitudes of all real products and addends, `s*(q - zp)` taken together.
 `affine`: `|s*q|` and `|s*zp|` apart, plus `|zero_point_y|`.
+`fixed_point`: as `affine`, with the largest of the scales in the place of each: integer multipliers share one shift, so
+that each is off by as much as the largest. Such multipliers are shorter than a float32, and nothing counts as exact.
 
 Where the tie rule says that the zero point is added before rounding, `|zero_point_y|` counts in every one of them.
 """

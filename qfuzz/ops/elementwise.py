@@ -23,6 +23,7 @@ from qfuzz.ops.semantics import (
     output_scale,
     per_tensor,
     quantized_output,
+    zero_point_magnitude,
 )
 
 
@@ -67,6 +68,11 @@ class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
             a, b = operands
             return a.affine_magnitude() * m[0].approx + b.affine_magnitude() * m[1].approx
 
+        def fixed_point() -> Floats:
+            a, b = operands
+            largest = np.maximum(m[0].approx, m[1].approx)
+            return (a.affine_magnitude() + b.affine_magnitude()) * largest + zero_point_magnitude(element)
+
         return linear_image(
             [Term(c[0], k) for c, k in zip(centered, m, strict=True)],
             None if is_point else [Term(c[1], k) for c, k in zip(centered, m, strict=True)],
@@ -75,6 +81,7 @@ class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
             accumulator=real,
             real=real,
             affine=affine,
+            fixed_point=fixed_point,
             n_summed=2,
             bounds=_bounds(self.relu),
         )

@@ -22,7 +22,6 @@ from qfuzz.ops.semantics import (
     quantized_output,
 )
 
-
 MAX_DEQUANTIZED_SCALE = 2.0**119
 """Up to here s*(q - zp), and s*q and s*zp apart, are finite float32 numbers: |q| and |zp| are below 2^8."""
 

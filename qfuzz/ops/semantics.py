@@ -131,7 +131,7 @@ class LinearImage(Image):
 
     Attributes
     ----------
-    accumulator, real, affine
+    accumulator, real, affine, fixed_point
         Upper bounds of the magnitudes that a contract's error is relative to (`ir.contract.Terms`), when asked.
     n_summed
         How many products a float32 accumulation would sum for one element.
@@ -150,12 +150,15 @@ class LinearImage(Image):
     affine: Callable[[], Floats]
     n_summed: int
     float32_exact: npt.NDArray[np.bool_]
+    fixed_point: Callable[[], Floats] | None = None
     bias_unit: Floats = field(default_factory=lambda: np.zeros(()))
     zero_point: float = 0.0
 
     def error(self, contract: Contract) -> Floats:
         if contract.terms == "exact":
             return np.zeros_like(self.lower.approx)
+        if contract.terms == "fixed_point":
+            return gamma(contract.k) * (1 + 2.0**-40) * (self.fixed_point or self.affine)()
         magnitude = {"accumulator": self.accumulator, "real": self.real, "affine": self.affine}[contract.terms]()
         if contract.terms != "affine" and contract.tie in ("half_even_after_zero_point", "either_even"):
             magnitude = magnitude + self.zero_point  # it is added, and the sum rounded, before the final rounding
@@ -217,6 +220,7 @@ def linear_image(
     accumulator: Callable[[], Floats],
     real: Callable[[], Floats],
     affine: Callable[[], Floats],
+    fixed_point: Callable[[], Floats] | None = None,
     n_summed: int = 1,
     bounds: tuple[Fraction | None, Fraction | None] = (None, None),
     bias_unit: Floats | None = None,
@@ -250,6 +254,7 @@ def linear_image(
         affine_with_zero_point,
         n_summed,
         float32_exact([*lower, *limits], affine_with_zero_point, element, shape),
+        fixed_point,
         np.zeros(()) if bias_unit is None else bias_unit,
         zero_point,
     )

@@ -134,7 +134,7 @@ def _contraction(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
 
 def _pair(op: str, choose: _Chooser, q_a: QType, key: int) -> Case:
     shape = (ROWS, 17)
-    scale_b = q_a.scale[0] * 2.0 ** (choose(5) - 2)
+    scale_b = q_a.scale[0] * 2.0 ** (choose(11) - 5)
     q_b = QType.per_tensor(q_a.dtype, scale_b, _zero_point(choose, q_a.dtype))
     a = fill.quantized(key, fill.UNIFORM, shape, q_a.dtype, q_a.zero_point[0])
     b = fill.quantized(key + 2, fill.UNIFORM, shape, q_b.dtype, q_b.zero_point[0])
