@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
-from qfuzz.ir.errors import BackendMissing, InvalidCase
+from qfuzz.ir.errors import BackendMissing, InvalidCase, UnknownBackend
 from qfuzz.ir.protocols import Backend
 
 GROUP = "qfuzz.backends"
@@ -86,7 +86,7 @@ def load_backend(spec: str) -> Backend:
         if point.name == name:
             return _made(spec, point.load(), options)
     names = ", ".join([*BUILT_IN, *(p.name for p in entry_points(group=GROUP))])
-    raise BackendMissing(f"backend {spec!r}: unknown; there are {names}, and module:Class")
+    raise UnknownBackend(f"backend {spec!r}: unknown; there are {names}, and module:Class")
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -95,7 +95,7 @@ def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
     try:
         options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     except ValueError:
-        raise BackendMissing(f"backend {spec!r}: options are key=value, joined by &") from None
+        raise UnknownBackend(f"backend {spec!r}: options are key=value, joined by &") from None
     return name, options
 
 
@@ -135,9 +135,9 @@ def _made(spec: str, factory: Any, options: Mapping[str, str]) -> Backend:
     try:
         backend = factory(**options)
     except InvalidCase as e:
-        raise BackendMissing(f"backend {spec!r}: {e}") from None
+        raise UnknownBackend(f"backend {spec!r}: {e}") from None
     except TypeError as e:
-        raise BackendMissing(f"backend {spec!r}: does not take these options: {e}") from None
+        raise UnknownBackend(f"backend {spec!r}: does not take these options: {e}") from None
     if not isinstance(backend, Backend):
         raise BackendMissing(f"backend {spec!r}: {type(backend).__name__} is no qfuzz.Backend (see qfuzz.ir.protocols)")
     return backend

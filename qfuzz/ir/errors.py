@@ -3,6 +3,7 @@
 QfuzzError
 ├── InvalidCase        bad input: a case, network or file that breaks a rule (exit 2)
 ├── BackendMissing     a backend that was asked for by name cannot be had here (exit 3)
+│   └── UnknownBackend there is none of that name, or not with these options: bad usage, too (exit 2)
 ├── Unsupported        a backend has no kernel for a valid network; carries the reason
 ├── Rejected           a framework refused a network that it should accept
 └── WorkerFailed       a worker process could not be started or broke the protocol (exit 3)
@@ -19,6 +20,10 @@ class InvalidCase(QfuzzError, ValueError):
 
 class BackendMissing(QfuzzError):
     """A backend named by the user is unknown, or its framework is not installed."""
+
+
+class UnknownBackend(InvalidCase, BackendMissing):
+    """No backend has this name, or it does not take these options."""
 
 
 class Unsupported(QfuzzError):
