@@ -58,9 +58,12 @@ def test_no_contract_admits_a_neighbour_of_what_is_an_integer(terms: Terms, data
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("exponent", [30, 62, 63, 64, 100, 127])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_what_is_far_beyond_the_range_saturates_under_every_contract(terms: Terms, exponent: int, sign: int) -> None:
+@pytest.mark.parametrize("zero_point", [-3, 0, 3])
+def test_what_is_far_beyond_the_range_saturates_under_every_contract(
+    terms: Terms, exponent: int, sign: int, zero_point: int
+) -> None:
     """Reals that no 64-bit integer holds have one right answer too: a kernel whose cast wraps is wrong."""
-    q = QType.per_tensor("int8", 1.0, -3)
+    q = QType.per_tensor("int8", 1.0, zero_point)
     contract = Contract(terms=terms, k=8, tie="any", source="test")
     x = np.array([sign * 1.5 * 2.0**exponent], dtype=np.float32)
     image = Quantize().image([Operand.point(TensorType((1,), "float32"), x)], q)
@@ -72,7 +75,7 @@ def test_what_is_far_beyond_the_range_saturates_under_every_contract(terms: Term
 def test_dequantized_values_are_finite() -> None:
     largest = QType.per_tensor("uint8", MAX_DEQUANTIZED_SCALE, 255)
     assert np.isfinite(apply(Dequantize(), [(np.array([0, 255], dtype=np.uint8), largest)], "float32")).all()
-    with pytest.raises(InvalidCase, match="dequantize 'y': x: scale .* overflow float32"):
+    with pytest.raises(InvalidCase, match=r"dequantize 'y': x: scale .* overflow float32"):
         network_of(Dequantize(), [((1,), QType.per_tensor("uint8", 2 * MAX_DEQUANTIZED_SCALE, 255))], "float32")
 
 
@@ -84,7 +87,7 @@ def test_element_types_are_checked() -> None:
         network_of(Quantize(), [((1,), "float32")], "float32")
     with pytest.raises(InvalidCase, match="dequantize 'y': output: needs float32 elements, got uint8"):
         network_of(Dequantize(), [((1,), q)], q)
-    with pytest.raises(InvalidCase, match="multiplier .* is outside the normal range of float32"):
+    with pytest.raises(InvalidCase, match=r"multiplier .* is outside the normal range of float32"):
         network_of(
             Requantize(), [((1,), QType.per_tensor("uint8", 2.0**100, 0))], QType.per_tensor("int8", 2.0**-100, 0)
         )

@@ -45,4 +45,4 @@ def test_non_finite_output_is_a_violation_of_its_node_alone(wrong: float) -> Non
     case = Case(network, (Tensor(np.array([9, 200], dtype=np.uint8)),))
     verdict = check_one(case, _Spoilt(wrong), Reference(case))
     assert verdict.op == "dequantize"
-    assert {m.node for m in verdict.mismatches} == {"f"}
+    assert {m.value for m in verdict.mismatches} == {"f"}
