@@ -13,12 +13,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.exact.elementary import sigmoid_float64
 from qfuzz.exact.reals import FilterCount, Reals
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
-from qfuzz.ops.activation import Sigmoid
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.pooling import AvgPool
@@ -62,8 +60,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         Runtime's QLinearAveragePool).
     reciprocal
         Of a softmax's output scale: ``floored``: the whole part of it (ONNX Runtime's QLinearSoftmax).
-    argument
-        Of a sigmoid: ``clamped``: cut to -18..18 (MLAS, logistic.cpp).
     """
 
     products: Literal["exact", "int16_pairs", "int16_pairs_channels_last"] = "exact"
@@ -79,7 +75,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     relu: Literal["at_zero_point", "at_zero"] = "at_zero_point"
     divisor: Literal["window", "kernel"] = "window"
     reciprocal: Literal["exact", "floored"] = "exact"
-    argument: Literal["exact", "clamped"] = "exact"
 
 
 EXACT = Model()
@@ -105,7 +100,6 @@ MODELS: dict[str, Model] = {
 KERNEL_MODELS: dict[str, Model] = {
     "divided-by-whole-kernel": Model(divisor="kernel"),
     "floored-reciprocal": Model(reciprocal="floored"),
-    "argument-clamped-at-18": Model(argument="clamped"),
 }
 """Departures of single kernels. They explain findings; the planted faults are those that any kernel may have."""
 
@@ -118,7 +112,7 @@ def differs_on(model: Model, node: Node) -> bool:
     contraction = isinstance(node.op, Conv | Linear)
     if not isinstance(node.element, QType):
         return False
-    own: dict[str, type] = {"divisor": AvgPool, "reciprocal": Softmax, "argument": Sigmoid}
+    own: dict[str, type] = {"divisor": AvgPool, "reciprocal": Softmax}
     if any(f in own and not isinstance(node.op, own[f]) for f in departures):
         return False
     return all(contraction or f not in _OF_CONTRACTIONS for f in departures)
@@ -143,7 +137,7 @@ def compute(model: Model, node: Node, types: Sequence[TensorType], arrays: Seque
         operands = [Operand.point(t, a) for t, a in zip(types, arrays, strict=True)]
         assert isinstance(node.op, ExactOperator)
         image = node.op.image(operands, element).lower
-        factor = _factor(model, node, types, arrays)
+        factor = _factor(model, node, types)
         if factor is None:
             rounded = _rounded(model, image, element.zero_point[0])
         else:
@@ -151,8 +145,8 @@ def compute(model: Model, node: Node, types: Sequence[TensorType], arrays: Seque
     return _stored(model, rounded + added, element, relu=bool(getattr(node.op, "relu", False)))
 
 
-def _factor(model: Model, node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> Floats | None:
-    """What a wrong divisor, reciprocal or argument multiplies the real results with; None for none of them."""
+def _factor(model: Model, node: Node, types: Sequence[TensorType]) -> Floats | None:
+    """What a wrong divisor or reciprocal multiplies the real results with; None for neither."""
     if model.divisor == "kernel" and isinstance(node.op, AvgPool):
         shape = node.op.infer(types, node.element)
         divisors = np.broadcast_to(node.op.divisors(types[0].shape[2:], shape[2:]), shape)
@@ -160,9 +154,6 @@ def _factor(model: Model, node: Node, types: Sequence[TensorType], arrays: Seque
     if model.reciprocal == "floored" and isinstance(node.op, Softmax) and isinstance(node.element, QType):
         scale = node.element.scale[0]
         return np.array(math.floor(1 / scale) * scale)
-    if model.argument == "clamped" and isinstance(node.op, Sigmoid):
-        x = (arrays[0].astype(np.float64) - types[0].qtype.zero_point[0]) * types[0].qtype.scale[0]
-        return np.asarray(sigmoid_float64(np.clip(x, -18.0, 18.0)) / sigmoid_float64(np.maximum(x, -700.0)))
     return None
 
 

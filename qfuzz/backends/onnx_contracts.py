@@ -45,6 +45,11 @@ _LOOKUP = Contract(
     source="contrib_ops/cpu/quantization/qlinear_lookup_table.cc: dequantize, float32 function, "
     "MlasQuantizeLinear, per stored integer",
 )
+_SIGMOID = msgspec.structs.replace(
+    _LOOKUP,
+    function_addend=1.0,
+    source=_LOOKUP.source + "; mlas/lib/logistic.cpp: sigmoid is p(x)/q(x) + 1/2, off by roundings of 1/2 everywhere",
+)
 _POOL = Contract(
     terms="affine",
     k=4,
@@ -95,20 +100,21 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "slice": _MOVED,
         "pad": _MOVED,
         "flatten": _MOVED,
-        "sigmoid": _LOOKUP,
+        "sigmoid": _SIGMOID,
         "leaky_relu": _LOOKUP,
         "softmax": _SOFTMAX,
     }
 )
 
 
-def _float(k: int, kernel: str, *, sums: bool = False, ulps: float = 0.0) -> Contract:
+def _float(k: int, kernel: str, *, sums: bool = False, ulps: float = 0.0, addend: float = 0.0) -> Contract:
     return Contract(
         terms="real",
         k=k,
         tie="half_even",
         accumulates_float=sums,
         function_ulps=ulps,
+        function_addend=addend,
         source=f"DequantizeLinear, float32 {kernel}, QuantizeLinear: one rounding each, and those of the kernel",
     )
 
@@ -141,7 +147,7 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "slice": _float(2, "Slice"),
         "pad": _float(2, "Pad"),
         "flatten": _float(2, "Flatten"),
-        "sigmoid": _float(4, "Sigmoid (mlas/lib/logistic.cpp, a rational approximation)", ulps=4.0),
+        "sigmoid": _float(4, "Sigmoid (mlas/lib/logistic.cpp: p(x)/q(x) + 1/2)", ulps=4.0, addend=1.0),
         "tanh": _float(4, "Tanh (mlas/lib/tanh.cpp, a rational approximation)", ulps=4.0),
         "leaky_relu": _float(3, "LeakyRelu"),
         "elu": _ELU,

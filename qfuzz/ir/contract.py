@@ -43,6 +43,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Whether the products are summed in float32, so that gamma_n over the n summed terms is added to k.
     function_ulps
         Error of an elementary function's value in float32 ulps of that value.
+    function_addend
+        Magnitude that the function's own formula adds, whose roundings stay however small the value is: 1 for a sigmoid
+        that is computed as a quotient plus 1/2.
     bias_steps
         Error of the bias in units of scale_x * scale_w: 0.5 where a float32 bias is rounded to int32.
     """
@@ -53,4 +56,5 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     accumulates_float: bool = False
     function_ulps: float = 0.0
+    function_addend: float = 0.0
     bias_steps: float = 0.0

@@ -170,6 +170,7 @@ class FunctionImage(Image):
         moved = np.maximum(self.function(self.x_real + spread) - f, f - self.function(self.x_real - spread))
         slack = elementary.FILTER_MARGIN * np.abs(f)
         rounding = gamma(contract.k + 2 * contract.function_ulps) * (np.abs(f) + moved)
+        rounding = rounding + gamma(contract.k + 2 * contract.function_ulps) * contract.function_addend
         bound = (moved + slack + rounding) / self.scale_y
         if contract.terms == "affine":
             added = gamma(contract.k + 2 * contract.function_ulps) * self.addends / self.scale_y

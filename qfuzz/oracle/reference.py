@@ -115,6 +115,7 @@ def _arithmetic(contract: Contract) -> Key:
         contract.tie,
         contract.accumulates_float,
         contract.function_ulps,
+        contract.function_addend,
         contract.bias_steps,
     )
 
