@@ -14,7 +14,7 @@ def cause_of(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], g
     exact = compute(EXACT, node, types, arrays)
     if exact.shape != got.shape or exact.dtype != got.dtype:
         return None
-    for name, model in (KERNEL_MODELS | MODELS).items():
+    for name, model in (*KERNEL_MODELS, *MODELS.items()):
         if not differs_on(model, node):
             continue
         modelled = compute(model, node, types, arrays)

@@ -97,10 +97,11 @@ MODELS: dict[str, Model] = {
 }
 """Single departures from the exact arithmetic, by the name that findings give as their cause."""
 
-KERNEL_MODELS: dict[str, Model] = {
-    "divided-by-whole-kernel": Model(divisor="kernel"),
-    "floored-reciprocal": Model(reciprocal="floored"),
-}
+KERNEL_MODELS: tuple[tuple[str, Model], ...] = (
+    ("divided-by-whole-kernel", Model(divisor="kernel")),
+    ("divided-by-whole-kernel", Model(divisor="kernel", zero_point="before_rounding")),
+    ("floored-reciprocal", Model(reciprocal="floored")),
+)
 """Departures of single kernels. They explain findings; the planted faults are those that any kernel may have."""
 
 _OF_CONTRACTIONS = ("products", "padding", "zero_points", "channel_scale", "bias", "tail", "multiplier")
