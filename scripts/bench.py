@@ -204,7 +204,7 @@ def reduction(options: argparse.Namespace) -> None:
 
 def speed(options: argparse.Namespace) -> None:
     """Rate against a plain loop over one convolution, and the share of time inside the frameworks."""
-    n = 400 if not options.quick else 100
+    n = 400 if not options.quick else 200
     rides = [(load_backend(s), every) for s, every in default_rides()]
     list(cases_of(4, 0))  # warm: Hypothesis compiles its tables once
     gc.disable()

@@ -8,7 +8,7 @@ from qfuzz.ir.qtype import Element, QType, QuantizedDType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.strategies.draw import Draw
 from qfuzz.strategies.fill import Array
-from qfuzz.strategies.qtypes import draw_scale, draw_zero_point
+from qfuzz.strategies.qtypes import draw_scale, draw_zero_point, near_ties
 
 MAX_VALUE_ELEMENTS = 4096
 """Values of a drawn network stay below this."""
@@ -22,6 +22,8 @@ class Flavour:
     ----------
     dyadic
         All scales are powers of two, so that float32 arithmetic is exact and ties are real.
+    integer
+        Only operators that have kernels on stored integers.
     common
         Only forms that most backends have a kernel for.
     dtype
@@ -29,6 +31,7 @@ class Flavour:
     """
 
     dyadic: bool
+    integer: bool
     common: bool
     dtype: QuantizedDType
 
@@ -82,18 +85,25 @@ class Builder:
         """A scale in this case's flavour."""
         return draw_scale(self.d, around, dyadic=self.flavour.dyadic, spread=spread)
 
-    def output(self, around: float, spread: int = 2) -> QType:
-        """An output type whose scale is near `around`."""
+    def output(self, around: float, spread: int = 2, unit: float | None = None) -> QType:
+        """An output type whose scale is near `around`.
+
+        Results that are multiples of `unit` often fall next to rounding ties: the scale is then an odd part of twice
+        the unit, as near as float32 gets.
+        """
         dtype = self.flavour.dtype
         if not self.flavour.common and self.d.rarely(8):
             dtype = "int8" if dtype == "uint8" else "uint8"
-        return QType.per_tensor(dtype, self.scale(around, spread), draw_zero_point(self.d, dtype))
+        scale = self.scale(around, spread)
+        if unit is not None and not self.flavour.dyadic and self.d.rarely(4):
+            scale = near_ties(scale, unit)
+        return QType.per_tensor(dtype, scale, draw_zero_point(self.d, dtype))
 
     def same_or_output(self, around: float) -> QType:
         """The current value's type, as kernels that only move or select need it; seldom another one."""
         if self.flavour.common or not self.d.rarely(3):
             return self.qtype
-        return self.output(around)
+        return self.output(around, unit=self.qtype.scale[0])
 
     def network(self) -> Network:
         """The network whose outputs are all values that nothing reads."""

@@ -114,20 +114,20 @@ def _operands(b: Builder, shape: tuple[int, ...], channels: int, relu: bool) -> 
     spread_x = (q_x.qmax - q_x.qmin) / 4
     spread = float(np.sqrt((centered.astype(np.float64) ** 2).sum(axis=1).max(initial=1.0))) * spread_x
     inputs: tuple[str, ...] = (b.current, weight)
-    bias = d.integer(0, 7)
-    if bias in (2, 5, 7):
+    bias = d.integer(0, 15)
+    if bias >= 10:
         largest = max(1, int(min(spread, 2.0**24)))
         integers = fill.biases(d.key(), d.pick((fill.UNIFORM, fill.EDGES)), channels, largest)
         units = np.array(q_w.scale) * q_x.scale[0]
-        if bias == 7 and not common:
+        if bias >= 13:
             inputs = (*inputs, b.add_constant("b", "int32", integers.astype(np.int32)))
         else:
-            exact = 0.0 if bias == 2 else 0.25
+            exact = 0.0 if bias == 10 else 0.25
             floats = ((integers + exact) * units).astype(np.float32)
             inputs = (*inputs, b.add_constant("b", "float32", floats))
     # The output's scale makes the accumulator's spread fill the range, up to a few powers of two.
     around = q_x.scale[0] * max(q_w.scale) * max(spread, 1.0) / 64
-    element = b.output(around, spread=3)
-    if relu and common:
+    element = b.output(around, spread=3, unit=q_x.scale[0] * q_w.scale[0])
+    if relu and b.flavour.integer:
         element = QType.per_tensor(element.dtype, element.scale[0], element.qmin)
     return inputs, element

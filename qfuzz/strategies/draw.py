@@ -6,7 +6,7 @@ integers into a strategy of its own, which costs three times as much as everythi
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from hypothesis.internal.conjecture.data import ConjectureData
 from hypothesis.strategies import SearchStrategy
@@ -40,6 +40,10 @@ class Draw:
     def key(self) -> int:
         """A 64-bit fill key; shrinks to 0, which fills with zero points."""
         return self.integer(0, 2**64 - 1)
+
+    def reject(self) -> NoReturn:
+        """Give this try up: what was drawn makes no valid value. Counted, and rare."""
+        self._data.mark_invalid("not valid")
 
     @contextmanager
     def part(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ def _partner(b: Builder) -> str:
     """Another operand: the value itself, an earlier one of its shape, or a new input, now and then broadcast."""
     d = b.d
     shape = b.type.shape
-    kind = d.integer(0, 5)
+    relation, kind = divmod(d.integer(0, 23), 6)
     earlier = [n for n, t in b.types.items() if t.shape == shape and t.element == b.type.element and n != b.current]
     if kind == 1:
         return b.current
@@ -26,23 +26,27 @@ def _partner(b: Builder) -> str:
         axis = d.integer(0, len(shape) - 1)
         shape = (*shape[:axis], 1, *shape[axis + 1 :])
     q = b.qtype
-    return b.add_input(shape, QType.per_tensor(q.dtype, b.scale(q.scale[0], 3), draw_zero_point(d, q.dtype)))
+    far = relation == 3 and not b.flavour.common
+    scale = q.scale[0] if relation == 1 else b.scale(q.scale[0], 12 if far else 3)
+    return b.add_input(shape, QType.per_tensor(q.dtype, scale, draw_zero_point(d, q.dtype)))
 
 
 def draw_add(b: Builder) -> None:
     """An add node."""
     other = _partner(b)
     relu = b.d.rarely(5) and not b.flavour.common
-    around = max(b.qtype.scale[0], b.types[other].qtype.scale[0]) * 1.5
-    b.add_node(Add(relu=relu), (b.current, other), _plain_dtype(b, b.output(around)))
+    scales = b.qtype.scale[0], b.types[other].qtype.scale[0]
+    element = b.output(max(scales) * 1.5, unit=min(scales))
+    b.add_node(Add(relu=relu), (b.current, other), _plain_dtype(b, element))
 
 
 def draw_mul(b: Builder) -> None:
     """A mul node."""
     other = _partner(b)
     relu = b.d.rarely(5) and not b.flavour.common
-    around = b.qtype.scale[0] * b.types[other].qtype.scale[0] * 64
-    b.add_node(Mul(relu=relu), (b.current, other), _plain_dtype(b, b.output(around, spread=3)))
+    unit = b.qtype.scale[0] * b.types[other].qtype.scale[0]
+    element = b.output(unit * 64, spread=3, unit=unit)
+    b.add_node(Mul(relu=relu), (b.current, other), _plain_dtype(b, element))
 
 
 def _plain_dtype(b: Builder, q: QType) -> QType:
@@ -65,7 +69,7 @@ def draw_dequantize(b: Builder) -> None:
 
 def draw_requantize(b: Builder) -> None:
     """A requantize node; between the dtypes, too."""
-    element = b.output(b.qtype.scale[0], spread=4)
+    element = b.output(b.qtype.scale[0], spread=4, unit=b.qtype.scale[0])
     if not b.flavour.common and b.d.rarely(3):
         other = "int8" if element.dtype == "uint8" else "uint8"
         element = QType.per_tensor(other, element.scale[0], draw_zero_point(b.d, other))  # type: ignore[arg-type]
@@ -82,8 +86,10 @@ def draw_clamp(b: Builder) -> None:
     d = b.d
     s = b.qtype.scale[0]
     kind = d.integer(0, 5)
-    if kind < 2:
+    if kind == 0 or (kind == 1 and not b.flavour.integer):
         low, high = 0.0, 6.0
+    elif kind < 4:  # on stored integers, even after rounding to float32
+        low, high = sorted((-s * 2.0 ** d.integer(0, 7), s * 2.0 ** d.integer(0, 7)))
     else:
         low, high = sorted((d.integer(-100, 100) * s * (0.5 if kind == 4 else 1.0), d.integer(-100, 100) * s))
     b.add_node(Clamp(min=float32(low), max=float32(high)), (b.current,), b.same_or_output(s))
@@ -92,7 +98,8 @@ def draw_clamp(b: Builder) -> None:
 def draw_leaky_relu(b: Builder) -> None:
     """A leaky_relu node."""
     slope = float32(b.d.pick((0.5, 0.01, 0.25, 0.1, 1.5, 0.3)))
-    b.add_node(LeakyRelu(negative_slope=slope), (b.current,), b.output(b.qtype.scale[0]))
+    s = b.qtype.scale[0]
+    b.add_node(LeakyRelu(negative_slope=slope), (b.current,), b.output(s, unit=s))
 
 
 def draw_elu(b: Builder) -> None:
@@ -107,11 +114,11 @@ def draw_hardswish(b: Builder) -> None:
 
 
 def _bounded(op: Operator, scale: float, zero_points: dict[str, int]) -> Callable[[Builder], None]:
-    """A function whose values are bounded: kernels often have one output type only, which is drawn half of the time."""
+    """A function whose values are bounded: kernels often have one output type only, which is drawn mostly."""
 
     def draw(b: Builder) -> None:
         q = b.qtype
-        if b.flavour.common or b.d.integer(0, 1) == 0:
+        if b.flavour.common or b.d.integer(0, 3) < 3:
             element = QType.per_tensor(q.dtype, scale, zero_points[q.dtype])
         else:
             element = b.output(scale, spread=3)

@@ -13,7 +13,8 @@ from hypothesis.internal.conjecture import providers
 from hypothesis.internal.constants_ast import Constants
 
 from qfuzz.ir.network import Case
-from qfuzz.strategies.networks import cases
+from qfuzz.strategies.draw import Draw, strategy_of
+from qfuzz.strategies.networks import case_builder
 
 SHARD_SIZE = 200
 _PROVIDER = "qfuzz"
@@ -57,7 +58,11 @@ def cases_of(seed_: int, shard: int, *, ops: Sequence[str] = (), max_nodes: int 
     providers.AVAILABLE_PROVIDERS[_PROVIDER] = f"{__name__}.{NoLocalConstants.__name__}"
     collected: list[Case] = []
     counts = DrawCount()
-    strategy = cases(ops=ops, max_nodes=max_nodes)
+    build = case_builder(ops, 1, max_nodes)
+
+    def counted(d: Draw) -> Case:
+        counts.draws += 1
+        return build(d)
 
     @seed(f"{seed_}/{shard}")
     @settings(
@@ -68,11 +73,11 @@ def cases_of(seed_: int, shard: int, *, ops: Sequence[str] = (), max_nodes: int 
         suppress_health_check=list(HealthCheck),
         backend=_PROVIDER,
     )
-    @given(strategy)
+    @given(strategy_of(counted, "cases"))
     def collect(case: Case) -> None:
         collected.append(case)
 
     collect()
-    counts.draws = len(collected)
+    counts.rejected = counts.draws - len(collected)
     kept = collected[:SHARD_SIZE] if shard == 0 else collected[1 : SHARD_SIZE + 1]
     return ShardCases(kept, counts)

@@ -91,7 +91,7 @@ class _Chooser:
 
 def _zero_point(choose: _Chooser, dtype: QuantizedDType) -> int:
     lo, hi = (0, 255) if dtype == "uint8" else (-128, 127)
-    return (lo, hi, lo, hi, (lo + hi + 1) // 2, lo + 1, hi - 1)[choose(7)]
+    return (lo, hi, lo, hi, (lo + hi + 1) // 2, (lo + hi - 1) // 2, lo + 1, hi - 1)[choose(8)]
 
 
 def _mantissa(choose: _Chooser, power: float) -> float:

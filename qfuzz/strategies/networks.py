@@ -1,6 +1,6 @@
 """networks() and cases(): shape-first, valid by construction, every draw shrinking towards one small node."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hypothesis.strategies import SearchStrategy
 
@@ -20,6 +20,12 @@ DIMS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
 """Operators that are drawn more often than once where all are."""
+
+UNUSUAL = ("requantize",)
+"""Operators that few backends have: cases of common forms leave them out."""
+
+FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
+"""Operators without a kernel on stored integers in ONNX Runtime, whose other operators want cases without them."""
 
 CONNECTING = ("relu", "add")
 """Operators drawn between the selected ones where networks are longer."""
@@ -44,6 +50,12 @@ def cases(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1) ->
 
 
 def _strategy(ops: Sequence[str], min_nodes: int, max_nodes: int) -> SearchStrategy[Case]:
+    build = case_builder(ops, min_nodes, max_nodes)
+    return strategy_of(build, f"cases(ops={ops!r}, max_nodes={max_nodes})")
+
+
+def case_builder(ops: Sequence[str], min_nodes: int, max_nodes: int) -> Callable[[Draw], Case]:
+    """The function that draws the cases of `cases` with these parameters."""
     if not 1 <= min_nodes <= max_nodes:
         raise InvalidCase(f"networks: min_nodes {min_nodes}, max_nodes {max_nodes}; needs 1 <= min_nodes <= max_nodes")
     patterns = tuple([ops] if isinstance(ops, str) else ops)
@@ -52,31 +64,31 @@ def _strategy(ops: Sequence[str], min_nodes: int, max_nodes: int) -> SearchStrat
         selected = tuple(n for n in selected for _ in range(WEIGHTS.get(n, 1)))
 
     def build(d: Draw) -> Case:
-        return draw_case(d, selected, min_nodes, max_nodes, filtered=bool(patterns))
+        try:
+            return draw_case(d, selected, min_nodes, max_nodes, filtered=bool(patterns))
+        except InvalidCase:
+            d.reject()
 
-    return strategy_of(build, f"cases(ops={list(patterns)!r}, max_nodes={max_nodes})")
+    return build
 
 
 def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, *, filtered: bool) -> Case:
     """One case; every choice is drawn from `d`."""
-    flavour_kind = d.integer(0, 11)
-    flavour = Flavour(
-        dyadic=flavour_kind % 3 == 0,
-        common=flavour_kind < 8,
-        dtype="int8" if flavour_kind in (5, 11) else "uint8",
-    )
+    flavour = _flavour(d)
     b = Builder(d, flavour)
     n_nodes = min(max(d.pick((1, 2, 3, 3, 4, 3)), min_nodes), max_nodes)
     if max_nodes > 4 and d.integer(0, 1):
         n_nodes = d.integer(min_nodes, max_nodes)
-    first = d.pick(selected)
+    menu = selected if filtered else _menu(flavour, selected)
+    first = d.pick(menu)
     _begin(b, first)
     # A quantize node reads float32, which no connecting node gives: it comes first.
     target = d.integer(0, n_nodes - 1) if filtered and first != "quantize" else 0
-    menu = selected if not filtered else tuple(dict.fromkeys((*selected, *CONNECTING)))
     if target == 0:
         with d.part():
             DRAWINGS[first].draw(b)
+    if filtered:
+        menu = tuple(dict.fromkeys((*selected, *CONNECTING)))
     while len(b.nodes) < n_nodes:
         name = first if target and len(b.nodes) == target else d.pick(menu)
         if name == "quantize" or not DRAWINGS[name].fits(b) or b.type.n_elements > MAX_VALUE_ELEMENTS:
@@ -90,12 +102,32 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         d.key(),
         d.pick((fill.UNIFORM, fill.UNIFORM, fill.UNIFORM, fill.MIXED, fill.EDGES, fill.EXTREMES, fill.NARROW)),
     )
-    inputs = [_filled(key + i, style, v.type) for i, v in enumerate(network.inputs)]
+    inputs = [
+        _filled(key + i if key else 0, style, v.type, _step(network, v.name)) for i, v in enumerate(network.inputs)
+    ]
     edits = d.integer(0, 3)
     for _ in range(edits if edits < 3 else 0):
         _edit(d, inputs[0])
     case = Case(network, tuple(Tensor(a) for a in inputs))
     return direct(case, key) if key and d.integer(0, 1) else case
+
+
+def _flavour(d: Draw) -> Flavour:
+    kind = d.integer(0, 11)
+    return Flavour(
+        dyadic=kind % 3 == 0,
+        integer=kind < 6,
+        common=kind < 9,
+        dtype="int8" if kind in (5, 11) else "uint8",
+    )
+
+
+def _menu(flavour: Flavour, selected: Sequence[str]) -> tuple[str, ...]:
+    """The operators of a case of this flavour."""
+    if not flavour.common:
+        return tuple(selected)
+    unusual = UNUSUAL + FLOAT_ONLY if flavour.integer else UNUSUAL
+    return tuple(name for name in selected if name not in unusual)
 
 
 def _begin(b: Builder, first: str) -> None:
@@ -116,15 +148,25 @@ def _begin(b: Builder, first: str) -> None:
         del b.types[""]
         b.inputs.clear()
         return
-    scale = b.scale(1.0 if d.integer(0, 2) == 0 else 2.0**-5, 3)
+    kind = d.integer(0, 15)
+    if kind >= 14 and not b.flavour.common:
+        scale = b.scale(2.0**-30 if kind == 14 else 2.0**30, 4)
+    else:
+        scale = b.scale(1.0 if kind < 5 else 2.0**-5, 3)
     b.current = b.add_input(shape, QType.per_tensor(b.flavour.dtype, scale, draw_zero_point(d, b.flavour.dtype)))
 
 
-def _filled(key: int, style: int, type_: TensorType) -> fill.Array:
+def _step(network: Network, name: str) -> float:
+    """The step on which reals fed to the value `name` are rounded: their halves are ties."""
+    q = next(n.element for n in network.nodes if name in n.inputs)
+    return q.scale[0] if isinstance(q, QType) else 1.0
+
+
+def _filled(key: int, style: int, type_: TensorType, step: float) -> fill.Array:
     q = type_.element
     if isinstance(q, QType):
-        return fill.quantized(key if key > 1 else 0, style, type_.shape, q.dtype, q.zero_point[0])
-    return fill.reals(key, style, type_.shape, 1.0)
+        return fill.quantized(key, style, type_.shape, q.dtype, q.zero_point[0])
+    return fill.reals(key, style, type_.shape, step)
 
 
 def _edit(d: Draw, array: fill.Array) -> None:

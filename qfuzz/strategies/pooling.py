@@ -3,10 +3,18 @@
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.strategies.builder import Builder
 
+KERNELS = (1, 2, 3, 2, 3, 2, 3, 4)
+"""Few kernels of one element, which some runtimes refuse."""
+
 
 def fits_pool(b: Builder) -> bool:
     """Whether the current value is a signal or an image."""
     return len(b.type.shape) in (3, 4) and 0 not in b.type.shape[1:]
+
+
+def fits_window(b: Builder) -> bool:
+    """Whether there is something to slide a window over."""
+    return fits_pool(b) and max(b.type.shape[2:]) > 1
 
 
 def _window(b: Builder, *, dilated: bool) -> dict[str, tuple[int, ...]]:
@@ -14,7 +22,7 @@ def _window(b: Builder, *, dilated: bool) -> dict[str, tuple[int, ...]]:
     kind = d.integer(0, 5)
     kernel, strides, before, after, dilations = [], [], [], [], []
     for size in b.type.shape[2:]:
-        k = d.integer(1, min(4, size))
+        k = min(d.pick(KERNELS), size)
         pad = d.integer(0, k // 2) if kind in (1, 2, 5) else 0
         dilation = 2 if dilated and kind == 3 and 2 * (k - 1) + 1 <= size else 1
         uneven = kind == 5 and not b.flavour.common and pad > 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis.strategies import SearchStrategy
 
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import INTEGER_RANGE, QType, QuantizedDType, float32
+from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, QType, QuantizedDType, float32
 from qfuzz.strategies.draw import Draw, strategy_of
 
 MIN_SCALE, MAX_SCALE = 2.0**-20, 2.0**20
@@ -38,6 +38,18 @@ def draw_scale(d: Draw, around: float, *, dyadic: bool, spread: int = 2) -> floa
             return float32(power * (1 + 1 / (1 + choice % 7 * 2)))
         case _:
             return float32(power * (1 + choice % 2**23 * 2.0**-23))
+
+
+def near_ties(scale: float, unit: float) -> float:
+    """The float32 scale near `scale` that puts multiples of `unit` next to rounding ties.
+
+    ``2 * unit / odd``, or where the scale is much above the unit ``2 * unit * odd``: an odd multiple of a unit is then
+    half a step, but for the rounding of the scale.
+    """
+    ratio = 2 * unit / scale
+    odd = 2 * math.floor(max(ratio, 1 / ratio) / 2) + 1
+    tied = float32(2 * unit / odd if ratio > 1 else 2 * unit * odd)
+    return tied if FLOAT32_MIN_NORMAL <= tied <= FLOAT32_MAX else scale
 
 
 def draw_zero_point(d: Draw, dtype: str) -> int:
