@@ -16,6 +16,7 @@ _ONEDNN_GEMM = Contract(
     terms="accumulator",
     k=8,
     tie="half_even_after_zero_point",
+    adds_zero_point=True,
     source="oneDNN reference attributes: float(acc)*s_x*s_w + bias, post-ops, times 1/s_y, + zero point, then round",
 )
 _QNNPACK_GEMM = Contract(
@@ -30,6 +31,7 @@ _X86_CONV = Contract(
     terms="accumulator",
     k=8,
     tie="either_even",
+    adds_zero_point=True,
     source="aten qconv_prepack.cpp: onednn where the CPU has VNNI and the weight is symmetric, else fbgemm",
 )
 

@@ -41,6 +41,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Where the promise stands: documentation, or the order and precision of operations in the source.
     accumulates_float
         Whether the products are summed in float32, so that gamma_n over the n summed terms is added to k.
+    adds_zero_point
+        Whether the output zero point is added in float32, before the final rounding: then |zero_point_y| counts, too
+        (`affine` and `fixed_point` terms hold it already).
     function_ulps
         Error of an elementary function's value in float32 ulps of that value.
     function_addend
@@ -55,6 +58,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tie: TieRule
     source: str
     accumulates_float: bool = False
+    adds_zero_point: bool = False
     function_ulps: float = 0.0
     function_addend: float = 0.0
     bias_steps: float = 0.0

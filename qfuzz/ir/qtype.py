@@ -57,8 +57,8 @@ class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.axis is not None and self.axis < 0:
             raise InvalidCase(f"qtype.axis: {self.axis}; an axis counts from 0")
         for s in self.scale:
-            if not FLOAT32_MIN_NORMAL <= s <= FLOAT32_MAX:
-                raise InvalidCase(f"qtype.scale: {s!r}; a scale is a positive, finite, normal float32")
+            if not FLOAT32_MIN_NORMAL <= s <= 1 / FLOAT32_MIN_NORMAL:
+                raise InvalidCase(f"qtype.scale: {s!r}; a scale and 1/scale are normal, positive float32")
             if float32(s) != s:
                 raise InvalidCase(f"qtype.scale: {s!r} is no float32; the nearest one is {float32(s)!r}")
         for z in self.zero_point:

@@ -151,6 +151,7 @@ class LinearImage(Image):
     n_summed: int
     float32_exact: npt.NDArray[np.bool_]
     fixed_point: Callable[[], Floats] | None = None
+    zero_point_y: float = 0.0
     bias_unit: Floats = field(default_factory=lambda: np.zeros(()))
     zero_point: float = 0.0
 
@@ -162,6 +163,8 @@ class LinearImage(Image):
         magnitude = {"accumulator": self.accumulator, "real": self.real, "affine": self.affine}[contract.terms]()
         if contract.terms != "affine" and contract.tie in ("half_even_after_zero_point", "either_even"):
             magnitude = magnitude + self.zero_point  # it is added, and the sum rounded, before the final rounding
+        if contract.adds_zero_point and contract.terms != "affine":
+            magnitude = magnitude + self.zero_point_y
         k = contract.k + (self.n_summed if contract.accumulates_float else 0)
         bound = np.where(self.float32_exact, 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
         if contract.bias_steps and self.bias_unit.any():
@@ -255,6 +258,7 @@ def linear_image(
         n_summed,
         float32_exact([*lower, *limits], affine_with_zero_point, element, shape),
         fixed_point,
+        zero_point,
         np.zeros(()) if bias_unit is None else bias_unit,
         zero_point,
     )

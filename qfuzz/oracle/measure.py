@@ -55,6 +55,7 @@ def _error(image: Image, contract: Contract, got: Array, element: QType) -> floa
         terms=contract.terms,
         k=1,
         tie=contract.tie,
+        adds_zero_point=contract.adds_zero_point,
         source=contract.source,
         bias_steps=contract.bias_steps,
     )

@@ -114,6 +114,7 @@ def _arithmetic(contract: Contract) -> Key:
         contract.k,
         contract.tie,
         contract.accumulates_float,
+        contract.adds_zero_point,
         contract.function_ulps,
         contract.function_addend,
         contract.bias_steps,

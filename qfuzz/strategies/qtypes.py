@@ -37,7 +37,12 @@ def draw_scale(d: Draw, around: float, *, dyadic: bool, spread: int = 2) -> floa
         case 4:
             return float32(power * (1 + 1 / (1 + choice % 7 * 2)))
         case _:
-            return float32(power * (1 + choice % 2**23 * 2.0**-23))
+            return float32(power * (1 + _spread(choice, 2**23) * 2.0**-23))
+
+
+def _spread(choice: int, n: int) -> int:
+    """`choice` spread over 0..n-1 (0 stays 0): Hypothesis prefers small numbers, which would cluster mantissas."""
+    return (choice * 0x9E3779B1 % 2**32) * n >> 32
 
 
 def near_ties(scale: float, unit: float) -> float:
@@ -57,7 +62,7 @@ def draw_zero_point(d: Draw, dtype: str) -> int:
     lo, hi = INTEGER_RANGE[dtype]
     choices: Sequence[int] = (0, lo, hi, (lo + hi + 1) // 2, lo + 1, hi - 1)
     value, kind = divmod(d.integer(0, 2**16 - 1), 10)
-    return choices[kind] if kind < len(choices) else lo + value % (hi - lo + 1)
+    return choices[kind] if kind < len(choices) else lo + _spread(value, hi - lo + 1)
 
 
 def scales(*, min_value: float = MIN_SCALE, max_value: float = MAX_SCALE) -> SearchStrategy[float]:
