@@ -78,6 +78,11 @@ def _channels_of_1d(network: Network, node: Node) -> bool:
     )
 
 
+def _pads_integers_with_nan(network: Network, node: Node) -> bool:
+    """The reference evaluator's MaxPool of strides 1 pads with NaN, which stored integers cannot hold."""
+    return isinstance(node.op, MaxPool) and all(s == 1 for s in node.op.strides)
+
+
 def _saturates_pairs(network: Network, node: Node) -> bool:
     """Without VNNI, x86 kernels sum pairs of products in 16 bits."""
     has_pairs = platform.machine() == "x86_64" and not cpu_flags() & {"avx_vnni", "avx512_vnni", "amx_int8"}
@@ -86,7 +91,8 @@ def _saturates_pairs(network: Network, node: Node) -> bool:
 
 def _known_bug(backend: Any, network: Network) -> bool:
     if isinstance(backend, OnnxReferenceBackend):
-        return any(_pools_out_of_bounds(network, n) or _channels_of_1d(network, n) for n in network.nodes)
+        bugs = (_pools_out_of_bounds, _channels_of_1d, _pads_integers_with_nan)
+        return any(bug(network, n) for n in network.nodes for bug in bugs)
     fuses = backend.format == "qdq" and backend.opt in ("extended", "all")
     integer_kernels = backend.format == "qoperator" or fuses
     requantizes_twice = backend.format == "qdq" and backend.opt != "disable" and len(network.nodes) > 1
