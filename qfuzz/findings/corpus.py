@@ -16,6 +16,9 @@ from qfuzz.ir.network import Case
 from qfuzz.ops import CODEC
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 
+UNSTABLE_TRIES = 8
+"""How often a case whose results change from run to run is replayed, at the most."""
+
 Status = Literal["holds", "regressed", "fixed", "skipped"]
 
 
@@ -104,11 +107,29 @@ def replay_entry(
         if not live:
             results.append(Replayed(path, spec, "skipped", applying[0][1]))
             continue
-        verdict = judge(file.case, spec)
-        compared = [_compare(e, verdict) for e in live]
-        status, why = next((c for c in compared if c[0] == "holds"), compared[0])
-        results.append(Replayed(path, spec, status, why))
+        tries = UNSTABLE_TRIES if any(e.verdict == "unstable" for e in live) else 1
+        results.append(_replay(path, spec, file.case, live, judge, tries))
     return results
+
+
+def _replay(
+    path: str,
+    spec: str,
+    case: Case,
+    expectations: Sequence[Expectation],
+    judge: Callable[[Case, str], BackendVerdict],
+    tries: int,
+) -> Replayed:
+    """The best of what the expectations make of the verdict; a known issue is gone once no try shows it."""
+    for _ in range(tries):
+        verdict = judge(case, spec)
+        compared = [_compare(e, verdict) for e in expectations]
+        status, why = next((c for c in compared if c[0] == "holds"), compared[0])
+        if status != "fixed":
+            break
+    else:
+        why += f" (not seen in {tries} runs)" if tries > 1 else ""
+    return Replayed(path, spec, status, why)
 
 
 def _compare(expected: Expectation, verdict: BackendVerdict) -> tuple[Status, str]:
