@@ -21,11 +21,14 @@ class Drawing(NamedTuple):
         Adds one node (and its constants) to the builder.
     ranks
         Ranks of a first input that it can read.
+    worthwhile
+        Whether it has something to do on the builder's current value: elsewhere it is drawn only where it was asked for.
     """
 
     fits: Callable[[Builder], bool]
     draw: Callable[[Builder], None]
     ranks: tuple[int, ...] = (2, 4, 3)
+    worthwhile: Callable[[Builder], bool] = movement.fits_any
 
 
 _ANY = movement.fits_any
@@ -41,8 +44,8 @@ DRAWINGS: dict[str, Drawing] = {
     "mul": Drawing(_ANY, elementwise.draw_mul),
     "relu": Drawing(_ANY, elementwise.draw_relu),
     "clamp": Drawing(_ANY, elementwise.draw_clamp),
-    "max_pool": Drawing(pooling.fits_window, pooling.draw_max_pool, _IMAGES),
-    "avg_pool": Drawing(pooling.fits_window, pooling.draw_avg_pool, _IMAGES),
+    "max_pool": Drawing(pooling.fits_pool, pooling.draw_max_pool, _IMAGES, pooling.fits_window),
+    "avg_pool": Drawing(pooling.fits_pool, pooling.draw_avg_pool, _IMAGES, pooling.fits_window),
     "global_avg_pool": Drawing(pooling.fits_pool, pooling.draw_global_avg_pool, _IMAGES),
     "concat": Drawing(_ANY, movement.draw_concat),
     "reshape": Drawing(_ANY, movement.draw_reshape),

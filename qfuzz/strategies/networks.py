@@ -91,6 +91,8 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         menu = tuple(dict.fromkeys((*selected, *CONNECTING)))
     while len(b.nodes) < n_nodes:
         name = first if target and len(b.nodes) == target else d.pick(menu)
+        if name != first and DRAWINGS[name].fits(b) and not DRAWINGS[name].worthwhile(b):
+            name = "relu"
         if name == "quantize" or not DRAWINGS[name].fits(b) or b.type.n_elements > MAX_VALUE_ELEMENTS:
             name = "relu"
         if filtered and len(b.nodes) < target and name not in CONNECTING:
