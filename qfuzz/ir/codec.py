@@ -91,6 +91,8 @@ class Codec:
             head = msgspec.json.decode(data, type=_Head)
         except msgspec.MsgspecError as e:
             raise InvalidCase(f"not a qfuzz case: {_one_line(e)}") from None
+        except UnicodeDecodeError:
+            raise InvalidCase("not a qfuzz case: a text in it is no UTF-8") from None
         except RecursionError:
             raise InvalidCase("not a qfuzz case: nested too deeply") from None
         if head.format != FORMAT:
@@ -112,6 +114,8 @@ class Codec:
             return CaseFile(Case(network, doc.inputs), doc.expect)
         except msgspec.MsgspecError as e:
             raise InvalidCase(_one_line(e)) from None
+        except UnicodeDecodeError:
+            raise InvalidCase("a text in it is no UTF-8") from None
         except RecursionError:
             raise InvalidCase("nested too deeply") from None
 
