@@ -95,7 +95,7 @@ class Builder:
         if not self.flavour.common and self.d.rarely(8):
             dtype = "int8" if dtype == "uint8" else "uint8"
         scale = self.scale(around, spread)
-        if unit is not None and not self.flavour.dyadic and self.d.rarely(4):
+        if unit is not None and not self.flavour.dyadic and self.d.rarely(2):
             scale = near_ties(scale, unit)
         return QType.per_tensor(dtype, scale, draw_zero_point(self.d, dtype))
 

@@ -49,7 +49,10 @@ def _row(case: Case, node: Node, array: Array, row: int, pick: int, phase: int) 
     acc = int(x @ w) + _integer_bias(case, node, channel)
     multiplier = q_x.scale[0] * q_w.scale[at] / node.element.scale[0]
     offset = _float_bias(case, node, channel) / node.element.scale[0]
-    step = np.arange(-REACH, REACH + 1)
+    # Around the accumulator itself, or where that saturates around one that does not.
+    limit = (node.element.qmax - node.element.qmin) / 2 / multiplier
+    middle = round(min(max(acc, -limit), limit)) if limit < 2.0**31 else acc
+    step = middle - acc + np.arange(-REACH, REACH + 1)
     r = (acc + step) * multiplier + offset
     distance = np.abs(r - np.floor(r) - 0.5)
     inside = np.abs(r) < (node.element.qmax - node.element.qmin)

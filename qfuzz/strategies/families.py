@@ -22,7 +22,7 @@ class Drawing(NamedTuple):
     ranks
         Ranks of a first input that it can read.
     worthwhile
-        Whether it has something to do on the builder's current value: elsewhere it is drawn only where it was asked for.
+        Whether it has something to do on the builder's current value: elsewhere it is drawn only where asked for.
     """
 
     fits: Callable[[Builder], bool]
