@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qfuzz.arithmetic.models import EXACT, KERNEL_MODELS, MODELS, Array, compute, differs_on
+from qfuzz.arithmetic.models import EXACT, KERNEL_MODELS, MODELS, Array, compute, differs_on, kernel_explains
 from qfuzz.ir.network import Node
 from qfuzz.ir.tensor import TensorType
 
@@ -14,7 +14,10 @@ def cause_of(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], g
     exact = compute(EXACT, node, types, arrays)
     if exact.shape != got.shape or exact.dtype != got.dtype:
         return None
-    for name, model in (*KERNEL_MODELS, *MODELS.items()):
+    for name, model in KERNEL_MODELS.items():
+        if kernel_explains(model, node, types, arrays, got):
+            return name
+    for name, model in MODELS.items():
         if not differs_on(model, node):
             continue
         modelled = compute(model, node, types, arrays)

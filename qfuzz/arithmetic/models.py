@@ -17,9 +17,11 @@ from qfuzz.exact.reals import FilterCount, Reals
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.activation import Clamp
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.pooling import AvgPool
+from qfuzz.ops.quantization import Requantize
 from qfuzz.ops.semantics import ExactOperator, Operand
 from qfuzz.ops.softmax import Softmax
 
@@ -60,6 +62,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         Runtime's QLinearAveragePool).
     reciprocal
         Of a softmax's output scale: ``floored``: the whole part of it (ONNX Runtime's QLinearSoftmax).
+    limits
+        Of a clamp: ``dropped``: it is not computed (ONNX Runtime's ClipQuantFusion, for tiny scales).
     """
 
     products: Literal["exact", "int16_pairs", "int16_pairs_channels_last"] = "exact"
@@ -75,6 +79,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     relu: Literal["at_zero_point", "at_zero"] = "at_zero_point"
     divisor: Literal["window", "kernel"] = "window"
     reciprocal: Literal["exact", "floored"] = "exact"
+    limits: Literal["applied", "dropped"] = "applied"
 
 
 EXACT = Model()
@@ -97,11 +102,11 @@ MODELS: dict[str, Model] = {
 }
 """Single departures from the exact arithmetic, by the name that findings give as their cause."""
 
-KERNEL_MODELS: tuple[tuple[str, Model], ...] = (
-    ("divided-by-whole-kernel", Model(divisor="kernel")),
-    ("divided-by-whole-kernel", Model(divisor="kernel", zero_point="before_rounding")),
-    ("floored-reciprocal", Model(reciprocal="floored")),
-)
+KERNEL_MODELS: dict[str, Model] = {
+    "divided-by-whole-kernel": Model(divisor="kernel"),
+    "floored-reciprocal": Model(reciprocal="floored"),
+    "clamp-dropped": Model(limits="dropped"),
+}
 """Departures of single kernels. They explain findings; the planted faults are those that any kernel may have."""
 
 _OF_CONTRACTIONS = ("products", "padding", "zero_points", "channel_scale", "bias", "tail", "multiplier")
@@ -113,7 +118,7 @@ def differs_on(model: Model, node: Node) -> bool:
     contraction = isinstance(node.op, Conv | Linear)
     if not isinstance(node.element, QType):
         return False
-    own: dict[str, type] = {"divisor": AvgPool, "reciprocal": Softmax}
+    own: dict[str, type] = {"divisor": AvgPool, "reciprocal": Softmax, "limits": Clamp}
     if any(f in own and not isinstance(node.op, own[f]) for f in departures):
         return False
     return all(contraction or f not in _OF_CONTRACTIONS for f in departures)
@@ -137,25 +142,38 @@ def compute(model: Model, node: Node, types: Sequence[TensorType], arrays: Seque
     else:
         operands = [Operand.point(t, a) for t, a in zip(types, arrays, strict=True)]
         assert isinstance(node.op, ExactOperator)
-        image = node.op.image(operands, element).lower
-        factor = _factor(model, node, types)
-        if factor is None:
-            rounded = _rounded(model, image, element.zero_point[0])
-        else:
-            rounded = _rounded_float(model, image.approx * factor, element.zero_point[0])
+        rounded = _rounded(model, node.op.image(operands, element).lower, element.zero_point[0])
     return _stored(model, rounded + added, element, relu=bool(getattr(node.op, "relu", False)))
 
 
-def _factor(model: Model, node: Node, types: Sequence[TensorType]) -> Floats | None:
-    """What a wrong divisor or reciprocal multiplies the real results with; None for neither."""
-    if model.divisor == "kernel" and isinstance(node.op, AvgPool):
-        shape = node.op.infer(types, node.element)
-        divisors = np.broadcast_to(node.op.divisors(types[0].shape[2:], shape[2:]), shape)
-        return np.asarray(divisors / math.prod(node.op.kernel), dtype=np.float64)
-    if model.reciprocal == "floored" and isinstance(node.op, Softmax) and isinstance(node.element, QType):
+def kernel_explains(model: Model, node: Node, types: Sequence[TensorType], arrays: Sequence[Array], got: Array) -> bool:
+    """Whether one of `KERNEL_MODELS` gives `got`. Those kernels compute in float32, so both sides of a tie will do."""
+    if not isinstance(node.element, QType) or not differs_on(model, node):
+        return False
+    real = _kernel_real(model, node, types, arrays)
+    slack = 1e-4 * (1 + np.abs(real))
+    zero_point = node.element.zero_point[0]
+    low, high = (
+        np.clip(np.rint(np.clip(v, -1e6, 1e6)) + zero_point, node.element.qmin, node.element.qmax)
+        for v in (real - slack, real + slack)
+    )
+    return bool(((low <= got) & (got <= high)).all())
+
+
+def _kernel_real(model: Model, node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> Floats:
+    """The real results, in output units, of one of `KERNEL_MODELS`."""
+    op: Any = Requantize() if model.limits == "dropped" else node.op
+    operands = [Operand.point(t, a) for t, a in zip(types, arrays, strict=True)]
+    real: Floats = op.image(operands, node.element).lower.approx
+    if model.divisor == "kernel":
+        shape = op.infer(types, node.element)
+        divisors = np.broadcast_to(op.divisors(types[0].shape[2:], shape[2:]), shape)
+        return np.asarray(real * divisors / math.prod(op.kernel))
+    if model.reciprocal == "floored":
+        assert isinstance(node.element, QType)
         scale = node.element.scale[0]
-        return np.array(math.floor(1 / scale) * scale)
-    return None
+        return np.asarray(real * (math.floor(1 / scale) * scale))
+    return real
 
 
 def _exact_float(node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> Array:
