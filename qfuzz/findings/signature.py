@@ -67,7 +67,7 @@ class Signature(msgspec.Struct, frozen=True):
         Of the reduced case.
     form
         What survived reduction, sorted: attributes that differ from the plain ones, dtypes, per-channel, bias, empty
-        dimensions, windows that lie in the padding, further operators.
+        dimensions, windows in the padding or over both ends, further operators.
     """
 
     symptom: Symptom
@@ -101,24 +101,27 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
     form |= {f"with {n.op.name}" for n in network.nodes if n not in accused}
     if any(0 in t.shape for t in network.types.values()):
         form.add("empty")
-    if any(_window_in_padding(case, n) for n in accused or nodes):
-        form.add("window in padding")
+    for node in accused or nodes:
+        form |= _windows(case, node)
     return Signature(symptom, tuple(sorted(form)))
 
 
-def _window_in_padding(case: Case, node: Node) -> bool:
-    """Whether some window of a convolution has, along one dimension, no tap inside the input."""
+def _windows(case: Case, node: Node) -> set[str]:
+    """Whether some window of a convolution has no tap inside the input, or taps beyond both ends, in one dimension."""
     op = node.op
     if not isinstance(op, Conv):
-        return False
+        return set()
+    form = set()
     x, w, y = (case.network.types[name].shape[2:] for name in (*node.inputs[:2], node.name))
     n = len(x)
-    return any(
-        not any(0 <= i * op.strides[d] + k * op.dilations[d] - op.padding[d] < x[d] for k in range(w[d]))
-        for d in range(n)
-        for i in (*range(op.padding[d] + 1), *range(max(y[d] - op.padding[n + d] - 1, 0), y[d]))
-        if i < y[d]
-    )
+    for d in range(n):
+        for i in {*range(min(op.padding[d] + 1, y[d])), *range(max(y[d] - op.padding[n + d] - 1, 0), y[d])}:
+            taps = [i * op.strides[d] + k * op.dilations[d] - op.padding[d] for k in range(w[d])]
+            if not any(0 <= t < x[d] for t in taps):
+                form.add("window in padding")
+            if taps and taps[0] < 0 and taps[-1] >= x[d]:
+                form.add("window over both ends")
+    return form
 
 
 def _attributes(node: Node) -> set[str]:
