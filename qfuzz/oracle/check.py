@@ -175,9 +175,6 @@ class _Run:
         start = time.perf_counter()
         del program  # freeing what was compiled is the framework's time, too
         self.run_seconds += time.perf_counter() - start
-        for name, tensor in self.case.feeds.items():
-            if fed[name].tobytes() != tensor.array.tobytes():
-                raise _Broken(Outcome.CORRUPTED, f"input {name!r} was changed by the run")
         for name in (*self.network.outputs, *taps):
             if name in first and name in second and not _bit_equal(first[name], second[name]):
                 raise _Broken(Outcome.UNSTABLE, f"two identical runs differ in {name!r}")
@@ -187,17 +184,34 @@ class _Run:
         start = time.perf_counter()
         values = program.run(fed, taps)
         self.run_seconds += time.perf_counter() - start
+        # After each run: a second one may undo what the first did.
+        for name, tensor in self.case.feeds.items():
+            if fed[name].tobytes() != tensor.array.tobytes():
+                raise _Broken(Outcome.CORRUPTED, f"input {name!r} was changed by the run")
         return values
 
     def judge_whole(self, values: Mapping[str, Array]) -> None:
+        exact = self.reference.exact()
+        if all(name in values and _bit_equal(values[name], exact[name]) for name in self.network.outputs):
+            # Right whatever the contracts: no interval needs to be propagated.
+            self.counts += Counts(exact=sum(values[name].size for name in self.network.outputs))
+            return
         sets = self.reference.whole(self.backend.contracts)
         for name in self.network.outputs:
             self._judge(self.network.node(name), values.get(name), sets[name], tapped=False)
 
     def judge_each(self, values: Mapping[str, Array]) -> None:
         known: dict[str, Array] = {name: t.array for name, t in self.case.feeds.items()}
+        exact = self.reference.exact()
+        right = {*known, *self.network.constant_data}
         for node in self.network.nodes:
             got = values.get(node.name)
+            if got is not None and right.issuperset(node.inputs) and _bit_equal(got, exact[node.name]):
+                # What it received is right, and so is what it returned, whatever its contract.
+                right.add(node.name)
+                known[node.name] = got
+                self.counts += Counts(exact=got.size)
+                continue
             if problem(got, self.network.types[node.name]):
                 self._judge(node, got, None, tapped=True)
                 return  # what later nodes received is not known
