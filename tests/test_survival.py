@@ -1,0 +1,199 @@
+"""Kernels that die, hang, exit or flood: a verdict with its case, every other example counted once, nothing left over."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_cases import add_case, linear_case
+
+from qfuzz.campaign.client import WorkerClient
+from qfuzz.campaign.protocol import Ride
+from qfuzz.campaign.run import Campaign, Fuzzing, Plan
+from qfuzz.ir.errors import BackendMissing, QfuzzError, WorkerFailed
+from qfuzz.ops import CODEC
+from qfuzz.strategies import cases_of
+
+DEATHS = {
+    "Segfault": "SIGSEGV",
+    "DividesByZero": "SIGFPE",
+    "IllegalInstruction": "SIGILL",
+    "Aborts": "SIGABRT",
+    "Dies": "SIGKILL",
+    "Exits": "exited with status 0",
+}
+
+
+def processes_of_this_session(worker: int) -> list[int]:
+    """Live processes of a worker's session: the worker leads one of its own, and runners stay in it."""
+    alive = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == worker and fields[0] != "Z":
+            alive.append(int(stat.parent.name))
+    return alive
+
+
+def assert_gone(worker: int) -> None:
+    for _ in range(100):
+        if not processes_of_this_session(worker):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"left over: {processes_of_this_session(worker)}")
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[WorkerClient]:
+    with WorkerClient([f"misbehaving:{n}" for n in (*DEATHS, "Hangs", "Prints", "Raises", "Honest")]) as started:
+        yield started
+
+
+@pytest.mark.parametrize("name", DEATHS)
+def test_a_death_is_a_verdict_and_the_worker_lives(name: str, client: WorkerClient) -> None:
+    spec = f"misbehaving:{name}"
+    verdicts = client.check(add_case(), (spec, "misbehaving:Honest"))
+    dead, honest = verdicts.backends
+    assert (dead.backend, dead.verdict, dead.op) == (spec, "crash", "add")
+    assert DEATHS[name] in dead.reason
+    assert dead.is_finding
+    assert (honest.verdict, honest.counts.exact) == ("exact", 4)
+    assert client.check(linear_case(), (spec,)).backends[0].verdict == "exact", "the operator is not there"
+
+
+def test_what_it_said_last_is_in_the_reason(client: WorkerClient) -> None:
+    (verdict,) = client.check(add_case(), ("misbehaving:Aborts",)).backends
+    assert "check failed: x > 0" in verdict.reason
+
+
+def test_several_deaths_in_one_case(client: WorkerClient) -> None:
+    specs = ("misbehaving:Segfault", "misbehaving:Honest", "misbehaving:Exits")
+    assert [v.verdict for v in client.check(add_case(), specs).backends] == ["crash", "exact", "crash"]
+
+
+def test_a_hang_is_a_verdict(client: WorkerClient) -> None:
+    start = time.monotonic()
+    hung, honest = client.check(add_case(), ("misbehaving:Hangs", "misbehaving:Honest"), time_limit=0.5).backends
+    assert (hung.verdict, hung.op, honest.verdict) == ("hang", "add", "exact")
+    assert "0.5 s" in hung.reason
+    assert time.monotonic() - start < 10
+    assert client.check(add_case(), ("misbehaving:Honest",)).backends[0].verdict == "exact"
+
+
+def test_floods_of_output_do_no_harm(client: WorkerClient, capfd: pytest.CaptureFixture[str]) -> None:
+    (verdict,) = client.check(add_case(), ("misbehaving:Prints",)).backends
+    assert verdict.verdict == "exact"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_in_a_backends_own_code_is_no_verdict(client: WorkerClient) -> None:
+    with pytest.raises(WorkerFailed, match=r"ZeroDivisionError: in the backend's own code"):
+        client.check(add_case(), ("misbehaving:Raises",))
+    assert client.check(add_case(), ("misbehaving:Honest",)).backends[0].verdict == "exact"
+
+
+def test_closing_leaves_no_process() -> None:
+    with WorkerClient(["misbehaving:Honest"]) as started:
+        worker = started.process.pid
+        started.check(add_case())
+        assert len(processes_of_this_session(worker)) == 2
+    assert_gone(worker)
+
+
+def test_a_lost_worker_is_said() -> None:
+    with WorkerClient(["misbehaving:Honest"]) as started:
+        worker = started.process.pid
+        started.check(add_case())
+        started.process.kill()
+        started.process.wait()
+        with pytest.raises(WorkerFailed, match="worker is gone"):
+            started.check(add_case())
+        # Its runner asked the kernel to end with it.
+        assert_gone(worker)
+
+
+@pytest.mark.parametrize("spec", ["nowhere:Backend", "misbehaving:Nobody", "misbehaving:add_case", "nobody"])
+def test_a_worker_that_cannot_start_says_why(spec: str) -> None:
+    with pytest.raises(QfuzzError, match=spec.partition(":")[0]) as raised:
+        WorkerClient([spec])
+    assert isinstance(raised.value, BackendMissing)
+
+
+N = 60
+
+
+def fuzzed(*names: str, jobs: int = 1, n: int = N, limit: float = 30.0) -> Fuzzing:
+    plan = Plan(
+        seed=3,
+        rides=tuple(Ride(f"misbehaving:{name}") for name in names),
+        max_examples=n,
+        ops=("add", "relu"),
+        max_nodes=2,
+        jobs=jobs,
+        seconds_per_call=limit,
+    )
+    return Campaign(plan, lambda *_: None, lambda _: None).fuzz()
+
+
+def guilty_examples() -> list[int]:
+    cases = list(cases_of(3, 0, ops=("add", "relu"), max_nodes=2))[:N]
+    return [i for i, c in enumerate(cases) if any(n.op.name == "add" for n in c.network.nodes)]
+
+
+@pytest.mark.parametrize("name", ["Segfault", "Exits"])
+def test_a_campaign_outlives_its_kernels(name: str) -> None:
+    fuzzing = fuzzed(name, "Honest")
+    guilty = guilty_examples()
+    assert 5 < len(guilty) < N - 5
+    deadly, honest = fuzzing.tally.backends[f"misbehaving:{name}"], fuzzing.tally.backends["misbehaving:Honest"]
+    assert fuzzing.tally.examples == N
+    assert (deadly.examples, honest.examples) == (N, N)
+    assert deadly.verdicts["crash"] == len(guilty)
+    assert honest.verdicts["crash"] == honest.verdicts["violation"] == 0
+    suspects = [s for s in fuzzing.suspects if s.symptom.op == "add"]
+    assert suspects[0].example == guilty[0]
+    case = CODEC.decode(suspects[0].case).case
+    assert any(n.op.name == "add" for n in case.network.nodes)
+    assert {(s.spec, s.symptom.verdict) for s in fuzzing.suspects} == {(f"misbehaving:{name}", "crash")}
+
+
+def test_a_campaign_outlives_hangs() -> None:
+    """Two are waited for twice each; examples alike are left out then, and said to be unsupported with the reason."""
+    fuzzing = fuzzed("Hangs", "Honest", limit=0.3)
+    hung = fuzzing.tally.backends["misbehaving:Hangs"]
+    assert fuzzing.tally.examples == fuzzing.tally.backends["misbehaving:Honest"].examples == N
+    assert hung.examples + hung.unsupported == N
+    assert 2 <= hung.verdicts["hang"] <= 6
+    assert hung.verdicts["hang"] + hung.unsupported == len(guilty_examples())
+    assert all("known, not run" in reason for reason in hung.reasons)
+
+
+def test_a_campaign_says_its_own_errors() -> None:
+    with pytest.raises(WorkerFailed, match="ZeroDivisionError"):
+        fuzzed("Raises")
+
+
+def test_a_worker_that_is_killed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every example is counted once all the same."""
+    started: list[WorkerClient] = []
+    original = WorkerClient.__init__
+
+    def remembered(self: WorkerClient, specs: tuple[str, ...]) -> None:
+        original(self, specs)
+        started.append(self)
+
+    monkeypatch.setattr(WorkerClient, "__init__", remembered)
+    plan = Plan(seed=3, rides=(Ride("misbehaving:Honest"),), max_examples=150, ops=("add",), max_nodes=1)
+
+    def progress(tally: object, suspects: object) -> None:
+        if len(started) == 1 and campaign.tally.examples:
+            started[0].process.kill()
+
+    campaign = Campaign(plan, progress, lambda _: None)
+    fuzzing = campaign.fuzz()
+    assert len(started) <= 2
+    assert fuzzing.tally.examples == fuzzing.tally.backends["misbehaving:Honest"].examples == 150
+    for client in started:
+        assert_gone(client.process.pid)
