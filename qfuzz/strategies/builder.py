@@ -83,7 +83,7 @@ class Builder:
 
     def scale(self, around: float, spread: int = 2) -> float:
         """A scale in this case's flavour."""
-        return draw_scale(self.d, around, dyadic=self.flavour.dyadic, spread=spread)
+        return draw_scale(self.d, around, dyadic=self.flavour.dyadic, spread=spread, simplest=1.0)
 
     def output(self, around: float, spread: int = 2, unit: float | None = None) -> QType:
         """An output type whose scale is near `around`.

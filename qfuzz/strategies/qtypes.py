@@ -13,13 +13,15 @@ MIN_SCALE, MAX_SCALE = 2.0**-20, 2.0**20
 """Default bounds of scales: products of three and their quotients stay normal float32 numbers."""
 
 
-def draw_scale(d: Draw, around: float, *, dyadic: bool, spread: int = 2) -> float:
+def draw_scale(d: Draw, around: float, *, dyadic: bool, spread: int = 2, simplest: float | None = None) -> float:
     """A float32 scale within about `spread` powers of two of `around`.
 
     `dyadic`: a power of two, so that float32 arithmetic with it is exact. Else a power of two, one of its
-    neighbours, or any mantissa. Shrinks to a power of two.
+    neighbours, or any mantissa. Shrinks to a power of two, and from there to `simplest` where that is given.
     """
     choice = d.integer(0, 2**32 - 1)
+    if choice == 0 and simplest is not None:
+        return simplest
     choice, step = divmod(choice, 2 * spread + 1)
     # 0, 1, -1, 2, -2, …: the choice 0 is the middle itself.
     exponent = round(math.log2(around)) + ((step + 1) // 2 if step % 2 else -(step // 2))

@@ -8,10 +8,12 @@ from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.strategies import SearchStrategy
 
 import qfuzz
+from qfuzz.arithmetic.planted import PlantedBackend
 from qfuzz.ir.network import Case
 from qfuzz.ir.qtype import QType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.convolution import Conv
+from qfuzz.oracle.check import check
 
 FINDING = settings(
     max_examples=2000,
@@ -77,3 +79,16 @@ def test_two_nodes_shrink_to_two() -> None:
     case: Case = minimal(qfuzz.cases(), lambda c: len(c.network.nodes) >= 2)
     assert len(case.network.nodes) == 2
     assert case.inputs[0].array.size == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "n_elements"), [("truncation", 2), ("half-away", 3), ("pads-with-stored-zero", 4), ("unscaled-bias", 6)]
+)
+def test_planted_faults_shrink_to_one_small_node(fault: str, n_elements: int) -> None:
+    backend = PlantedBackend(fault)
+    case: Case = minimal(qfuzz.cases(), lambda c: bool(check(c, [backend]).findings))
+    assert len(case.network.nodes) == 1
+    assert case.n_elements <= n_elements
+    scales = [s for t in case.network.types.values() if isinstance(t.element, QType) for s in t.element.scale]
+    assert all(2.0**-8 <= s <= 2.0**8 for s in scales)
+    assert 1.0 in scales
