@@ -24,6 +24,9 @@ DEFAULT_CONTRACT = Contract(
     source="none stated: float32 arithmetic in any order, ties either way",
 )
 
+CORRECT = Contract(terms="exact", k=0, tie="half_even", source="the definition")
+"""Of the reference itself: only the correctly rounded value."""
+
 Key = tuple[object, ...]
 
 
@@ -40,6 +43,7 @@ class Reference:
         self._settled: dict[Key, Settled] = {}
         self._sets: dict[Key, Admissible] = {}
         self._ends: dict[int, dict[str, Admissible]] = {}
+        self._exact: Mapping[str, Array] | None = None
 
     def node(self, node: Node, received: Sequence[Array | None], contract: Contract) -> Admissible:
         """The admissible set of `node` on the activations that it received (None at constant positions)."""
@@ -47,6 +51,19 @@ class Reference:
         result = self._set(node, received, contract)
         self.seconds += time.perf_counter() - start
         return result
+
+    def exact(self) -> Mapping[str, Array]:
+        """Every node's correctly rounded value when all before it are, by name, in its storage dtype."""
+        start = time.perf_counter()
+        if self._exact is None:
+            known: dict[str, Array] = {n: t.array for n, t in self.case.feeds.items()}
+            for node in self.network.nodes:
+                received = [None if i in self._constants else known[i] for i in node.inputs]
+                rounded = self._set(node, received, CORRECT).lo
+                known[node.name] = rounded.astype(self.network.types[node.name].dtype, copy=False)
+            self._exact = known
+        self.seconds += time.perf_counter() - start
+        return self._exact
 
     def whole(self, contracts: Mapping[str, Contract]) -> dict[str, Admissible]:
         """Admissible sets of every node when the whole network runs under `contracts`, by interval propagation."""
@@ -130,26 +147,8 @@ def image_of(node: Node, operands: Sequence[Operand]) -> Image:
 
 def exact_outputs(case: Case) -> dict[str, Array]:
     """Every node's correctly rounded value, by name, in its storage dtype."""
-    reference = Reference(case)
-    correct = Contract(terms="exact", k=0, tie="half_even", source="the definition")
-    sets = reference.whole(_Same(correct))
-    return {n.name: sets[n.name].lo.astype(case.network.types[n.name].dtype) for n in case.network.nodes}
-
-
-class _Same(Mapping[str, Contract]):
-    """One contract for every operator."""
-
-    def __init__(self, contract: Contract) -> None:
-        self._contract = contract
-
-    def __getitem__(self, name: str) -> Contract:
-        return self._contract
-
-    def __iter__(self) -> Any:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
+    values = Reference(case).exact()
+    return {n.name: values[n.name] for n in case.network.nodes}
 
 
 K = TypeVar("K")
