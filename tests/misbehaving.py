@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qfuzz.arithmetic.planted import PlantedBackend
 from qfuzz.backends.reference import ReferenceBackend, ReferenceProgram
 from qfuzz.ir.errors import Rejected, Unsupported
 from qfuzz.ir.network import Network
@@ -201,3 +202,11 @@ class Raises(Dies):
 
     def death(self) -> None:
         raise ZeroDivisionError("in the backend's own code")
+
+
+class Truncates(PlantedBackend):
+    """A planted fault under another name."""
+
+    def __init__(self) -> None:
+        super().__init__("truncation")
+        self.name = "misbehaving:Truncates"

@@ -1,4 +1,4 @@
-"""Kernels that die, hang, exit or flood: a verdict with its case, every other example counted once, nothing left over."""
+"""Kernels that die, hang, exit or flood: a verdict with its case, every other example counted, nothing left over."""
 
 import time
 from collections.abc import Iterator
