@@ -146,11 +146,11 @@ class _Run:
             self.judge_each(self.values(inner))
             return
         values = self.values(())
-        if len(self.network.nodes) == 1:
+        if not inner:
             self.judge_each(values)
             return
         self.judge_whole(values)
-        if tap and inner:
+        if tap:
             self.prefer_tapped(self.values(inner))
 
     def prefer_tapped(self, values: Mapping[str, Array]) -> None:
