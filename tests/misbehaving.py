@@ -81,7 +81,7 @@ class WrongDtype(Honest):
 class OffByOne(Honest):
     def spoil(self, values: Values, network: Network) -> Values:
         name, y = last(values, network)
-        y.flat[0] -= 1
+        y.flat[:1] -= 1
         return values | {name: y}
 
 
@@ -94,14 +94,14 @@ class Permuted(Honest):
 class Saturated(Honest):
     def spoil(self, values: Values, network: Network) -> Values:
         name, y = last(values, network)
-        y.flat[0] = 255
+        y.flat[:1] = 255
         return values | {name: y}
 
 
 class Garbage(Honest):
     def spoil(self, values: Values, network: Network) -> Values:
         name, y = last(values, network)
-        y.flat[0] ^= 85
+        y.flat[:1] ^= 85
         return values | {name: y}
 
 

@@ -21,7 +21,8 @@ def command(as_json: bool, quiet: bool, verbose: bool) -> int:
     defaults = {s for s, _ in DEFAULT_RIDES}
     for name in names:
         try:
-            facts = load_backend(name).describe()
+            # Frameworks have string types of their own; a document holds plain ones.
+            facts = {k: str(v) for k, v in load_backend(name).describe().items()}
             rows.append({"name": name, "installed": True, "default": name in defaults, "describe": facts, "why": ""})
         except BackendMissing as e:
             why = str(e)

@@ -7,11 +7,11 @@ from importlib.resources import files
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from qfuzz.backends.discovery import BUILT_IN, DEFAULT_RIDES, canonical, is_installed, load_backend
 from qfuzz.cli.options import backend_option, output_options, print_json
+from qfuzz.cli.piped_console import PipedConsole
 from qfuzz.cli.rim import OK
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.protocols import Backend, NotSupported
@@ -38,7 +38,7 @@ def command(specs: tuple[str, ...], ops: tuple[str, ...], as_json: bool, quiet: 
     if as_json:
         print_json({"schema": 1, "ops": [_as_document(op, matrix[op], backends) for op in selected]})
         return OK
-    console = Console(highlight=False, soft_wrap=True)
+    console = PipedConsole(highlight=False, soft_wrap=True)
     if verbose:
         for op in selected:
             _print_contracts(console, op, matrix[op], backends)
@@ -108,7 +108,7 @@ def measured_errors() -> dict[str, dict[str, Any]]:
     return document
 
 
-def _print_contracts(console: Console, op: str, row: dict[str, _Support], backends: Sequence[Backend]) -> None:
+def _print_contracts(console: PipedConsole, op: str, row: dict[str, _Support], backends: Sequence[Backend]) -> None:
     measured = measured_errors()
     console.print(f"[bold]{op}[/bold]")
     for b in backends:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from qfuzz.campaign.run import Plan, Suspect
 from qfuzz.campaign.tally import Tally
+from qfuzz.cli.piped_console import PipedConsole
 from qfuzz.findings.finding import Finding
 
 PLAIN_EVERY = 10.0
@@ -33,7 +34,7 @@ class Progress:
     def __init__(self, plan: Plan, *, quiet: bool, silent: bool) -> None:
         self.plan, self.quiet, self.silent = plan, quiet, silent
         # Where nobody looks at a terminal, lines are as long as they are.
-        self.console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+        self.console = PipedConsole(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
         self._started = self._said = time.monotonic()
         self._live: Live | None = None
         self._phase = "starting"

@@ -38,7 +38,7 @@ def run_cli(cli: click.Command, args: Sequence[str] | None = None) -> int:
         # The reader of our output has gone; Python would complain at exit when it flushes.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+        return INCOMPLETE
     except OSError as e:
         _say(f"{e.filename or 'output'}: {e.strerror or e}")
         return BAD_INPUT
