@@ -107,7 +107,7 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
 
 
 def _windows(case: Case, node: Node) -> set[str]:
-    """Whether, in one dimension, a convolution has a window with no tap inside the input, or a stride but one window."""
+    """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window."""
     op = node.op
     if not isinstance(op, Conv):
         return set()
