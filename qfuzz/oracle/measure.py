@@ -56,6 +56,7 @@ def _error(image: Image, contract: Contract, got: Array, element: QType) -> floa
         k=1,
         tie=contract.tie,
         adds_zero_point=contract.adds_zero_point,
+        function_addend=contract.function_addend,
         source=contract.source,
         bias_steps=contract.bias_steps,
     )
