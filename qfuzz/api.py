@@ -3,7 +3,6 @@
 import atexit
 import os
 from collections.abc import Sequence
-from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from qfuzz.campaign.conclude import Lab
 from qfuzz.findings.corpus import KnownIssue, known_as, known_issues, read_case
 from qfuzz.findings.files import write_file
 from qfuzz.findings.finding import Finding
+from qfuzz.findings.seen import KNOWN_SEEN
 from qfuzz.findings.signature import signature_of, symptom_of
 from qfuzz.ir.errors import BackendMissing, InvalidCase, WorkerFailed
 from qfuzz.ir.network import Case
@@ -55,9 +55,6 @@ def check(case: Case, backends: Sequence[str | Backend] = (), *, tap: bool = Tru
     )
     return Verdicts(verdicts, reference.seconds, case=case, known=_known(case, verdicts, names))
 
-
-KNOWN_SEEN: ContextVar[list[str] | None] = ContextVar("KNOWN_SEEN", default=None)
-"""Where `check` notes the known issues that it meets, if anybody (the pytest plugin) wants to know."""
 
 CORPUS_VARIABLE = "QFUZZ_CORPUS"
 """Environment variable: folders whose case files list known issues, separated as in PATH."""

@@ -36,21 +36,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("qfuzz_corpus", "Folders whose case files list known issues. Default: corpus.", type="paths")
 
 
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis's own plugin loads the profile that is asked for
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_KNOWN] = []
-
     config.addinivalue_line("markers", "qfuzz_corpus: a replayed corpus file")
     folders = [Path(p) for p in config.getini("qfuzz_corpus")] or [config.rootpath / "corpus"]
     os.environ.setdefault("QFUZZ_CORPUS", os.pathsep.join(str(p) for p in folders if p.is_dir()))
-    _add_nightly_profile()
+    _add_nightly_profile(str(config.getoption("--hypothesis-profile", "") or ""))
 
 
-def _add_nightly_profile() -> None:
+def _add_nightly_profile(wanted: str) -> None:
     """`nightly`, where a project that uses Hypothesis has none: many examples, no deadline."""
     import sys
 
-    if "hypothesis" not in sys.modules:
-        return  # nobody here uses Hypothesis yet; its own plugin loads it when a profile is asked for
+    if not wanted and "hypothesis" not in sys.modules:
+        return  # nobody here uses Hypothesis yet
     from hypothesis import settings
 
     if "nightly" not in settings._profiles:
@@ -60,15 +60,16 @@ def _add_nightly_profile() -> None:
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> "CorpusFile | None":
     if file_path.suffix != ".json" or not _looks_like_a_case(file_path):
         return None
-    if file_path.name == "case.json" and (file_path.parent / "repro.py").exists():
-        out = parent.config.rootpath / str(parent.config.getoption("--qfuzz-out"))
-        if out in file_path.parents and file_path not in _arguments(parent.config):
-            return None  # what a run has found is no corpus until someone puts it there
+    out = parent.config.rootpath / str(parent.config.getoption("--qfuzz-out"))
+    if out in file_path.parents and not _is_asked_for(file_path, out, parent.config):
+        return None  # what a run has found is no corpus until someone puts it there
     return CorpusFile.from_parent(parent, path=file_path)
 
 
-def _arguments(config: pytest.Config) -> list[Path]:
-    return [Path(a).resolve() for a in config.args]
+def _is_asked_for(path: Path, out: Path, config: pytest.Config) -> bool:
+    """Whether an argument names the file, or a folder of findings that holds it."""
+    arguments = [Path(a.partition("::")[0]).resolve() for a in config.args]
+    return any(a == path or (a in path.parents and (a == out or out in a.parents)) for a in arguments)
 
 
 def _looks_like_a_case(path: Path) -> bool:
@@ -180,9 +181,10 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """On a mismatch of a fuzz test: reduce it, write the finding folder, and say so in the failure."""
     import sys
 
+    from qfuzz.findings.seen import KNOWN_SEEN
+
     known: list[str] = []
-    api = sys.modules.get("qfuzz.api")
-    token = api.KNOWN_SEEN.set(known) if api is not None else None
+    token = KNOWN_SEEN.set(known)
     try:
         return (yield)
     except (AssertionError, BaseExceptionGroup) as e:
@@ -193,8 +195,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
                 return None
         raise
     finally:
-        if api is not None and token is not None:
-            api.KNOWN_SEEN.reset(token)
+        KNOWN_SEEN.reset(token)
         item.config.stash[_KNOWN].extend(dict.fromkeys(known))
 
 
