@@ -191,6 +191,7 @@ class _Element:
 
 _DECIMAL = [
     "getcontext().prec = 60",
+    "getcontext().clear_traps()  # exp of a large number is infinite, and one over it 0",
     "def exact(f): return Decimal(f.numerator) / Decimal(f.denominator)",
 ]
 

@@ -29,7 +29,7 @@ def reproducer_files(
     described: Mapping[str, str],
 ) -> dict[str, bytes]:
     """All files of a finding's folder, by relative name. The same finding gives the same `case.json` and `repro.py`."""
-    script = _script(case, backend, spec)
+    script = _script(case, verdict, backend, spec)
     by_hand = _by_hand(case, verdict)
     files = {
         "case.json": CODEC.encode(case),
@@ -42,13 +42,17 @@ def reproducer_files(
     return files
 
 
-def _script(case: Case, backend: object, spec: str) -> Script:
+def _script(case: Case, verdict: BackendVerdict, backend: object, spec: str) -> Script:
     network = case.network
+    mismatch = _first(verdict)
+    fuses = getattr(backend, "fuses", True)
+    # Inner values are exposed where that is how the bug showed.
+    exposed = not fuses or (mismatch is not None and mismatch.tapped)
+    taps = tuple(n.name for n in network.nodes if n.name not in network.outputs) if exposed else ()
     if isinstance(backend, Scriptable):
         arrays = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in network.constant_data.items()}
-        inner = tuple(n.name for n in network.nodes if n.name not in network.outputs)
         try:
-            return backend.script(network, arrays, () if backend.fuses else inner)
+            return backend.script(network, arrays, taps)
         except QfuzzError:
             pass  # a backend that refuses the case has no calls to print; qfuzz itself shows the refusal
     lines = (
@@ -56,7 +60,9 @@ def _script(case: Case, backend: object, spec: str) -> Script:
         'case = qfuzz.load(HERE / "case.json")',
         f"backend = qfuzz.backend({spec!r})",
         "fed = {name: np.array(t.array) for name, t in case.feeds.items()}",
-        "outputs = backend.compile(case.network).run(fed)",
+        f"outputs = backend.compile(case.network, {taps!r}).run(fed, {taps!r})"
+        if taps
+        else "outputs = backend.compile(case.network).run(fed)",
     )
     return Script(lines, {})
 

@@ -1,0 +1,73 @@
+"""Power and reduction: each planted fault is found within 300 examples, explained, and reduced to one small node."""
+
+import statistics
+from functools import cache
+from itertools import islice
+
+import pytest
+
+from qfuzz.arithmetic.explain import cause_of
+from qfuzz.arithmetic.models import MODELS
+from qfuzz.arithmetic.planted import PlantedBackend
+from qfuzz.ir.network import Case
+from qfuzz.oracle.check import check, check_one
+from qfuzz.oracle.reference import Reference
+from qfuzz.oracle.verdicts import BackendVerdict
+from qfuzz.reduce.driver import reduce_case
+from qfuzz.strategies import cases_of
+
+SEEDS = (0, 1, 2)
+WITHIN = 300
+
+
+@cache
+def examples(seed: int) -> tuple[Case, ...]:
+    """The first examples of a campaign on contractions."""
+    shards = (case for shard in range(2) for case in cases_of(seed, shard, ops=("conv", "linear")))
+    return tuple(islice(shards, WITHIN))
+
+
+@cache
+def first_found(fault: str, seed: int) -> Case | None:
+    backend = PlantedBackend(fault)
+    return next((c for c in examples(seed) if check(c, [backend]).findings), None)
+
+
+def verdict_on(case: Case, fault: str) -> BackendVerdict:
+    return check_one(case, PlantedBackend(fault), Reference(case), explain=cause_of)
+
+
+@pytest.mark.parametrize("fault", MODELS)
+def test_found_within_300_examples(fault: str) -> None:
+    for seed in SEEDS:
+        assert first_found(fault, seed) is not None, f"seed {seed}"
+
+
+def test_no_fault_is_not_accused() -> None:
+    backend = PlantedBackend()
+    for seed in SEEDS:
+        for case in examples(seed):
+            assert not check(case, [backend]).findings
+
+
+@pytest.mark.parametrize("fault", MODELS)
+def test_reduced_to_one_small_node(fault: str) -> None:
+    sizes = []
+    for seed in SEEDS[:2]:
+        case = first_found(fault, seed)
+        assert case is not None
+        first = verdict_on(case, fault)
+
+        def interesting(candidate: Case, first: BackendVerdict = first) -> bool:
+            v = verdict_on(candidate, fault)
+            return (v.verdict, v.op, v.cause) == (first.verdict, first.op, first.cause)
+
+        result = reduce_case(case, interesting)
+        assert interesting(result.case)
+        assert not result.stopped
+        assert len(result.case.network.nodes) == 1
+        sizes.append(result.case.n_elements)
+        # A pure function of the case.
+        if seed == 0:
+            assert reduce_case(case, interesting) == result
+    assert statistics.median(sizes) <= (40 if fault == "last-channel-dropped" else 12), sizes
