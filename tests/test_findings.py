@@ -13,8 +13,11 @@ from slow_evaluator import evaluate
 from small_cases import add_case, conv_case, linear_case
 
 import qfuzz
-from qfuzz.backends.discovery import load_backend
+from qfuzz.backends.discovery import default_specs, load_backend
+from qfuzz.campaign.client import WorkerClient
 from qfuzz.findings.by_hand import element_by_hand
+from qfuzz.findings.conditions import names_backend
+from qfuzz.findings.corpus import read_case
 from qfuzz.findings.files import write_file, write_folder
 from qfuzz.findings.finding import Finding, write_finding
 from qfuzz.findings.signature import Symptom, signature_of, symptom_of
@@ -169,3 +172,35 @@ def test_the_case_is_what_is_written(tmp_path: Path) -> None:
         assert qfuzz.load(path) == case
         assert {"case.json", "repro.py", "report.md"} <= {p.name for p in path.iterdir()}
         assert "misbehaving:Missing" in (path / "report.md").read_text()
+
+
+def known_violations(framework: str) -> list[tuple[Path, str]]:
+    """Corpus files of known violations, each with a spec of the framework that they name."""
+    named = []
+    for path in sorted((Path(__file__).resolve().parent.parent / "corpus" / "known").glob("*.json")):
+        for e in read_case(path).expect:
+            spec = next((s for s in default_specs() if s.startswith(framework) and names_backend(e, s)), None)
+            if spec is not None and e.verdict == "violation":
+                named.append((path, spec))
+                break
+    return named
+
+
+@pytest.mark.parametrize("framework", ["torch", "onnxruntime"])
+def test_reproducers_of_known_bugs_exit_1_while_they_live(framework: str, tmp_path: Path) -> None:
+    """On this machine; where a bug does not show, there is nothing to reproduce."""
+    proven = 0
+    for path, spec in known_violations(framework):
+        case = read_case(path).case
+        with WorkerClient([spec]) as client:
+            (verdict,) = client.check(case).backends
+        if verdict.verdict != "violation":
+            continue
+        folder = write_finding(tmp_path / path.stem, finding_of(case, verdict, spec), load_backend(spec))
+        assert "import qfuzz" not in (folder / "repro.py").read_text()
+        assert run(folder) == 1, path.name
+        proven += 1
+        if proven == 3:
+            return
+    if not proven:
+        pytest.skip(f"no known violation of {framework} shows here")
