@@ -53,7 +53,7 @@ def test_no_fault_is_not_accused() -> None:
 @pytest.mark.parametrize("fault", MODELS)
 def test_reduced_to_one_small_node(fault: str) -> None:
     sizes = []
-    for seed in SEEDS[:2]:
+    for seed in SEEDS:
         case = first_found(fault, seed)
         assert case is not None
         first = verdict_on(case, fault)
@@ -64,10 +64,9 @@ def test_reduced_to_one_small_node(fault: str) -> None:
 
         result = reduce_case(case, interesting)
         assert interesting(result.case)
-        assert not result.stopped
         assert len(result.case.network.nodes) == 1
         sizes.append(result.case.n_elements)
         # A pure function of the case.
-        if seed == 0:
+        if seed == 1:
             assert reduce_case(case, interesting) == result
-    assert statistics.median(sizes) <= (40 if fault == "last-channel-dropped" else 12), sizes
+    assert statistics.median(sizes) <= 12, sizes
