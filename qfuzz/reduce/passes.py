@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.ir.network import Case, Input, Node
+from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
-from qfuzz.ir.tensor import Tensor
+from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.convolution import Conv
+from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Reshape, Slice
-from qfuzz.oracle.reference import exact_outputs
+from qfuzz.ops.semantics import Operand
+from qfuzz.oracle.reference import exact_outputs, image_of
 from qfuzz.reduce.edit import Array, pruned, replace, take, with_arrays, with_elements, with_node
 from qfuzz.reduce.isolate import node_alone
 from qfuzz.reduce.links import linked_dimensions
@@ -114,6 +116,71 @@ def drop_groups(case: Case) -> Iterator[Candidate]:
             for f in range(filters):
                 first = np.arange(groups) * filters + f
                 yield partial(take, case, {(name, 0): first for name in node.inputs[1:]})
+
+
+def merge_products(case: Case) -> Iterator[Candidate]:
+    """A convolution or linear node alone, as one or two products that sum to what many did.
+
+    Where a bug shows at one accumulator only (a tie, say), no product can be left out, but few do the work of many.
+    """
+    network = case.network
+    if len(network.nodes) != 1 or not isinstance(network.nodes[0].op, Conv | Linear):
+        return
+    (node,) = network.nodes
+    q_x, q_w = (network.types[i].qtype for i in node.inputs[:2])
+    if not isinstance(node.element, QType):
+        return
+    operands = [Operand.point(t, _data(case, i)) for t, i in zip(network.input_types(node), node.inputs, strict=True)]
+    r = image_of(node, operands).lower.approx
+    channels = np.moveaxis(r, -1 if isinstance(node.op, Linear) else 1, 0)
+    for c, of_channel in enumerate(channels[:8]):
+        at = c if q_w.axis is not None else 0
+        plain = QType(q_w.dtype, (q_w.scale[at],), (q_w.zero_point[at],))
+        bias = 0.0
+        if len(node.inputs) > 2:
+            bias = float(_data(case, node.inputs[2])[c])
+            if network.types[node.inputs[2]].element == "float32":
+                bias /= q_x.scale[0] * plain.scale[0]
+        accs = np.rint(of_channel.ravel()[:16] * node.element.scale[0] / (q_x.scale[0] * plain.scale[0]) - bias)
+        for acc in dict.fromkeys(int(a) for a in accs):
+            for products in _as_products(acc, q_x, plain):
+                yield partial(_of_products, case, node, c, plain, products)
+
+
+def _data(case: Case, name: str) -> Array:
+    constants = case.network.constant_data
+    return (constants[name] if name in constants else case.feeds[name]).array
+
+
+def _as_products(acc: int, q_x: QType, q_w: QType) -> Iterator[list[tuple[int, int]]]:
+    """Stored (x, weight) pairs whose centered products sum to `acc`: one, or one and a remainder times 1."""
+    (z_x,), (z_w,) = q_x.zero_point, q_w.zero_point
+    for w in (1, -1, 2, 3, 5, 8, 16, 31, 64, 100, 127, -2, -3, -8, -31, -127):
+        x, rest = divmod(acc, w) if w > 0 else divmod(-acc, -w)
+        pairs = [(x + z_x, w + z_w), (rest * (1 if w > 0 else -1) + z_x, 1 + z_w)][: 2 if rest else 1]
+        if all(q_x.qmin <= a <= q_x.qmax and q_w.qmin <= b <= q_w.qmax for a, b in pairs):
+            yield pairs
+
+
+def _of_products(case: Case, node: Node, channel: int, q_w: QType, pairs: list[tuple[int, int]]) -> Case:
+    network = case.network
+    names = node.inputs
+    x_type, w_type = network.types[names[0]], network.types[names[1]]
+    tail = (1,) * (len(w_type.shape) - 2)
+    x = np.array([a for a, _ in pairs], dtype=x_type.dtype)
+    w = np.array([b for _, b in pairs], dtype=w_type.dtype).reshape(1, len(pairs), *tail)
+    x = x.reshape(*(1,) * (len(x_type.shape) - 1), len(pairs)) if isinstance(node.op, Linear) else x.reshape(w.shape)
+    op: Operator = node.op
+    if isinstance(op, Conv):
+        n = len(op.strides)
+        op = replace(op, strides=(1,) * n, dilations=(1,) * n, padding=(0,) * (2 * n), groups=1)
+    constants = [Constant(names[1], TensorType(w.shape, q_w), Tensor(w))]
+    for name in names[2:]:
+        one = _data(case, name)[channel : channel + 1]
+        constants.append(Constant(name, TensorType((1,), network.types[name].element), Tensor(one)))
+    fed = Input(names[0], TensorType(x.shape, x_type.element))
+    whole = Network((fed,), tuple(constants), (replace(node, op=op),), network.outputs)
+    return Case(whole, (Tensor(x),))
 
 
 def _members(kept: Array, size: int) -> Array:
@@ -335,7 +402,7 @@ def _filled(tensor: Tensor, where: slice, value: float) -> Array:
 
 
 STRUCTURE: list[Pass] = [one_node_alone, cut_network, drop_concat_inputs, drop_bias]
-SHAPES: list[Pass] = [drop_indices, drop_groups, cut_kernels, fewer_dimensions]
+SHAPES: list[Pass] = [drop_indices, drop_groups, merge_products, cut_kernels, fewer_dimensions]
 SAYING_NOTHING: list[Pass] = [simpler_attributes, per_tensor_weights, scale_together, simpler_types]
 DATA: list[Pass] = [simpler_data]
 

@@ -40,6 +40,11 @@ def draw_add(b: Builder) -> None:
     b.add_node(Add(relu=relu), (b.current, other), _plain_dtype(b, element))
 
 
+def fits_mul(b: Builder) -> bool:
+    """Whether products of scales stay well within float32: chains of products square theirs again and again."""
+    return len(b.type.shape) >= 1 and 2.0**-40 <= b.qtype.scale[0] <= 2.0**40
+
+
 def draw_mul(b: Builder) -> None:
     """A mul node."""
     other = _partner(b)

@@ -41,7 +41,7 @@ DRAWINGS: dict[str, Drawing] = {
     "conv": Drawing(contraction.fits_conv, contraction.draw_conv, _IMAGES),
     "linear": Drawing(contraction.fits_linear, contraction.draw_linear, (2, 2, 3)),
     "add": Drawing(_ANY, elementwise.draw_add),
-    "mul": Drawing(_ANY, elementwise.draw_mul),
+    "mul": Drawing(elementwise.fits_mul, elementwise.draw_mul),
     "relu": Drawing(_ANY, elementwise.draw_relu),
     "clamp": Drawing(_ANY, elementwise.draw_clamp),
     "max_pool": Drawing(pooling.fits_pool, pooling.draw_max_pool, _IMAGES, pooling.fits_window),
