@@ -1,0 +1,139 @@
+"""The torch backends against the exact reference: operator by operator, documented refusals, and printed calls."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from single_ops import SINGLE_OPS, Draw
+
+from qfuzz.backends.environment import cpu_flags
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.network import Case
+from qfuzz.ir.protocols import NotSupported, Supported
+from qfuzz.ir.qtype import QType
+from qfuzz.ops import OPERATOR_NAMES
+from qfuzz.ops.activation import Relu
+from qfuzz.ops.elementwise import Add
+from qfuzz.ops.pooling import AvgPool, MaxPool
+from qfuzz.oracle.check import check
+from qfuzz.oracle.verdicts import Outcome
+
+pytest.importorskip("torch", reason="torch is not installed: its backends cannot run")
+
+from qfuzz.backends import torch_executor, torch_limits
+from qfuzz.backends.torch_backends import TorchBackend
+
+ENGINES = ("fbgemm", "x86", "onednn", "qnnpack", "export")
+every_engine = pytest.mark.parametrize("engine", ENGINES)
+
+SEEDS = 8
+HAS_VNNI = "avx512_vnni" in cpu_flags()  # what fbgemm asks for
+
+
+def cases(op: str, n_seeds: int = SEEDS) -> list[Case]:
+    """Cases of one operator, of both dtypes, with scales that are powers of two and with any."""
+    found = []
+    for seed in range(n_seeds):
+        for dtype in ("uint8", "int8"):
+            for pow2 in (False, True):
+                try:
+                    found.append(SINGLE_OPS[op](Draw(seed, dtype, pow2=pow2)))
+                except InvalidCase:
+                    continue
+    assert found
+    return found
+
+
+def is_known_bug(engine: str, case: Case) -> bool:
+    """Whether a true bug of the framework is in the way: see the corpus."""
+    op: Any = case.network.nodes[0].op
+    if op.name in ("conv", "linear"):
+        return not HAS_VNNI  # pairs of u8 x s8 products saturate at 16 bits
+    if engine == "qnnpack" and op.name == "max_pool":
+        return any(op.padding) and any(d > 1 for d in op.dilations)
+    if engine == "qnnpack" and op.name == "avg_pool":
+        return any(op.padding) and not op.count_include_pad
+    # onednn.qadd and qmul read uint8 from 128 on as negative.
+    return engine == "export" and op.name in ("add", "mul")
+
+
+@every_engine
+@pytest.mark.parametrize("op", OPERATOR_NAMES)
+def test_kernels_agree_with_the_reference(op: str, engine: str) -> None:
+    backend = TorchBackend(engine)
+    for case in cases(op):
+        (verdict,) = check(case, [backend]).backends
+        supported = isinstance(backend.supports(case.network), Supported)
+        assert supported == (verdict.outcome is not Outcome.UNSUPPORTED)
+        assert verdict.outcome in (Outcome.JUDGED, Outcome.UNSUPPORTED), verdict.reason
+        if not is_known_bug(engine, case):
+            assert verdict.counts.violation == 0, (case.network.nodes, verdict.mismatches)
+
+
+@pytest.mark.parametrize("op", ["conv", "max_pool", "avg_pool", "global_avg_pool", "add"])
+def test_channels_last_stays_within_the_contract(op: str) -> None:
+    backend = TorchBackend("fbgemm", layout="channels_last")
+    assert backend.name == "torch-fbgemm?layout=channels_last"
+    for case in cases(op):
+        if not is_known_bug("fbgemm", case):
+            assert check(case, [backend]).backends[0].counts.violation == 0
+
+
+@every_engine
+def test_a_reason_names_the_node(engine: str) -> None:
+    backend = TorchBackend(engine)
+    (case,) = [c for c in cases("requantize", 1) if c.network.inputs[0].type.dtype == "uint8"][:1]
+    support = backend.supports(case.network)
+    assert isinstance(support, NotSupported)
+    assert support.reason.startswith("requantize 'y': ")
+
+
+U8 = QType.per_tensor("uint8", 1.0, 0)
+FULL = QType.per_tensor("uint8", 1.0, 255)
+FAR = QType.per_tensor("uint8", 2.0**10, 0)
+DRAW = Draw(0, "uint8", pow2=True)
+UNIT_POOL: dict[str, Any] = {"kernel": (1, 1), "strides": (1, 1), "padding": (0, 0, 0, 0)}
+REFUSED = [
+    ("Got empty input tensor", DRAW.case(Relu(), [((), U8)], U8)),
+    ("Got empty input tensor", DRAW.case(Add(), [((), U8), ((), U8)], U8)),
+    ("number of channels must be non-zero", DRAW.case(Relu(), [((2, 0), U8)], U8)),
+    ("number of channels must be non-zero", DRAW.case(Add(), [((2, 0), U8), ((2, 0), U8)], U8)),
+    ("scale ratio must be in [2**-14, 2**8) range", DRAW.case(Add(), [((2, 3), FAR), ((2, 3), FAR)], U8)),
+    ("range min must be below range max", DRAW.case(Add(relu=True), [((2, 3), U8), ((2, 3), U8)], FULL)),
+    ("1x1 pooling is meaningless", DRAW.case(MaxPool(**UNIT_POOL, dilations=(1, 1)), [((1, 1, 2, 2), U8)], U8)),
+    ("1x1 pooling is meaningless", DRAW.case(AvgPool(**UNIT_POOL), [((1, 1, 2, 2), U8)], U8)),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "case"), REFUSED, ids=lambda v: "" if isinstance(v, str) else v.network.nodes[0].op.name
+)
+def test_documented_refusals_are_what_qnnpack_says(
+    words: str, case: Case, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (documented,) = check(case, [TorchBackend("qnnpack")]).backends
+    assert documented.outcome is Outcome.UNSUPPORTED
+    assert words in documented.reason
+    monkeypatch.setattr(torch_limits, "LIMITS", ())
+    (verdict,) = check(case, [TorchBackend("qnnpack")]).backends
+    assert verdict.outcome is Outcome.REJECTED
+    assert words in verdict.reason + capfd.readouterr().err
+
+
+@every_engine
+@pytest.mark.parametrize("op", OPERATOR_NAMES)
+def test_printed_calls_compute_what_the_interpreted_ones_do(op: str, engine: str) -> None:
+    backend = TorchBackend(engine)
+    for case in cases(op, 1):
+        if isinstance(backend.supports(case.network), NotSupported):
+            continue
+        arrays = {n: t.array for n, t in (*case.network.constant_data.items(), *case.feeds.items())}
+        lines = torch_executor.source_lines(backend.calls(case.network), arrays)
+        scope: dict[str, Any] = {}
+        exec("\n".join(lines), scope)
+        (name,) = case.network.outputs
+        printed = scope[name]
+        if printed.is_quantized:
+            printed = printed.int_repr()
+        fed = {n: np.array(t.array) for n, t in case.feeds.items()}
+        np.testing.assert_array_equal(printed.numpy(), backend.compile(case.network).run(fed)[name])
