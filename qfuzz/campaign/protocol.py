@@ -7,6 +7,7 @@ from typing import TypeAlias
 import msgspec
 
 from qfuzz.ir.errors import WorkerFailed
+from qfuzz.ir.expectation import Condition
 from qfuzz.oracle.verdicts import BackendVerdict, Verdicts
 
 MAX_MESSAGE = 256 * 2**20
@@ -22,6 +23,19 @@ class Ride(msgspec.Struct, frozen=True):
 
     spec: str
     every: int = 1
+
+
+KNOWN_EVERY = 20
+"""Examples that look like a known crash or hang run on one in so many, by index."""
+
+
+class KnownDeath(msgspec.Struct, frozen=True):
+    """A known crash or hang: what a case has that shows it, on which backend, and under which condition."""
+
+    spec: str
+    op: str
+    form: tuple[str, ...]
+    when: Condition
 
 
 class RunShard(msgspec.Struct, frozen=True, tag=True):
@@ -44,6 +58,7 @@ class RunShard(msgspec.Struct, frozen=True, tag=True):
     max_nodes: int = 4
     tap_every: int = TAP_EVERY
     time_limit: float = 30.0
+    known_deaths: tuple[KnownDeath, ...] = ()
 
 
 class CheckCase(msgspec.Struct, frozen=True, tag=True):

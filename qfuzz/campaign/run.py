@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from qfuzz.campaign.client import WorkerClient
-from qfuzz.campaign.protocol import Broke, Example, Ride, RunShard, ShardDone
+from qfuzz.campaign.protocol import Broke, Example, KnownDeath, Ride, RunShard, ShardDone
 from qfuzz.campaign.tally import BackendTally, Tally
 from qfuzz.findings.signature import Symptom, symptom_of
 from qfuzz.ir.errors import WorkerFailed
@@ -47,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     max_nodes: int = 4
     jobs: int = 1
     fail_fast: bool = False
+    known_deaths: tuple[KnownDeath, ...] = ()
     seconds_per_call: float = 30.0
     out: Path = Path("qfuzz-out")
 
@@ -161,6 +162,7 @@ class Campaign:
                 self.plan.ops,
                 self.plan.max_nodes,
                 time_limit=self.plan.seconds_per_call,
+                known_deaths=self.plan.known_deaths,
             )
             shard += 1
 

@@ -17,10 +17,12 @@ import msgspec
 from qfuzz.arithmetic.explain import cause_of
 from qfuzz.backends.discovery import load_backend
 from qfuzz.campaign.protocol import (
+    KNOWN_EVERY,
     Broke,
     CheckCase,
     Checked,
     Example,
+    KnownDeath,
     Ready,
     Reply,
     Request,
@@ -33,6 +35,8 @@ from qfuzz.campaign.protocol import (
     write_all,
 )
 from qfuzz.campaign.runner import Death, Mark, Runner, Send, die_with_parent, forget_output, run_forked
+from qfuzz.findings.conditions import why_not
+from qfuzz.findings.signature import Symptom, signature_of
 from qfuzz.ir.errors import QfuzzError
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend
@@ -218,6 +222,21 @@ class _Shard:
         self.hangs: dict[tuple[int, frozenset[str]], int] = {}
         self.deaths = 0
         self.sent = request.start
+        for death in request.known_deaths:
+            self._skip_known(death)
+
+    def _skip_known(self, death: KnownDeath) -> None:
+        """Most examples that look like a known crash or hang are counted, and not run."""
+        reason = f"known, not run: {death.op} with {', '.join(death.form)}"
+        for position, (ride, backend) in enumerate(zip(self.request.rides, self.backends, strict=True)):
+            if ride.spec != death.spec or why_not(death.when, _described(backend)):
+                continue
+            for index, case in enumerate(self.cases):
+                if index % KNOWN_EVERY and death.op in _ops(case):
+                    form = signature_of(case, Symptom(death.op, str(Outcome.CRASH))).form
+                    if set(death.form) <= set(form):
+                        skipped = BackendVerdict(backend.name, Outcome.UNSUPPORTED, reason)
+                        self.broken[index, position] = skipped
 
     def run(self) -> None:
         while self.sent < len(self.cases):

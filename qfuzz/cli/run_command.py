@@ -10,12 +10,13 @@ import click
 from qfuzz.backends.discovery import canonical, default_rides, load_backend
 from qfuzz.campaign.client import WorkerClient
 from qfuzz.campaign.conclude import Lab, conclude
-from qfuzz.campaign.protocol import Ride
+from qfuzz.campaign.protocol import KnownDeath, Ride
 from qfuzz.campaign.report import as_document
 from qfuzz.campaign.run import Campaign, Fuzzing, Plan, Suspect
 from qfuzz.cli.options import backend_option, output_options, print_json
 from qfuzz.cli.progress import Progress
 from qfuzz.cli.rim import FOUND, INCOMPLETE, INTERRUPTED, OK
+from qfuzz.findings.conditions import names_backend
 from qfuzz.findings.corpus import KnownIssue, known_issues
 from qfuzz.findings.files import write_file
 from qfuzz.findings.finding import Finding, write_finding
@@ -102,6 +103,7 @@ def command(
         max_nodes=max_nodes,
         jobs=jobs,
         fail_fast=fail_fast,
+        known_deaths=_known_deaths(issues, rides),
         out=out,
     )
     started = time.monotonic()
@@ -193,6 +195,18 @@ def _known(corpora: tuple[Path, ...]) -> tuple[KnownIssue, ...]:
             raise InvalidCase(f"{path}: no such file or folder")
     default = Path("corpus")
     return known_issues(corpora or ((default,) if default.is_dir() else ()))
+
+
+def _known_deaths(issues: tuple[KnownIssue, ...], rides: tuple[Ride, ...]) -> tuple[KnownDeath, ...]:
+    """The known crashes and hangs of these backends, which need not be run every time."""
+    deaths = []
+    for issue in issues:
+        e = issue.expectation
+        if e.verdict in ("crash", "hang") and e.signature:
+            op, *_, form = e.signature.split("/")
+            parts = tuple(part for part in form.split(",") if part not in ("-", "*"))
+            deaths += [KnownDeath(r.spec, op, parts, e.when) for r in rides if names_backend(e, r.spec)]
+    return tuple(deaths)
 
 
 def _check_writable(out: Path) -> None:
