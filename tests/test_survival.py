@@ -8,9 +8,10 @@ import pytest
 from small_cases import add_case, linear_case
 
 from qfuzz.campaign.client import WorkerClient
-from qfuzz.campaign.protocol import Ride
+from qfuzz.campaign.protocol import KNOWN_EVERY, KnownDeath, Ride
 from qfuzz.campaign.run import Campaign, Fuzzing, Plan
 from qfuzz.ir.errors import BackendMissing, QfuzzError, WorkerFailed
+from qfuzz.ir.expectation import Condition
 from qfuzz.ops import CODEC
 from qfuzz.strategies import cases_of
 
@@ -124,7 +125,7 @@ def test_a_worker_that_cannot_start_says_why(spec: str) -> None:
 N = 60
 
 
-def fuzzed(*names: str, jobs: int = 1, n: int = N, limit: float = 30.0) -> Fuzzing:
+def fuzzed(*names: str, jobs: int = 1, n: int = N, limit: float = 30.0, known: tuple[KnownDeath, ...] = ()) -> Fuzzing:
     plan = Plan(
         seed=3,
         rides=tuple(Ride(f"misbehaving:{name}") for name in names),
@@ -133,6 +134,7 @@ def fuzzed(*names: str, jobs: int = 1, n: int = N, limit: float = 30.0) -> Fuzzi
         max_nodes=2,
         jobs=jobs,
         seconds_per_call=limit,
+        known_deaths=known,
     )
     return Campaign(plan, lambda *_: None, lambda _: None).fuzz()
 
@@ -157,6 +159,17 @@ def test_a_campaign_outlives_its_kernels(name: str) -> None:
     case = CODEC.decode(suspects[0].case).case
     assert any(n.op.name == "add" for n in case.network.nodes)
     assert {(s.spec, s.symptom.verdict) for s in fuzzing.suspects} == {(f"misbehaving:{name}", "crash")}
+
+
+def test_known_deaths_run_on_one_example_in_so_many() -> None:
+    spec = "misbehaving:Segfault"
+    elsewhere = KnownDeath(spec, "relu", (), Condition(versions="==0.0.1"))
+    tally = fuzzed("Segfault", known=(KnownDeath(spec, "add", (), Condition()), elsewhere)).tally.backends[spec]
+    guilty = guilty_examples()
+    ran = [i for i in guilty if i % KNOWN_EVERY == 0]
+    assert tally.verdicts["crash"] == len(ran)
+    assert tally.unsupported == len(guilty) - len(ran)
+    assert {r.partition(":")[0] for r in tally.reasons} == {"known, not run"}
 
 
 def test_a_campaign_outlives_hangs() -> None:
