@@ -15,9 +15,11 @@ from qfuzz.campaign.protocol import (
     CheckCase,
     Checked,
     FrameBuffer,
+    Ran,
     Ready,
     Reply,
     Request,
+    RunCase,
     StartFailed,
     decode_reply,
     frame,
@@ -25,8 +27,9 @@ from qfuzz.campaign.protocol import (
 )
 from qfuzz.ir.errors import BackendMissing, WorkerFailed
 from qfuzz.ir.network import Case
+from qfuzz.ir.protocols import Array
 from qfuzz.ops import CODEC
-from qfuzz.oracle.verdicts import Verdicts
+from qfuzz.oracle.verdicts import BackendVerdict, Verdicts
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 START_LIMIT = 120.0
@@ -130,6 +133,25 @@ class WorkerClient:
         match self.next_reply():
             case Checked(verdicts):
                 return verdicts
+            case Broke(text):
+                raise WorkerFailed(f"an error inside qfuzz:\n{text}")
+            case other:
+                raise WorkerFailed(f"unexpected reply {type(other).__name__}")
+
+    def values(
+        self, case: Case, spec: str, taps: Sequence[str] = (), *, time_limit: float = 30.0
+    ) -> dict[str, Array] | BackendVerdict:
+        """What the backend `spec` computes for `case`: its outputs and `taps` by name, or why there are none.
+
+        Raises
+        ------
+        WorkerFailed
+            For an error inside qfuzz, with its traceback, or when the worker is gone.
+        """
+        self.send(RunCase(CODEC.encode(case), spec, tuple(taps), time_limit))
+        match self.next_reply():
+            case Ran(values, refusal):
+                return refusal or {v.name: v.array for v in values}
             case Broke(text):
                 raise WorkerFailed(f"an error inside qfuzz:\n{text}")
             case other:

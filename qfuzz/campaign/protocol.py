@@ -5,9 +5,11 @@ import struct
 from typing import TypeAlias
 
 import msgspec
+import numpy as np
 
 from qfuzz.ir.errors import WorkerFailed
 from qfuzz.ir.expectation import Condition
+from qfuzz.ir.protocols import Array
 from qfuzz.oracle.verdicts import BackendVerdict, Verdicts
 
 MAX_MESSAGE = 256 * 2**20
@@ -77,7 +79,22 @@ class CheckCase(msgspec.Struct, frozen=True, tag=True):
     known: tuple[tuple[int, BackendVerdict], ...] = ()
 
 
-Request: TypeAlias = RunShard | CheckCase
+class RunCase(msgspec.Struct, frozen=True, tag=True):
+    """Run one case on one backend, and return what it computes; nothing is judged.
+
+    Attributes
+    ----------
+    taps
+        Intermediate values that are wanted, too.
+    """
+
+    case: bytes
+    spec: str
+    taps: tuple[str, ...] = ()
+    time_limit: float = 30.0
+
+
+Request: TypeAlias = RunShard | CheckCase | RunCase
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -142,13 +159,39 @@ class Checked(msgspec.Struct, frozen=True, tag=True):
     verdicts: Verdicts
 
 
+class Value(msgspec.Struct, frozen=True):
+    """An array as it goes over a pipe."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    @classmethod
+    def of(cls, name: str, array: Array) -> "Value":
+        """The value `name` with the elements of `array`."""
+        return cls(name, array.dtype.name, array.shape, array.tobytes())
+
+    @property
+    def array(self) -> Array:
+        """The elements."""
+        return np.frombuffer(self.data, dtype=self.dtype).reshape(self.shape)
+
+
+class Ran(msgspec.Struct, frozen=True, tag=True):
+    """What a `RunCase` computed; or, in `refusal`, why nothing came of it: unsupported, rejected, crash or hang."""
+
+    values: tuple[Value, ...] = ()
+    refusal: BackendVerdict | None = None
+
+
 class Broke(msgspec.Struct, frozen=True, tag=True):
     """An error inside qfuzz, with its traceback: never a finding about a backend."""
 
     traceback: str
 
 
-Reply: TypeAlias = Ready | StartFailed | Example | ShardDone | Checked | Broke
+Reply: TypeAlias = Ready | StartFailed | Example | ShardDone | Checked | Ran | Broke
 
 _ENCODER = msgspec.msgpack.Encoder()
 _REQUESTS: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import msgspec
+import numpy as np
 
 from qfuzz.arithmetic.explain import cause_of
 from qfuzz.backends.discovery import load_backend
@@ -23,12 +24,15 @@ from qfuzz.campaign.protocol import (
     Checked,
     Example,
     KnownDeath,
+    Ran,
     Ready,
     Reply,
     Request,
+    RunCase,
     RunShard,
     ShardDone,
     StartFailed,
+    Value,
     decode_reply,
     frame,
     read_request,
@@ -37,9 +41,9 @@ from qfuzz.campaign.protocol import (
 from qfuzz.campaign.runner import Death, Mark, Runner, Send, die_with_parent, forget_output, run_forked
 from qfuzz.findings.conditions import why_not
 from qfuzz.findings.signature import Symptom, signature_of
-from qfuzz.ir.errors import QfuzzError
+from qfuzz.ir.errors import QfuzzError, Rejected, Unsupported
 from qfuzz.ir.network import Case
-from qfuzz.ir.protocols import Backend
+from qfuzz.ir.protocols import Backend, NotSupported
 from qfuzz.ops import CODEC
 from qfuzz.oracle.check import check_one
 from qfuzz.oracle.reference import Reference, exact_outputs
@@ -107,6 +111,8 @@ class Worker:
         match request:
             case CheckCase():
                 self._check(request)
+            case RunCase():
+                self._run_case(request)
             case RunShard():
                 self._run_shard(request)
 
@@ -125,6 +131,13 @@ class Worker:
                 verdict = verdict_of(reply, self.backend(request.specs[position]), op)
                 request = msgspec.structs.replace(request, known=(*request.known, (position, verdict)))
             died.add(position)
+
+    def _run_case(self, request: RunCase) -> None:
+        """Run a case in the runner that serves checks; a death is its answer."""
+        reply = self._checks.ask(request, self.backend)
+        if isinstance(reply, Death):
+            reply = Ran(refusal=verdict_of(reply, self.backend(request.spec)))
+        self.send(reply)
 
     def _run_shard(self, request: RunShard) -> None:
         from qfuzz.strategies import cases_of  # loads hypothesis; a worker that only checks cases needs none
@@ -158,15 +171,15 @@ def verdict_of(death: Death, backend: Backend, op: str = "") -> BackendVerdict:
 
 
 class _CheckRunner:
-    """A runner that answers one `CheckCase` after another, forked when there is none."""
+    """A runner that answers one `CheckCase` or `RunCase` after another, forked when there is none."""
 
     def __init__(self) -> None:
         self._runner: Runner | None = None
         self._request_write = -1
 
-    def ask(self, request: CheckCase, backend_of: Callable[[str], Backend]) -> Reply | Death:
+    def ask(self, request: CheckCase | RunCase, backend_of: Callable[[str], Backend]) -> Reply | Death:
         """The reply, or how the runner died of it."""
-        for spec in request.specs:
+        for spec in request.specs if isinstance(request, CheckCase) else (request.spec,):
             backend_of(spec)  # loaded here, so that the next fork has it
         if self._runner is None:
             self._runner = self._fork(backend_of)
@@ -189,26 +202,44 @@ class _CheckRunner:
         request_read, self._request_write = os.pipe()
 
         def job(send: Send, mark: Mark) -> None:
-            while isinstance(request := read_request(request_read), CheckCase):
+            while isinstance(request := read_request(request_read), CheckCase | RunCase):
                 forget_output()
-                example: list[Reply] = []
-                case = CODEC.decode(request.case).case
-                backends = [(i, backend_of(s)) for i, s in enumerate(request.specs)]
-                broken = {(0, position): verdict for position, verdict in request.known}
-                _judge(0, 0, case, backends, broken, example.append, mark, tap=request.tap)
-                (e,) = example
-                assert isinstance(e, Example)
-                send(
-                    Checked(
-                        Verdicts(
-                            e.verdicts, e.reference_seconds, e.oracle_seconds, e.elements_refined, e.elements_decided
-                        )
-                    )
-                )
+                if isinstance(request, CheckCase):
+                    send(_checked(request, backend_of, mark))
+                else:
+                    mark.set(0, 0, 0)
+                    send(_ran(request, backend_of(request.spec)))
 
         runner = Runner(job, close_in_child=(self._request_write,))
         os.close(request_read)
         return runner
+
+
+def _checked(request: CheckCase, backend_of: Callable[[str], Backend], mark: Mark) -> Reply:
+    example: list[Reply] = []
+    case = CODEC.decode(request.case).case
+    backends = [(i, backend_of(s)) for i, s in enumerate(request.specs)]
+    broken = {(0, position): verdict for position, verdict in request.known}
+    _judge(0, 0, case, backends, broken, example.append, mark, tap=request.tap)
+    (e,) = example
+    assert isinstance(e, Example)
+    return Checked(Verdicts(e.verdicts, e.reference_seconds, e.oracle_seconds, e.elements_refined, e.elements_decided))
+
+
+def _ran(request: RunCase, backend: Backend) -> Ran:
+    case = CODEC.decode(request.case).case
+    support = backend.supports(case.network)
+    if isinstance(support, NotSupported):
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.UNSUPPORTED, support.reason))
+    try:
+        program = backend.compile(case.network, request.taps)
+        values = program.run({name: np.array(t.array) for name, t in case.feeds.items()}, request.taps)
+    except Unsupported as e:
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.UNSUPPORTED, str(e)))
+    except Rejected as e:
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.REJECTED, str(e)))
+    wanted = (*case.network.outputs, *request.taps)
+    return Ran(tuple(Value.of(name, values[name]) for name in wanted if name in values))
 
 
 class _Shard:
