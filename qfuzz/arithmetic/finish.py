@@ -112,8 +112,11 @@ def _side(r: Reals, i: int, half: float) -> int:
     raise ArithmeticError(f"element {i} is not told from {half} at {bits} bits")
 
 
-def exact_halves(floor: Ints, remainder: Ints, divisor: int) -> Floats:
-    """`surrogates` of ``floor + remainder / divisor`` with 0 <= remainder < divisor."""
-    twice = 2 * remainder
-    quarter = np.where(remainder == 0, 0.0, np.where(twice < divisor, 0.25, np.where(twice == divisor, 0.5, 0.75)))
+def halves_of_shift(value: Ints, right: Ints) -> Floats:
+    """`surrogates` of ``value / 2^right``."""
+    right = np.broadcast_to(right, value.shape)
+    floor = value >> right
+    remainder = value - (floor << right)
+    half = np.where(right > 0, np.left_shift(1, np.maximum(right - 1, 0)), 0)
+    quarter = np.where(remainder == 0, 0.0, np.where(remainder < half, 0.25, np.where(remainder == half, 0.5, 0.75)))
     return floor.astype(np.float64) + quarter
