@@ -1,0 +1,150 @@
+"""A torch model's layers: a module in Python, a file that builds one, an exported program. The model runs once."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qfuzz.audit.layer import Captured, Layer, Uncovered
+from qfuzz.audit.torch_builder import built, one_line
+from qfuzz.audit.torch_kernels import NO_OPERATOR, READINGS, REASONS, Work
+from qfuzz.audit.torch_trace import Call, Floats, Trace
+from qfuzz.audit.torch_values import single_node
+from qfuzz.backends.torch_contracts import CONTRACTS
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.qtype import QType
+
+
+def layers_of_module(model: Any, inputs: Any) -> Iterator[Captured]:
+    """The layers of a quantized `torch.nn.Module`, in the order in which they ran on `inputs`.
+
+    Parameters
+    ----------
+    model
+        An eager PTQ model, a PT2E-converted graph module, or a module that holds such.
+    inputs
+        A tensor, or the tuple of the arguments of ``forward``.
+
+    Raises
+    ------
+    InvalidCase
+        If the model is none, or does not run on these inputs.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise InvalidCase(f"model: {type(model).__name__}; audit takes a torch.nn.Module")
+    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    trace = Trace()
+    try:
+        with torch.no_grad(), trace.naming(model), trace:
+            model(*arguments)
+    except Exception as e:  # a user's code may raise anything
+        if _is_ours(e):
+            raise
+        raise InvalidCase(f"model: it does not run on these inputs: {one_line(e)}") from None
+    return _captured(trace.events)
+
+
+def layers_of_builder(path: Path, name: str) -> Iterator[Captured]:
+    """The layers of the model that the function `name` of the Python file `path` builds. The file is executed.
+
+    Raises
+    ------
+    InvalidCase
+        In one line: the file does not import, the function raises or returns something else than a model and its
+        example inputs, or the model does not run on them.
+    """
+    return layers_of_module(*built(path, name))
+
+
+def _captured(events: list[Any]) -> Iterator[Captured]:
+    """What the events say, each forgotten once it is said."""
+    seen: Counter[str] = Counter()
+    events.reverse()
+    while events:
+        for captured in _of_event(events.pop()):
+            seen[captured.name] += 1
+            n = seen[captured.name]
+            yield captured if n == 1 else _renamed(captured, f"{captured.name}#{n}")
+
+
+def _of_event(event: Any) -> Iterator[Captured]:
+    match event:
+        case Call():
+            yield from _of_call(event)
+        case Floats(name, ops):
+            yield Uncovered(name, ", ".join(ops), "computes on tensors that are not quantized")
+        case _:
+            raise TypeError(f"event {event!r}")
+
+
+def _of_call(call: Call) -> Iterator[Captured]:
+    reading = READINGS.get(call.op)
+    if reading is None:
+        yield Uncovered(call.name, call.kernel, REASONS.get(call.op, NO_OPERATOR))
+        return
+    try:
+        for work in reading(call):
+            yield _layer(call, work)
+    except InvalidCase as e:
+        yield Uncovered(call.name, call.kernel, str(e))
+
+
+def _layer(call: Call, work: Work) -> Layer:
+    engine = work.family or call.engine
+    return Layer(
+        name=call.name,
+        kernel=_kernel(call, work),
+        case=single_node(work.op, work.operands, work.element),
+        got=work.got,
+        contract=work.contract or CONTRACTS[engine][work.op.name],
+        spec=f"torch-{engine}",
+    )
+
+
+_QNNPACK = frozenset(
+    (
+        *("relu", "relu6", "hardtanh", "clamp", "sigmoid", "tanh", "hardsigmoid", "hardswish", "softmax"),
+        *("add", "add_relu", "max_pool2d", "avg_pool2d", "quantized_max_pool2d", "_adaptive_avg_pool2d", "mean"),
+    )
+)
+"""Operators without packed weights that QNNPACK has kernels for; torch's own take what those do not, int8 for one."""
+
+
+def _kernel(call: Call, work: Work) -> str:
+    """What ran, in the dispatcher's words, and whose code that is."""
+    (first, *_) = work.operands
+    if work.family:
+        whose = work.family if call.engine != "x86" else f"x86: {work.family}"
+    elif call.op.startswith("aten::") or call.op.startswith("quantized::"):
+        by_qnnpack = call.engine == "qnnpack" and call.op.split("::")[1].rstrip("_") in _QNNPACK
+        whose = "qnnpack" if by_qnnpack and first.array.dtype == "uint8" else "native"
+    else:
+        whose = ""
+    kernel = f"{call.kernel} [{whose}]" if whose else call.kernel
+    if first.channels_last:
+        kernel += ", channels_last"
+    said = call.outputs[0].element
+    if isinstance(work.element, QType) and said != work.element:
+        kernel += f", which returned {_qtype(said)} though {_qtype(work.element)} was asked for"
+    return f"{call.instead} in place of {kernel}" if call.instead else kernel
+
+
+def _qtype(element: Any) -> str:
+    if not isinstance(element, QType):
+        return str(element)
+    return f"{element.dtype} of scale {element.scale[0]!r}, zero point {element.zero_point[0]}"
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether qfuzz's own code raised it: an error of the tool, not of the model."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and str(traceback.tb_frame.f_globals.get("__name__", "")).startswith("qfuzz.")
+
+
+def _renamed(captured: Captured, name: str) -> Captured:
+    return replace(captured, name=name)

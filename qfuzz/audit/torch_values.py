@@ -1,0 +1,134 @@
+"""Torch tensors as qfuzz's values: types, and arrays of stored integers in logical order, whatever their layout."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.network import Case, Constant, Input, Network, Node
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.protocols import Array
+from qfuzz.ir.qtype import Element, QType, QuantizedDType, float32
+from qfuzz.ir.tensor import Tensor, TensorType
+
+STORAGE: dict[Any, QuantizedDType] = {
+    torch.quint8: "uint8",
+    torch.qint8: "int8",
+    torch.uint8: "uint8",
+    torch.int8: "int8",
+}
+"""Torch's dtypes that hold 8-bit integers, by the name of what they store."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor at one moment: what it stores, and what it says of itself.
+
+    Attributes
+    ----------
+    array
+        Stored integers of a quantized tensor, else the numbers themselves.
+    element
+        Its element type; None where qfuzz has no such type, and `problem` says why.
+    channels_last
+        Whether an image's channels are its fastest dimension in memory.
+    """
+
+    array: Array
+    element: Element | None
+    problem: str = ""
+    channels_last: bool = False
+
+    @property
+    def type(self) -> TensorType:
+        """Shape and element type.
+
+        Raises
+        ------
+        InvalidCase
+            If qfuzz has no such type.
+        """
+        if self.element is None:
+            raise InvalidCase(self.problem)
+        return TensorType(self.array.shape, self.element)
+
+    @property
+    def qtype(self) -> QType:
+        """The quantized element type; raises `InvalidCase` where it is none."""
+        return self.type.qtype
+
+    def reshaped(self, *shape: int) -> "Value":
+        """The same elements in another shape."""
+        return replace(self, array=self.array.reshape(shape))
+
+
+def value_of(tensor: Any) -> Value:
+    """`tensor` as it is now; the array shares no memory with it."""
+    tensor = tensor.detach()
+    last = _channels_last(tensor)
+    if not tensor.is_quantized:
+        return _plain(tensor, last)
+    stored = np.ascontiguousarray(tensor.int_repr().numpy())
+    try:
+        return Value(stored, _quantized_element(tensor), channels_last=last)
+    except InvalidCase as e:
+        return Value(stored, None, str(e), last)
+
+
+def _plain(tensor: Any, channels_last: bool) -> Value:
+    if tensor.dtype is torch.bfloat16 or tensor.layout is not torch.strided or tensor.device.type != "cpu":
+        nothing = np.empty(tuple(tensor.shape), dtype=np.bool_)
+        return Value(nothing, None, f"a tensor of {tensor.dtype} on {tensor.device}, {tensor.layout}", channels_last)
+    array = np.array(tensor.resolve_conj().resolve_neg().numpy(), order="C", copy=True)
+    if tensor.dtype is torch.float32:
+        return Value(array, "float32", channels_last=channels_last)
+    return Value(array, None, f"elements of {tensor.dtype}; float32 or quantized is judged", channels_last)
+
+
+def _quantized_element(tensor: Any) -> QType:
+    dtype = STORAGE.get(tensor.dtype)
+    if dtype is None:
+        raise InvalidCase(f"elements of {tensor.dtype}; quint8 and qint8 are judged")
+    scheme = tensor.qscheme()
+    if scheme in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return QType.per_tensor(dtype, float32(tensor.q_scale()), int(tensor.q_zero_point()))
+    if scheme in (torch.per_channel_affine, torch.per_channel_symmetric):
+        scales = tuple(float32(s) for s in tensor.q_per_channel_scales().tolist())
+        zero_points = tuple(int(z) for z in tensor.q_per_channel_zero_points().tolist())
+        return QType(dtype, scales, zero_points, int(tensor.q_per_channel_axis()))
+    raise InvalidCase(f"quantization scheme {scheme}; per tensor and per channel are judged")
+
+
+def _channels_last(tensor: Any) -> bool:
+    return bool(
+        tensor.dim() == 4
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous(memory_format=torch.channels_last)
+        and not tensor.is_contiguous()
+    )
+
+
+def single_node(op: Operator, operands: tuple[Value, ...], element: Element) -> Case:
+    """The case of one operator on `operands`, in the operator's order.
+
+    Raises
+    ------
+    InvalidCase
+        Naming the rule that a network of it would break.
+    """
+    inputs: list[tuple[Input, Tensor]] = []
+    constants: list[Constant] = []
+    names = []
+    for position, operand in enumerate(operands):
+        data = Tensor(operand.array)
+        if position in op.constant_inputs:
+            names.append(("", "weight", "bias")[position])
+            constants.append(Constant(names[-1], operand.type, data))
+        else:
+            names.append(f"x{position}" if position else "x")
+            inputs.append((Input(names[-1], operand.type), data))
+    node = Node("y", op, tuple(names), element)
+    network = Network(tuple(i for i, _ in inputs), tuple(constants), (node,), ("y",))
+    return Case(network, tuple(t for _, t in inputs))
