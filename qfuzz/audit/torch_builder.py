@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -59,13 +60,13 @@ def _blaming(where: str) -> Iterator[None]:
     """Turn whatever a user's code raises into bad input."""
     try:
         yield
-    except (Exception, SystemExit) as e:
+    except (Exception, SystemExit) as e:  # noqa: BLE001  a user's code may raise anything
         raise InvalidCase(f"{where}: {one_line(e)}") from None
 
 
 def one_line(error: BaseException) -> str:
     """The first line of an error's message, after its type."""
-    message = str(error).strip().split("\n")[0][:300]
+    message = shorten(str(error).strip().split("\n")[0], 240, placeholder=" ...")
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 

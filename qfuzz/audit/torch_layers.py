@@ -1,7 +1,8 @@
 """A torch model's layers: a module in Python, a file that builds one, an exported program. The model runs once."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,11 @@ import torch
 
 from qfuzz.audit.layer import Captured, Layer, Uncovered
 from qfuzz.audit.torch_builder import built, one_line
-from qfuzz.audit.torch_kernels import NO_OPERATOR, READINGS, REASONS, Work
+from qfuzz.audit.torch_exported import loaded
+from qfuzz.audit.torch_graph import GraphReader, is_decomposed
+from qfuzz.audit.torch_kernels import NO_OPERATOR, READINGS, REASONS
+from qfuzz.audit.torch_lowered import LOWERED
+from qfuzz.audit.torch_readings import Work
 from qfuzz.audit.torch_trace import Call, Floats, Trace
 from qfuzz.audit.torch_values import single_node
 from qfuzz.backends.torch_contracts import CONTRACTS
@@ -38,7 +43,7 @@ def layers_of_module(model: Any, inputs: Any) -> Iterator[Captured]:
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     trace = Trace()
     try:
-        with torch.no_grad(), trace.naming(model), trace:
+        with torch.no_grad(), trace.naming(model), _interpreting(model, trace), trace:
             model(*arguments)
     except Exception as e:  # a user's code may raise anything
         if _is_ours(e):
@@ -59,6 +64,28 @@ def layers_of_builder(path: Path, name: str) -> Iterator[Captured]:
     return layers_of_module(*built(path, name))
 
 
+def layers_of_exported(path: Path, inputs: Sequence[Any] | None = None) -> Iterator[Captured]:
+    """The layers of an exported program, on `inputs` (tensors or arrays) or on its own example inputs.
+
+    Raises
+    ------
+    InvalidCase
+        In one line: the file is no exported program, or does not run on these inputs.
+    """
+    return layers_of_module(*loaded(path, inputs))
+
+
+@contextmanager
+def _interpreting(model: Any, trace: Trace) -> Iterator[None]:
+    """Let graphs with quantizing calls of their own be interpreted, while entered."""
+    with ExitStack() as undo:
+        for module in model.modules():
+            if is_decomposed(module):
+                module.forward = GraphReader(module, trace).forward
+                undo.callback(delattr, module, "forward")
+        yield
+
+
 def _captured(events: list[Any]) -> Iterator[Captured]:
     """What the events say, each forgotten once it is said."""
     seen: Counter[str] = Counter()
@@ -77,11 +104,11 @@ def _of_event(event: Any) -> Iterator[Captured]:
         case Floats(name, ops):
             yield Uncovered(name, ", ".join(ops), "computes on tensors that are not quantized")
         case _:
-            raise TypeError(f"event {event!r}")
+            yield from event()
 
 
 def _of_call(call: Call) -> Iterator[Captured]:
-    reading = READINGS.get(call.op)
+    reading = READINGS.get(call.op.rstrip("_"))
     if reading is None:
         yield Uncovered(call.name, call.kernel, REASONS.get(call.op, NO_OPERATOR))
         return
@@ -106,7 +133,7 @@ def _layer(call: Call, work: Work) -> Layer:
 
 _QNNPACK = frozenset(
     (
-        *("relu", "relu6", "hardtanh", "clamp", "sigmoid", "tanh", "hardsigmoid", "hardswish", "softmax"),
+        *("relu", "hardtanh", "clamp", "sigmoid", "tanh", "hardsigmoid", "hardswish", "softmax"),
         *("add", "add_relu", "max_pool2d", "avg_pool2d", "quantized_max_pool2d", "_adaptive_avg_pool2d", "mean"),
     )
 )
@@ -116,20 +143,30 @@ _QNNPACK = frozenset(
 def _kernel(call: Call, work: Work) -> str:
     """What ran, in the dispatcher's words, and whose code that is."""
     (first, *_) = work.operands
-    if work.family:
-        whose = work.family if call.engine != "x86" else f"x86: {work.family}"
-    elif call.op.startswith("aten::") or call.op.startswith("quantized::"):
-        by_qnnpack = call.engine == "qnnpack" and call.op.split("::")[1].rstrip("_") in _QNNPACK
-        whose = "qnnpack" if by_qnnpack and first.array.dtype == "uint8" else "native"
+    if call.op in LOWERED:
+        kernel = call.kernel
+    elif work.family:
+        kernel = f"{call.kernel} [{'x86: ' if call.engine == 'x86' else ''}{work.family}]"
     else:
-        whose = ""
-    kernel = f"{call.kernel} [{whose}]" if whose else call.kernel
+        kernel = f"{call.kernel} [{'qnnpack' if _by_qnnpack(call, work) else 'native'}]"
     if first.channels_last:
         kernel += ", channels_last"
     said = call.outputs[0].element
-    if isinstance(work.element, QType) and said != work.element:
+    if isinstance(said, QType) and said != work.element:
         kernel += f", which returned {_qtype(said)} though {_qtype(work.element)} was asked for"
     return f"{call.instead} in place of {kernel}" if call.instead else kernel
+
+
+def _by_qnnpack(call: Call, work: Work) -> bool:
+    """Whether QNNPACK has the kernel: for one dtype, one shape of operands, and no `ceil_mode`."""
+    one_shape = len({operand.array.shape for operand in work.operands}) == 1
+    return (
+        call.engine == "qnnpack"
+        and call.op.split("::")[1].rstrip("_") in _QNNPACK
+        and work.operands[0].array.dtype == "uint8"
+        and one_shape
+        and not call.arguments.get("ceil_mode")
+    )
 
 
 def _qtype(element: Any) -> str:

@@ -22,7 +22,7 @@ QUANTIZED_OPS = ("quantized", "onednn", "quantized_decomposed")
 DECLARED = ("aten::_make_per_tensor_quantized_tensor", "aten::_make_per_channel_quantized_tensor")
 """Operators that call integers, wherever they come from, a quantized tensor."""
 _PACKING = ("_prepack", "_unpack", "_pack")
-_PLUMBING = frozenset(
+PLUMBING = frozenset(
     (
         *("detach", "alias", "clone", "copy", "lift_fresh", "lift_fresh_copy", "_to_copy", "to_dense", "contiguous"),
         *("view", "_unsafe_view", "reshape", "_reshape_alias", "as_strided", "t", "transpose", "permute", "expand"),
@@ -98,7 +98,7 @@ class _Frame:
 
 
 class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
-    """Records `events` while it is entered: `Call`, `Floats`, and what an interpreter of a graph adds.
+    """Records `events` while it is entered: `Call`, `Floats`, and functions that yield layers, which a graph adds.
 
     Attributes
     ----------
@@ -121,27 +121,27 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
         kwargs = kwargs or {}
         if self._paused:
             return func(*args, **kwargs)
-        given = _tensors((args, kwargs))
+        given = tensors_in((args, kwargs))
         space, short = func._schema.name.split("::")
         if space == "quantized_decomposed" and not self.plain:
             return func(*args, **kwargs)
         if space in QUANTIZED_OPS or any(t.is_quantized for t in given):
-            arguments = _bound(func._schema, args, kwargs)  # before the call, which may write to them
+            arguments = bound_arguments(func._schema, args, kwargs)  # before the call, which may write to them
             out = func(*args, **kwargs)
             self._record(func._schema, arguments, out)
             return out
         out = func(*args, **kwargs)
-        made = _tensors(out)
+        made = tensors_in(out)
         if any(t.is_quantized for t in made):
-            self._record(func._schema, _bound(func._schema, args, kwargs), out)
-        elif self.plain and given and made and short.rstrip("_") not in _PLUMBING:
+            self._record(func._schema, bound_arguments(func._schema, args, kwargs), out)
+        elif self.plain and given and made and short.rstrip("_") not in PLUMBING:
             floats = self._stack[-1].floats
             if func._schema.name not in floats:
                 floats.append(func._schema.name)
         return out
 
     def _record(self, schema: Any, arguments: Mapping[str, Any], out: Any) -> None:
-        made = _tensors(out)
+        made = tensors_in(out)
         if not made or schema.name.endswith(_PACKING):
             return  # a question about a tensor, or weights put in another order: judged where they are used
         call = Call(
@@ -162,6 +162,11 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
         return ".".join(part for part in (frame.name, short) if part)
 
     # modules
+
+    @property
+    def module(self) -> str:
+        """The name of the module that is running."""
+        return self._stack[-1].name
 
     @contextmanager
     def naming(self, model: Any) -> Iterator[None]:
@@ -205,7 +210,7 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
         base = _promised_class(module)
         if base is not None and not _is_stock(module, base, method):
             frame.promised = partial(getattr(base, method), module)
-            with self._pause():
+            with self.paused():
                 frame.kept = tree_map_only(torch.Tensor, torch.clone, args)
         self._stack.append(frame)
 
@@ -233,7 +238,7 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
             return
         if made_by_last:
             self.events.pop()
-        with self._pause():
+        with self.paused():
             returned = value_of(output)
         who = f"{type(frame.module).__qualname__} of {type(frame.module).__module__}"
         self.events.append(replace(calls[-1], name=frame.name, outputs=(returned,), instead=who))
@@ -244,7 +249,8 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
             frame.floats.clear()
 
     @contextmanager
-    def _pause(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
+        """See nothing, while entered."""
         self._paused, before = True, self._paused
         try:
             yield
@@ -252,11 +258,12 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
             self._paused = before
 
 
-def _tensors(tree: Any) -> list[Any]:
+def tensors_in(tree: Any) -> list[Any]:
+    """All tensors of a nested structure."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def _bound(schema: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+def bound_arguments(schema: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     """Arguments by name, with tensors as they are now."""
     bound = {}
     for position, argument in enumerate(schema.arguments):

@@ -55,6 +55,11 @@ class Value:
         return TensorType(self.array.shape, self.element)
 
     @property
+    def stored(self) -> QuantizedDType | None:
+        """The storage dtype, whatever the integers stand for; None where they are not of 8 bits."""
+        return next((name for name in STORAGE.values() if name == self.array.dtype.name), None)
+
+    @property
     def qtype(self) -> QType:
         """The quantized element type; raises `InvalidCase` where it is none."""
         return self.type.qtype
@@ -67,7 +72,7 @@ class Value:
 def value_of(tensor: Any) -> Value:
     """`tensor` as it is now; the array shares no memory with it."""
     tensor = tensor.detach()
-    last = _channels_last(tensor)
+    last = is_channels_last(tensor)
     if not tensor.is_quantized:
         return _plain(tensor, last)
     stored = np.ascontiguousarray(tensor.int_repr().numpy())
@@ -77,7 +82,14 @@ def value_of(tensor: Any) -> Value:
         return Value(stored, None, str(e), last)
 
 
+def integers_of(tensor: Any) -> Array:
+    """The numbers of a plain tensor in logical order; the array may share memory with it."""
+    return np.ascontiguousarray(tensor.detach().numpy())
+
+
 def _plain(tensor: Any, channels_last: bool) -> Value:
+    if tensor.layout is torch._mkldnn:
+        tensor = tensor.to_dense()  # weights that were packed for onednn
     if tensor.dtype is torch.bfloat16 or tensor.layout is not torch.strided or tensor.device.type != "cpu":
         nothing = np.empty(tuple(tensor.shape), dtype=np.bool_)
         return Value(nothing, None, f"a tensor of {tensor.dtype} on {tensor.device}, {tensor.layout}", channels_last)
@@ -101,7 +113,8 @@ def _quantized_element(tensor: Any) -> QType:
     raise InvalidCase(f"quantization scheme {scheme}; per tensor and per channel are judged")
 
 
-def _channels_last(tensor: Any) -> bool:
+def is_channels_last(tensor: Any) -> bool:
+    """Whether an image's channels are its fastest dimension in memory."""
     return bool(
         tensor.dim() == 4
         and tensor.layout is torch.strided
