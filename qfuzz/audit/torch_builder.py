@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -23,7 +24,7 @@ def built(path: Path, name: str) -> tuple[Any, tuple[Any, ...]]:
     """
     where = f"{path}:{name}"
     build = _function(path, name)
-    with _blaming(where), redirect_stdout(sys.stderr):
+    with blaming(where):
         result = build()
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], torch.nn.Module):
         raise InvalidCase(f"{where}: returned {_kind(result)}; it returns a torch.nn.Module and its example inputs")
@@ -44,7 +45,7 @@ def _function(path: Path, name: str) -> Callable[[], Any]:
     sys.modules[spec.name] = module
     sys.path.insert(0, str(path.parent.resolve()))
     try:
-        with _blaming(str(path)), redirect_stdout(sys.stderr):
+        with blaming(str(path)):
             spec.loader.exec_module(module)
     finally:
         sys.path.pop(0)
@@ -56,10 +57,12 @@ def _function(path: Path, name: str) -> Callable[[], Any]:
 
 
 @contextmanager
-def _blaming(where: str) -> Iterator[None]:
-    """Turn whatever a user's code raises into bad input."""
+def blaming(where: str) -> Iterator[None]:
+    """Turn whatever a user's code raises into bad input; torch's deprecations are no news to an audit."""
     try:
-        yield
+        with warnings.catch_warnings(), redirect_stdout(sys.stderr):
+            warnings.simplefilter("ignore")
+            yield
     except (Exception, SystemExit) as e:  # noqa: BLE001  a user's code may raise anything
         raise InvalidCase(f"{where}: {one_line(e)}") from None
 

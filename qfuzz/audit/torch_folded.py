@@ -126,10 +126,10 @@ def _bounds(q: QType, limits: tuple[int, int], low: float | None, high: float | 
 def unclamped(got: Array, exact: Array, least: int, most: int) -> Array:
     """What a kernel that does not clamp to `least`..`most` returned, as far as a clamped result tells.
 
-    A clamp is monotone and so is rounding, so that they commute. Where the result is the bound, whatever lies beyond is
-    right: there the exact value takes its place, if it does lie beyond. What is outside the bounds is wrong; it becomes
-    the bound, which is not what an unclamped kernel returns.
+    A clamp is monotone and so is rounding, so that they commute. Where the result is a bound and the exact value lies
+    beyond it, the result is right, and the exact value takes its place. A result outside of the bounds is wrong: where
+    it may be what an unclamped kernel returns, the bound takes its place, which is not.
     """
-    clipped = np.clip(got, least, most)
-    beyond = ((got == most) & (exact > most)) | ((got == least) & (exact < least))
-    return np.where(beyond, exact, clipped).astype(got.dtype)
+    at_bound = ((got == most) & (exact > most)) | ((got == least) & (exact < least))
+    escaped = ((got > most) & (exact > most)) | ((got < least) & (exact < least))
+    return np.where(at_bound, exact, np.where(escaped, np.clip(got, least, most), got)).astype(got.dtype)

@@ -81,13 +81,14 @@ class GraphReader(torch.fx.Interpreter):  # type: ignore[misc]  # torch is seen 
     def run_node(self, n: Any) -> Any:
         """Run one node, and account for it."""
         before = self._trace.where, self._trace.plain
-        self._trace.where, self._trace.plain = ("", True) if n.op == "call_module" else (self._name(n), False)
+        ours = n.op == "call_function" and isinstance(n.target, torch._ops.OpOverload)
+        self._trace.where, self._trace.plain = (self._name(n), False) if ours else ("", True)
         try:
             out = super().run_node(n)
         finally:
             self._trace.where, self._trace.plain = before
         with self._trace.paused():
-            if n.op == "call_function" and isinstance(n.target, torch._ops.OpOverload):
+            if ours:
                 self._read(n, out)
             elif n.op == "call_function" and n.target.__name__ == "getitem" and n.args[0] in self._facts:
                 self._know(n, self._facts[n.args[0]], n.args[0])  # of several results; the first one is the value

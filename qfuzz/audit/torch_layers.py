@@ -1,8 +1,10 @@
 """A torch model's layers: a module in Python, a file that builds one, an exported program. The model runs once."""
 
+import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,11 @@ def layers_of_module(model: Any, inputs: Any) -> Iterator[Captured]:
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     trace = Trace()
     try:
-        with torch.no_grad(), trace.naming(model), _interpreting(model, trace), trace:
+        with ExitStack() as entered:
+            entered.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # that quantized dtypes are deprecated
+            for context in (torch.no_grad(), trace.naming(model), _interpreting(model, trace), trace):
+                entered.enter_context(context)
             model(*arguments)
     except Exception as e:  # a user's code may raise anything
         if _is_ours(e):
@@ -61,7 +67,9 @@ def layers_of_builder(path: Path, name: str) -> Iterator[Captured]:
         In one line: the file does not import, the function raises or returns something else than a model and its
         example inputs, or the model does not run on them.
     """
-    return layers_of_module(*built(path, name))
+    model, inputs = built(path, name)
+    with redirect_stdout(sys.stderr):  # what the model prints
+        return layers_of_module(model, inputs)
 
 
 def layers_of_exported(path: Path, inputs: Sequence[Any] | None = None) -> Iterator[Captured]:
@@ -146,7 +154,8 @@ def _kernel(call: Call, work: Work) -> str:
     if call.op in LOWERED:
         kernel = call.kernel
     elif work.family:
-        kernel = f"{call.kernel} [{'x86: ' if call.engine == 'x86' else ''}{work.family}]"
+        engine = "" if call.engine == work.family else f", engine {call.engine}"
+        kernel = f"{call.kernel} [{work.family}{engine}]"
     else:
         kernel = f"{call.kernel} [{'qnnpack' if _by_qnnpack(call, work) else 'native'}]"
     if first.channels_last:

@@ -125,14 +125,14 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
         space, short = func._schema.name.split("::")
         if space == "quantized_decomposed" and not self.plain:
             return func(*args, **kwargs)
-        if space in QUANTIZED_OPS or any(t.is_quantized for t in given):
+        if space in QUANTIZED_OPS or short.startswith("quantized_") or any(t.is_quantized for t in given):
             arguments = bound_arguments(func._schema, args, kwargs)  # before the call, which may write to them
             out = func(*args, **kwargs)
             self._record(func._schema, arguments, out)
             return out
         out = func(*args, **kwargs)
         made = tensors_in(out)
-        if any(t.is_quantized for t in made):
+        if given and any(t.is_quantized for t in made):
             self._record(func._schema, bound_arguments(func._schema, args, kwargs), out)
         elif self.plain and given and made and short.rstrip("_") not in PLUMBING:
             floats = self._stack[-1].floats
@@ -157,9 +157,9 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
 
     def _name(self, short: str) -> str:
         frame = self._stack[-1]
-        if self.where or (frame.module is not None and _is_layer(frame.module)):
+        if self.where or (frame.name and _is_layer(frame.module)):
             return self.where or frame.name
-        return ".".join(part for part in (frame.name, short) if part)
+        return f"{frame.name}.{short}" if frame.name else short
 
     # modules
 
@@ -240,7 +240,8 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
             self.events.pop()
         with self.paused():
             returned = value_of(output)
-        who = f"{type(frame.module).__qualname__} of {type(frame.module).__module__}"
+        kind = type(frame.module)
+        who = "a forward hook" if kind.__module__.startswith("torch.") else f"{kind.__module__}.{kind.__qualname__}"
         self.events.append(replace(calls[-1], name=frame.name, outputs=(returned,), instead=who))
 
     def _note_floats(self, frame: _Frame) -> None:
@@ -291,4 +292,6 @@ def _is_stock(module: Any, base: Any, method: str) -> bool:
 
 def _is_layer(module: Any) -> bool:
     """Whether a module is one layer to its user: calls in it go by its name alone."""
+    if isinstance(module, (torch.fx.GraphModule, torch.jit.ScriptModule)):
+        return False
     return type(module).__module__.startswith("torch.") or _promised_class(module) is not None
