@@ -51,7 +51,7 @@ def layers_of_module(model: Any, inputs: Any) -> Iterator[Captured]:
             for context in (torch.no_grad(), trace.naming(model), _interpreting(model, trace), trace):
                 entered.enter_context(context)
             model(*arguments)
-    except Exception as e:  # a user's code may raise anything
+    except (Exception, SystemExit) as e:  # a user's code may raise anything
         if _is_ours(e):
             raise
         raise InvalidCase(f"model: it does not run on these inputs: {one_line(e)}") from None
@@ -184,7 +184,7 @@ def _qtype(element: Any) -> str:
     return f"{element.dtype} of scale {element.scale[0]!r}, zero point {element.zero_point[0]}"
 
 
-def _is_ours(error: Exception) -> bool:
+def _is_ours(error: BaseException) -> bool:
     """Whether qfuzz's own code raised it: an error of the tool, not of the model."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
