@@ -107,8 +107,8 @@ def _layer(
         least, most = _bounds(work.element, limits, low, high)
         if (least, most) != (work.element.qmin, work.element.qmax):
             got = unclamped(got, exact_outputs(case)["y"], least, most)
-    if work.operands[0].channels_last:
-        kernel += ", channels_last"
+    if work.operands[0].layout:
+        kernel += f", {work.operands[0].layout}"
     return Layer(name, kernel, case, got, DECOMPOSED[work.op.name])
 
 

@@ -16,7 +16,7 @@ from qfuzz.audit.layer import Captured
 from qfuzz.audit.torch_decomposed import FLOAT_READINGS
 from qfuzz.audit.torch_folded import NEVER, SEVERAL, Chain, alone, folded, uncovered
 from qfuzz.audit.torch_trace import PLUMBING, Call, Floats, Trace, tensors_in
-from qfuzz.audit.torch_values import STORAGE, Value, integers_of, is_channels_last, value_of
+from qfuzz.audit.torch_values import STORAGE, Value, integers_of, layout_of, value_of
 from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 
@@ -49,7 +49,7 @@ class _Dequantized:
 
     @property
     def value(self) -> Value:
-        return Value(integers_of(self.stored), self.qtype, channels_last=is_channels_last(self.stored))
+        return Value(integers_of(self.stored), self.qtype, layout=layout_of(self.stored))
 
 
 _Fact: TypeAlias = _Dequantized | Chain

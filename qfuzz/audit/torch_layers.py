@@ -141,7 +141,7 @@ def _layer(call: Call, work: Work) -> Layer:
 
 _QNNPACK = frozenset(
     (
-        *("relu", "hardtanh", "clamp", "sigmoid", "tanh", "hardsigmoid", "hardswish", "softmax"),
+        *("relu", "relu6", "hardtanh", "clamp", "sigmoid", "tanh", "hardsigmoid", "hardswish", "softmax"),
         *("add", "add_relu", "max_pool2d", "avg_pool2d", "quantized_max_pool2d", "_adaptive_avg_pool2d", "mean"),
     )
 )
@@ -158,8 +158,8 @@ def _kernel(call: Call, work: Work) -> str:
         kernel = f"{call.kernel} [{work.family}{engine}]"
     else:
         kernel = f"{call.kernel} [{'qnnpack' if _by_qnnpack(call, work) else 'native'}]"
-    if first.channels_last:
-        kernel += ", channels_last"
+    if first.layout:
+        kernel += f", {first.layout}"
     said = call.outputs[0].element
     if isinstance(said, QType) and said != work.element:
         kernel += f", which returned {_qtype(said)} though {_qtype(work.element)} was asked for"
@@ -167,15 +167,15 @@ def _kernel(call: Call, work: Work) -> str:
 
 
 def _by_qnnpack(call: Call, work: Work) -> bool:
-    """Whether QNNPACK has the kernel: for one dtype, one shape of operands, and no `ceil_mode`."""
-    one_shape = len({operand.array.shape for operand in work.operands}) == 1
-    return (
-        call.engine == "qnnpack"
-        and call.op.split("::")[1].rstrip("_") in _QNNPACK
-        and work.operands[0].array.dtype == "uint8"
-        and one_shape
-        and not call.arguments.get("ceil_mode")
-    )
+    """Whether the kernel is QNNPACK's: for uint8, one shape of operands, no `ceil_mode`, and what two of them need."""
+    short = call.op.split("::")[1].rstrip("_")
+    if call.engine != "qnnpack" or short not in _QNNPACK or work.operands[0].array.dtype != "uint8":
+        return False
+    if short == "mean":
+        return list(call["dim"]) == [2, 3]
+    if short == "softmax":
+        return work.element == QType.per_tensor("uint8", 2.0**-8, 0)
+    return len({operand.array.shape for operand in work.operands}) == 1 and not call.arguments.get("ceil_mode")
 
 
 def _qtype(element: Any) -> str:

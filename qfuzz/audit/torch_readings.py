@@ -182,14 +182,15 @@ def adaptive_avg_pool(spatial: int) -> Reading:
     return read
 
 
-_MEAN = Contract(
+_STRIDED_MEAN = Contract(
     terms="affine",
     k=6,
     tie="either_even",
     accumulates_float=True,
-    source="aten/src/ATen/native/quantized/ReduceOps.cpp mean_out_quantized_cpu: dequantized, averaged in float32 and "
-    "quantized again (an inner dimension: integers are summed, as in avg_pool)",
+    source="aten/src/ATen/native/quantized/ReduceOps.cpp mean_out_quantized_cpu: where the inner dimensions are not "
+    "contiguous, dequantized (2 roundings), averaged in float32 (the sum, 1), and quantized (2, and the zero point)",
 )
+"""Of contiguous images, integers are summed, as in avg_pool; QNNPACK makes them so."""
 
 
 def mean(call: Call) -> Iterator[Work]:
@@ -200,7 +201,13 @@ def mean(call: Call) -> Iterator[Work]:
     if n not in (3, 4) or dims != set(range(2, n)):
         raise InvalidCase(f"a mean over dimensions {sorted(dims)} of {n}; qfuzz judges means over all spatial ones")
     got = y.array.reshape(*x.array.shape[:2], *(1,) * (n - 2))
-    yield Work(GlobalAvgPool(), (x,), asked(call, x), got, contract=_MEAN)
+    yield Work(
+        GlobalAvgPool(),
+        (x,),
+        asked(call, x),
+        got,
+        contract=_STRIDED_MEAN if x.layout and call.engine != "qnnpack" else None,
+    )
 
 
 # movement: the output's own qparams hold, for a view has those of its base

@@ -32,14 +32,14 @@ class Value:
         Stored integers of a quantized tensor, else the numbers themselves.
     element
         Its element type; None where qfuzz has no such type, and `problem` says why.
-    channels_last
-        Whether an image's channels are its fastest dimension in memory.
+    layout
+        How it lies in memory where not in row-major order: ``channels_last``, or ``strided`` for any other.
     """
 
     array: Array
     element: Element | None
     problem: str = ""
-    channels_last: bool = False
+    layout: str = ""
 
     @property
     def type(self) -> TensorType:
@@ -72,14 +72,22 @@ class Value:
 def value_of(tensor: Any) -> Value:
     """`tensor` as it is now; the array shares no memory with it."""
     tensor = tensor.detach()
-    last = is_channels_last(tensor)
+    if tensor.layout is torch._mkldnn:
+        tensor = tensor.to_dense()  # weights that were packed for onednn
+    if tensor.device.type != "cpu" or tensor.layout is not torch.strided or not _is_plain_or_quantized(tensor):
+        nothing = np.broadcast_to(np.False_, tuple(tensor.shape))
+        return Value(nothing, None, f"elements of {tensor.dtype}, {tensor.layout}, on {tensor.device}")
+    layout = layout_of(tensor)
     if not tensor.is_quantized:
-        return _plain(tensor, last)
-    stored = np.ascontiguousarray(tensor.int_repr().numpy())
+        array = np.array(tensor.resolve_conj().resolve_neg().numpy(), order="C", copy=True)
+        if tensor.dtype is torch.float32:
+            return Value(array, "float32", layout=layout)
+        return Value(array, None, f"elements of {tensor.dtype}; float32 or quantized is judged", layout)
+    stored = integers_of(tensor.int_repr())
     try:
-        return Value(stored, _quantized_element(tensor), channels_last=last)
+        return Value(stored, _quantized_element(tensor), layout=layout)
     except InvalidCase as e:
-        return Value(stored, None, str(e), last)
+        return Value(stored, None, str(e), layout)
 
 
 def integers_of(tensor: Any) -> Array:
@@ -87,16 +95,21 @@ def integers_of(tensor: Any) -> Array:
     return np.ascontiguousarray(tensor.detach().numpy())
 
 
-def _plain(tensor: Any, channels_last: bool) -> Value:
-    if tensor.layout is torch._mkldnn:
-        tensor = tensor.to_dense()  # weights that were packed for onednn
-    if tensor.dtype is torch.bfloat16 or tensor.layout is not torch.strided or tensor.device.type != "cpu":
-        nothing = np.empty(tuple(tensor.shape), dtype=np.bool_)
-        return Value(nothing, None, f"a tensor of {tensor.dtype} on {tensor.device}, {tensor.layout}", channels_last)
-    array = np.array(tensor.resolve_conj().resolve_neg().numpy(), order="C", copy=True)
-    if tensor.dtype is torch.float32:
-        return Value(array, "float32", channels_last=channels_last)
-    return Value(array, None, f"elements of {tensor.dtype}; float32 or quantized is judged", channels_last)
+def layout_of(tensor: Any) -> str:
+    """How a tensor lies in memory, as `Value` says it."""
+    if tensor.is_contiguous():
+        return ""
+    is_image = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return "channels_last" if is_image else "strided"
+
+
+def _is_plain_or_quantized(tensor: Any) -> bool:
+    """Whether NumPy has the elements, or the integers that they are stored as."""
+    if tensor.is_quantized:
+        return tensor.dtype in (torch.quint8, torch.qint8, torch.qint32)
+    return tensor.dtype in (torch.float64, torch.float32, torch.bool) or not (
+        tensor.dtype.is_floating_point or tensor.dtype.is_complex
+    )
 
 
 def _quantized_element(tensor: Any) -> QType:
@@ -111,16 +124,6 @@ def _quantized_element(tensor: Any) -> QType:
         zero_points = tuple(int(z) for z in tensor.q_per_channel_zero_points().tolist())
         return QType(dtype, scales, zero_points, int(tensor.q_per_channel_axis()))
     raise InvalidCase(f"quantization scheme {scheme}; per tensor and per channel are judged")
-
-
-def is_channels_last(tensor: Any) -> bool:
-    """Whether an image's channels are its fastest dimension in memory."""
-    return bool(
-        tensor.dim() == 4
-        and tensor.layout is torch.strided
-        and tensor.is_contiguous(memory_format=torch.channels_last)
-        and not tensor.is_contiguous()
-    )
 
 
 def single_node(op: Operator, operands: tuple[Value, ...], element: Element) -> Case:

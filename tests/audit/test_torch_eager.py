@@ -236,3 +236,35 @@ def test_a_scripted_model_is_seen_too() -> None:
     captured = judged(list(layers_of_module(scripted, x)))
     assert [layer.case.network.nodes[0].op.name for layer in captured] == ["conv", "add"]
     assert sum(violations(captured).values()) == 0
+
+
+@pytest.mark.skipif("qnnpack" not in torch.backends.quantized.supported_engines, reason="this torch has no qnnpack")
+@pytest.mark.parametrize(
+    ("function", "dtype", "whose"),
+    [
+        (torch.relu, torch.quint8, "qnnpack"),
+        (torch.relu, torch.qint8, "native"),
+        (Q.relu6, torch.quint8, "qnnpack"),
+        (lambda x: Q.add(x, x, 0.2, 3), torch.quint8, "qnnpack"),
+        (lambda x: Q.mul(x, x, 0.2, 3), torch.quint8, "native"),
+        (lambda x: nn.functional.max_pool2d(x, 2), torch.quint8, "qnnpack"),
+        (lambda x: nn.functional.max_pool2d(x, 2, ceil_mode=True), torch.quint8, "native"),
+        (lambda x: Q.softmax(x, -1, 1 / 256, 0), torch.quint8, "qnnpack"),
+        (lambda x: Q.softmax(x, -1, 1 / 128, 0), torch.quint8, "native"),
+    ],
+)
+def test_qnnpack_is_named_where_it_would_refuse_a_scalar_or_an_unbatched_image(
+    function: Any, dtype: Any, whose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.quantized, "engine", "qnnpack")
+    (layer,) = judged(list(layers_of_module(Calls(function), quantized(2, 4, 6, 6, dtype=dtype))))
+    assert layer.kernel.endswith(f"[{whose}]")
+    shape = (4, 6, 6) if "pool" in layer.kernel else ()
+    if "softmax" in layer.kernel:
+        return  # takes both
+    try:
+        function(quantized(*shape, dtype=dtype))
+        refused = False
+    except RuntimeError as e:
+        refused = "qnnpack" in str(e)
+    assert refused == (whose == "qnnpack")

@@ -301,7 +301,7 @@ def test_lowered_kernels_are_judged() -> None:
             y = o.qconv_pointwise(
                 x, 0.1, 3, conv, scales, zeros, zeros.float(), [1, 1], [1, 1], [1, 1], 1, 5.0, 9, *post
             )
-            rows = (x[:, 0, 0], 0.1, 3, linear, scales[:4], zeros[:4], None)
+            rows = (x[:, 0, 0].contiguous(), 0.1, 3, linear, scales[:4], zeros[:4], None)
             z = o.qlinear_pointwise(*rows, 2.0, 100, torch.uint8, "none", [], "")
             return y, z, o.qlinear_pointwise(*rows, 1.0, 0, torch.float32, "gelu", [], "none")
 
