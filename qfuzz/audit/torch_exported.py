@@ -40,7 +40,7 @@ def loaded(path: Path, inputs: Sequence[Any] | None) -> tuple[Any, tuple[Any, ..
             why = one_line(reasons[-1] if reasons else e)
             raise InvalidCase(f"{path}: torch cannot load it as an exported program: {why}") from None
     if inputs is not None:
-        return module, tuple(torch.as_tensor(i) for i in inputs)
+        return module, tuple(inputs)
     arguments, named = program.example_inputs or ((), {})
     if not arguments or named:
         raise InvalidCase(f"{path}: it brings no positional example inputs; give some")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from qfuzz.audit.layer import Captured, Layer, Uncovered
@@ -31,18 +32,21 @@ def layers_of_module(model: Any, inputs: Any) -> Iterator[Captured]:
     Parameters
     ----------
     model
-        An eager PTQ model, a PT2E-converted graph module, or a module that holds such.
+        An eager PTQ model, a PT2E-converted graph module, a module that holds such, or an exported program.
     inputs
-        A tensor, or the tuple of the arguments of ``forward``.
+        A tensor, or the tuple of the arguments of ``forward``; arrays become tensors.
 
     Raises
     ------
     InvalidCase
         If the model is none, or does not run on these inputs.
     """
+    if isinstance(model, torch.export.ExportedProgram):
+        model = model.module()
     if not isinstance(model, torch.nn.Module):
         raise InvalidCase(f"model: {type(model).__name__}; audit takes a torch.nn.Module")
-    arguments = inputs if isinstance(inputs, tuple) else (inputs,)
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    arguments = [torch.from_numpy(np.array(i)) if isinstance(i, np.ndarray) else i for i in given]
     trace = Trace()
     try:
         with ExitStack() as entered:

@@ -193,9 +193,9 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
             setattr(module, method, partial(self._call_method, name, module, method, own))
             undo.callback(delattr, module, method)
 
-    def _call_method(self, name: str, module: Any, method: str, own: Any, *args: Any) -> Any:
-        self._enter(name, module, method, args)
-        output = own(*args)
+    def _call_method(self, name: str, module: Any, method: str, own: Any, *args: Any, **kwargs: Any) -> Any:
+        self._enter(name, module, method, (*args, *kwargs.values()))
+        output = own(*args, **kwargs)
         self._leave(module, output)
         return output
 
@@ -218,7 +218,7 @@ class Trace(TorchDispatchMode):  # type: ignore[misc]  # torch is seen as Any
         while self._stack[-1].module is not module:
             self._stack.pop()  # it raised, and the model went on
         frame = self._stack[-1]
-        if frame.promised is not None and isinstance(output, torch.Tensor):
+        if frame.promised is not None and isinstance(output, torch.Tensor) and output.is_quantized:
             self._hold_to_promise(frame, frame.promised, output)
         self._stack.pop()
         self._note_floats(frame)

@@ -159,6 +159,26 @@ def test_a_module_that_computes_the_same_with_floats_is_not_accused() -> None:
     assert any("convolution" in c.kernel for c in captured if isinstance(c, Uncovered))
 
 
+def test_a_module_that_returns_floats_promises_no_integers() -> None:
+    class Dequantized(nnq.Conv2d):
+        def forward(self, x: Any) -> Any:
+            return super().forward(x).dequantize() * 2
+
+    model = nn.Sequential(Block(Dequantized).conv)
+    assert sum(violations(list(layers_of_module(model, quantized(2, 3, 5, 5)))).values()) == 0
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.enable_grad])
+def test_a_model_may_choose_its_own_grad_mode(mode: Any) -> None:
+    block = Block()
+
+    def forward(x: Any) -> Any:
+        with mode():
+            return block(x)
+
+    assert len(judged(list(layers_of_module(Calls(forward), quantized(2, 3, 5, 5))))) == 2
+
+
 # What is not judged is listed
 
 

@@ -248,6 +248,8 @@ def test_an_exported_program_is_the_module_that_it_holds(exported: Any, tmp_path
     for ours, theirs in zip(judged(from_file), judged(from_module), strict=True):
         assert ours.case == theirs.case
         np.testing.assert_array_equal(ours.got, theirs.got)
+    from_program = list(layers_of_module(exported, exported.example_inputs[0]))
+    assert [c.kernel for c in from_program] == [c.kernel for c in from_module]
     other = np.zeros((2, 3, 8, 8), dtype=np.float32)
     (first, *_) = judged(list(layers_of_exported(path, [other])))
     np.testing.assert_array_equal(first.case.inputs[0].array, other)
