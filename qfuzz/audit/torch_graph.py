@@ -70,12 +70,13 @@ class GraphReader(torch.fx.Interpreter):  # type: ignore[misc]  # torch is seen 
         self._trace = trace
         self._prefix = ""
         self._facts: dict[Any, _Fact] = {}
-        self._used: set[Any] = set()
+        self._used: set[Any] = set()  # chains that others continue
+        self._out: set[Any] = set()  # dequantized values that leave
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the graph, in place of the module's own ``forward``."""
         self._prefix = self._trace.module
-        self._facts, self._used = {}, set()
+        self._facts, self._used, self._out = {}, set(), set()
         return self.run(*args, *kwargs.values())
 
     def run_node(self, n: Any) -> Any:
@@ -243,8 +244,8 @@ class GraphReader(torch.fx.Interpreter):  # type: ignore[misc]  # torch is seen 
         """Float32 values that something else than a chain reads: dequantizing was a layer of its own."""
         for source in n.all_input_nodes:
             fact = self._facts.get(source)
-            if isinstance(fact, _Dequantized) and fact.qtype.is_per_tensor and source not in self._used:
-                self._used.add(source)
+            if isinstance(fact, _Dequantized) and fact.qtype.is_per_tensor and source not in self._out:
+                self._out.add(source)
                 y = value_of(self.env[source])
                 kernel = ", ".join((f"{SPACE}.dequantize_per_tensor", *fact.moves))
                 self._add(partial(alone, self._name(source), kernel, Dequantize(), fact.value, y, None))

@@ -188,6 +188,16 @@ def test_a_result_that_stays_float_is_listed() -> None:
     assert listed.kernel == "aten.relu.default on dequantized float32" and "stays float32" in listed.reason
 
 
+def test_a_dequantized_value_that_leaves_is_a_layer_whatever_else_reads_it() -> None:
+    def both(x: Any) -> Any:
+        x = requantized(x)
+        return x, quantize(torch.relu(x)), x.flatten()
+
+    captured = graph_of(both, torch.randn(2, 3))
+    assert sorted(op_names(captured)) == ["dequantize", "dequantize", "quantize", "relu"]
+    assert [judge(layer).violation for layer in judged(captured)] == [0] * 4
+
+
 def test_names_are_those_of_the_modules_that_were_exported() -> None:
     class Inner(nn.Module):
         def forward(self, x: Any) -> Any:
