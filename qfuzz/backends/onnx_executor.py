@@ -52,14 +52,18 @@ class Session:
         One of `LEVELS`.
     threads
         Threads of one operator.
+    save_to
+        A path for the graph as it is after optimization; nothing saves none.
     """
 
-    def __init__(self, model: bytes, optimization: str = "all", threads: int = 1) -> None:
+    def __init__(self, model: bytes, optimization: str = "all", threads: int = 1, save_to: str = "") -> None:
         options = ort.SessionOptions()
         options.graph_optimization_level = LEVELS[optimization]
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL
+        if save_to:
+            options.optimized_model_filepath = save_to
         start = time.perf_counter()
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
