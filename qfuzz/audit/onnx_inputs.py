@@ -1,9 +1,7 @@
-"""What an audited ONNX model is run on: arrays from a file, checked against the model, or drawn from a seed."""
+"""What an audited ONNX model is run on: given arrays, checked against the model, or such as are drawn from a seed."""
 
 import math
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,25 +11,6 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.protocols import Array
 from qfuzz.ir.qtype import INTEGER_RANGE
 from qfuzz.ir.tensor import MAX_ELEMENTS
-
-
-def read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of an ``.npz`` file by name. Objects that need unpickling are refused.
-
-    Raises
-    ------
-    InvalidCase
-        In one line.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InvalidCase(f"{path}: one array; inputs are an .npz file, which has names")
-            return {name: np.asarray(file[name]) for name in file.files}
-    except FileNotFoundError:
-        raise InvalidCase(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as e:
-        raise InvalidCase(f"{path}: no .npz file of arrays: {' '.join(str(e).split())[:200]}") from None
 
 
 def inputs_of(

@@ -1,7 +1,7 @@
 """A node of a traced graph with its values, and the operator that it stands for: what readings are written in."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
