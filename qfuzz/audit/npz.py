@@ -18,10 +18,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
         In one line.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise InvalidCase(f"{path}: one array; inputs are an .npz file, which has names")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise InvalidCase(f"{path}: one array; inputs are an .npz file, which has names")
+        with file:
             return {name: np.asarray(file[name]) for name in file.files}
+    except InvalidCase:
+        raise
     except FileNotFoundError:
         raise InvalidCase(f"{path}: no such file") from None
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile) as e:
