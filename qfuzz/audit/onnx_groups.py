@@ -265,6 +265,14 @@ def _add(reader: GroupReader, call: Call, element: QType, seen: _Seen) -> _Found
 
 
 def _mul(reader: GroupReader, call: Call, element: QType, seen: _Seen) -> _Found:
+    for position in (0, 1):  # HardSwish, which the runtime writes as x * HardSigmoid(x)
+        index = reader.made_by(call.node.input[position])
+        if index is not None and call.trace.nodes[index].op_type == "HardSigmoid":
+            gate = Call(call.trace.nodes[index], call.trace)
+            if gate.node.input[0] == call.node.input[1 - position]:
+                _hard_sigmoid(gate)
+                seen.inner.append(index)
+                return Hardswish(), (reader.real(gate, 0, seen),)
     return Mul(), (reader.real(call, 0, seen), reader.real(call, 1, seen))
 
 

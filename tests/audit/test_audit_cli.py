@@ -1,6 +1,8 @@
 """``qfuzz audit``: exit codes, the JSON document, the table, and violations that are written out."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ pytest.importorskip("onnx", reason="onnx is not installed: its models cannot be 
 
 from onnx_models import model_of, node, of, qdq, qoperator, qparams
 
+from qfuzz.audit.isolated import isolated
 from qfuzz.audit.outcome import CODEC, Audit, Violation, audit
 from qfuzz.cli import cli
 from qfuzz.cli.audit_export import export
 from qfuzz.cli.rim import run_cli
+from qfuzz.ir.errors import InvalidCase, WorkerFailed
 
 
 @pytest.fixture
@@ -146,3 +150,22 @@ def test_the_outcome_is_plain_data(folder: Path) -> None:
     result = audit("model.onnx")
     assert isinstance(result, Audit)
     assert result == audit(Path("model.onnx"))
+
+
+def test_a_framework_that_dies_leaves_one_clear_line() -> None:
+    def dies(on_layer: Any) -> Audit:
+        on_layer(3)
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("it lives")
+
+    with pytest.raises(WorkerFailed, match="died of SIGKILL after 3 layers"):
+        isolated(dies)
+
+
+def test_a_model_that_eats_all_memory_is_bad_input() -> None:
+    def eats(on_layer: Any) -> Audit:
+        np.empty(2**45, np.uint8)
+        raise AssertionError("it was given")
+
+    with pytest.raises(InvalidCase, match="memory"):
+        isolated(eats)

@@ -152,3 +152,14 @@ def test_the_audit_says_so_in_one_line(tmp_path: Path) -> None:
     assert result.violating == result.uncovered == result.violations == ()
     assert audit(path, seed=0, level="extended") == result
     assert audit(path, {"x": np.zeros((2, 4, 6, 6), np.float32)}).layers[0].elements == 2 * 4 * 36
+
+
+def test_a_hard_swish_is_one_layer_though_two_kernels_compute_it(tmp_path: Path) -> None:
+    nodes = [
+        node("QuantizeLinear", ["x", *of("x")], "xq"),
+        node("DequantizeLinear", ["xq", *of("x")], "xr"),
+        node("HardSwish", ["xr"], "s"),
+        node("QuantizeLinear", ["s", *of("h")], "hq"),
+        node("DequantizeLinear", ["hq", *of("h")], "y"),
+    ]
+    assert ops(layers(model_of(nodes, qparams(), opset=14), tmp_path)) == ["quantize", "hardswish", "dequantize"]
