@@ -88,5 +88,7 @@ def _answer(job: Callable[[Callable[[int], None]], Audit], mark: Mark) -> Answer
         return Refused(str(e))
     except BackendMissing as e:
         return Refused(str(e), missing=True)
+    except OSError as e:
+        return Refused(f"{e.filename or 'model'}: {e.strerror or e}")
     except MemoryError:
         return Refused("the model needs more memory than an audit may take")

@@ -163,3 +163,53 @@ def test_a_hard_swish_is_one_layer_though_two_kernels_compute_it(tmp_path: Path)
         node("DequantizeLinear", ["hq", *of("h")], "y"),
     ]
     assert ops(layers(model_of(nodes, qparams(), opset=14), tmp_path)) == ["quantize", "hardswish", "dequantize"]
+
+
+@pytest.mark.parametrize("level", ["disable", "all"])
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_automatic_padding_is_worked_out(tmp_path: Path, auto_pad: str, level: str) -> None:
+    inputs = ["xq", *of("x"), "w", *of("w"), *of("h"), "b"]
+    nodes = [
+        node("QuantizeLinear", ["x", *of("x")], "xq"),
+        node("QLinearConv", inputs, "h", strides=[2, 1], auto_pad=auto_pad),
+        node("DequantizeLinear", ["h", *of("h")], "y"),
+    ]
+    model = model_of(nodes, qparams() | weights(per_channel=True), x=(1, 4, 6, 9))
+    assert ops(layers(model, tmp_path, level=level)) == ["quantize", "conv", "dequantize"]
+
+
+def test_operators_of_one_float_each(tmp_path: Path) -> None:
+    """Every float32 operator that is read, between DequantizeLinear and QuantizeLinear, at opset 20."""
+    made = {
+        "clamp": node("Clip", ["r", "low", "high"], "f"),
+        "tanh": node("Tanh", ["r"], "f"),
+        "elu": node("Elu", ["r"], "f", alpha=0.5),
+        "hardsigmoid": node("HardSigmoid", ["r"], "f", alpha=1 / 6, beta=0.5),
+        "softmax": node("Softmax", ["r"], "f", axis=-1),
+        "pad": node("Pad", ["r", "pads", "", "axes"], "f"),
+        "slice": node("Slice", ["r", "from", "to", "axis"], "f"),
+        "reshape": node("Unsqueeze", ["r", "axis"], "f"),
+        "avg_pool": node("AveragePool", ["r"], "f", kernel_shape=[2, 3], pads=[0, 1, 1, 1], count_include_pad=1),
+        "max_pool": node("MaxPool", ["r"], "f", kernel_shape=[2, 2], ceil_mode=1, strides=[2, 2]),
+        "concat": node("Concat", ["r", "r"], "f", axis=-3),
+        "mul": node("Mul", ["r", "r"], "f"),
+    }
+    more = {
+        "low": np.float32(-0.5),
+        "high": np.float32(0.75),
+        "pads": np.array([1, 2]),
+        "axes": np.array([-1]),
+        "from": np.array([-4]),
+        "to": np.array([2**40]),
+        "axis": np.array([2]),
+    }
+    for op, float_node in made.items():
+        nodes = [
+            node("QuantizeLinear", ["x", *of("x")], "xq"),
+            node("DequantizeLinear", ["xq", *of("x")], "r"),
+            float_node,
+            node("QuantizeLinear", ["f", *of("h")], "hq"),
+            node("DequantizeLinear", ["hq", *of("h")], "y"),
+        ]
+        model = model_of(nodes, qparams() | more, opset=20)
+        assert ops(layers(model, tmp_path, level="disable")) == ["quantize", op, "dequantize"]
