@@ -150,7 +150,7 @@ def _judged(name: str, captured: Iterator[Captured], notes: tuple[str, ...], on_
                 report = judge(one)
                 reports.append(report)
                 if report.violation and len(violations) < CASES_KEPT:
-                    violations.append(_violation(one, report))
+                    violations.append(violation_of(one, report))
         on_layer(len(reports))
     if not reports and not uncovered:
         raise InvalidCase(f"{name}: no quantized layer: nothing in it ran on quantized values")
@@ -165,7 +165,8 @@ def _judged(name: str, captured: Iterator[Captured], notes: tuple[str, ...], on_
     )
 
 
-def _violation(layer: Layer, report: LayerReport) -> Violation:
+def violation_of(layer: Layer, report: LayerReport) -> Violation:
+    """What is kept of a violating layer."""
     index = next(iter(report.violating), ())
     return Violation(
         layer=layer.name,

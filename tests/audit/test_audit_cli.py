@@ -104,7 +104,7 @@ def planted(model: Any, folder: Path, op: str) -> Violation:
 
     from qfuzz.audit.layer import Layer, judge
     from qfuzz.audit.onnx_layers import layers_of_onnx
-    from qfuzz.audit.outcome import _violation
+    from qfuzz.audit.outcome import violation_of
 
     path = folder / "planted.onnx"
     path.write_bytes(model.SerializeToString())
@@ -114,7 +114,7 @@ def planted(model: Any, folder: Path, op: str) -> Violation:
             at = (0,) * got.ndim
             got[at] = got[at] - 2 if got[at] > 100 else got[at] + 2
             wrong = replace(layer, got=got)
-            return _violation(wrong, judge(wrong))
+            return violation_of(wrong, judge(wrong))
     raise AssertionError(op)
 
 
