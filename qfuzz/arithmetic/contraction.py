@@ -45,8 +45,9 @@ class Contraction(msgspec.Struct, frozen=True, kw_only=True, tag="contraction"):
         Whether padding is a real 0 (the zero point), or a stored 0.
     bias
         ``int32``: rounded to a multiple of scale_x * scale_w and added to the accumulator; ``before_multiplier``:
-        float32 bias over scale_x * scale_w, added to the float32 accumulator; ``after_multiplier``: added to the scaled
-        result. Of dequantized operands: what the sum begins with, or added to the sum.
+        float32 bias over scale_x * scale_w, added to the float32 accumulator; ``before_multiplier_reciprocal``
+        multiplies it with fl(1 / (scale_x * scale_w)); ``after_multiplier``: added to the scaled result. Of dequantized
+        operands: what the sum begins with, or added to the sum.
         ``unscaled`` (a fault): an int32 bias is added to the result in output units.
     multiplier
         ``float32``: fl(fl(s_x * s_w) / s_y); ``float32_reciprocal``: fl(fl(s_x * s_w) * fl(1 / s_y));
@@ -67,7 +68,9 @@ class Contraction(msgspec.Struct, frozen=True, kw_only=True, tag="contraction"):
         "int32", "int32_wrapping", "float64", "float32_sequential", "float32_fma", "float32_pairwise"
     ] = "int32"
     padding: Literal["zero_point", "stored_zero"] = "zero_point"
-    bias: Literal["exact", "int32", "before_multiplier", "after_multiplier", "unscaled"] = "exact"
+    bias: Literal[
+        "exact", "int32", "before_multiplier", "before_multiplier_reciprocal", "after_multiplier", "unscaled"
+    ] = "exact"
     multiplier: Literal[
         "exact",
         "float64",
@@ -92,6 +95,7 @@ class Contraction(msgspec.Struct, frozen=True, kw_only=True, tag="contraction"):
 
 FIXED_POINT = ("q31", "q31_single", "fixed16")
 _TWO_STEPS = ("scaled_divided", "scaled_reciprocal")
+_BEFORE = ("before_multiplier", "before_multiplier_reciprocal")
 FAULTS: Mapping[str, frozenset[str]] = {
     "bias": frozenset({"unscaled"}),
     "clamp": frozenset({"before_zero_point"}),
@@ -270,17 +274,16 @@ class Evaluation:
             filters_even = np.concatenate([filters, np.zeros((self.channels, 1), dtype=np.int64)], axis=-1)
         else:
             rows_even, filters_even = rows + shift, filters
-        summed = np.empty((rows.shape[0], self.channels), dtype=np.int64)
+        in_float = m.accumulator == "float32_sequential"
+        summed: Array = np.empty((rows.shape[0], self.channels), dtype=np.float32 if in_float else np.int64)
         step = max(1, 2**22 // max(1, filters_even.size))
         for start in range(0, rows.shape[0], step):
             part = _per_channel(rows_even[start : start + step], self.channels) * filters_even
             pairs = np.clip(part[..., 0::2] + part[..., 1::2], -(2**15), 2**15 - 1)
-            if m.accumulator == "float32_sequential":
-                summed[start : start + step] = sequential_sum(pairs.astype(np.float32)).astype(np.int64)
-            else:
-                summed[start : start + step] = pairs.sum(axis=-1)
+            summed[start : start + step] = sequential_sum(pairs.astype(np.float32)) if in_float else pairs.sum(axis=-1)
         sums_x, sums_w = _per_channel(rows, self.channels).sum(axis=-1), filters.sum(axis=-1)
-        return np.asarray(summed - (zero_x + shift) * sums_w - zero_w * sums_x + n * zero_x * zero_w)
+        correction = n * zero_x * zero_w - (zero_x + shift) * sums_w - zero_w * sums_x
+        return np.asarray(summed + correction.astype(summed.dtype))
 
     def _float_bias(self) -> npt.NDArray[np.float32]:
         """The bias as a real number in float32."""
@@ -333,9 +336,11 @@ class Evaluation:
             if has_bias and m.bias == "after_multiplier":
                 t = t + self._float_bias()
             return t / y if m.multiplier == "scaled_divided" else t * (one / y)
-        if has_bias and m.bias == "before_multiplier":
-            in_steps = self.arrays[2].astype(np.float32)
-            t = t + (in_steps if self.types[2].element == "int32" else in_steps / both)
+        if has_bias and m.bias in _BEFORE:
+            bias = self.arrays[2].astype(np.float32)
+            if self.types[2].element == "float32":
+                bias = bias / both if m.bias == "before_multiplier" else bias * (one / both)
+            t = t + bias
         if m.multiplier in _TWO_STEPS:
             t = t * both
             if has_bias and m.bias == "after_multiplier":
@@ -366,10 +371,12 @@ class Evaluation:
         scale_y = self.element.scale[0]
         both = self.q_x.scale[0] * self.scale_w
         bias = np.zeros(self.channels)
-        if has_bias and m.bias in ("before_multiplier", "after_multiplier"):
+        if has_bias and m.bias != "int32":
             bias = self.arrays[2].astype(np.float64) * (both if self.types[2].element == "int32" else 1.0)
         if m.bias == "before_multiplier":
             return np.asarray((acc + bias / both) * (both / scale_y))
+        if m.bias == "before_multiplier_reciprocal":
+            return np.asarray((acc + bias * (1 / both)) * (both / scale_y))
         return np.asarray(acc * (both / scale_y) + bias / scale_y)
 
     def _exactly(self, acc: Array, *, with_bias: bool) -> Floats:
@@ -411,21 +418,22 @@ def _matmul(rows: Ints, filters: Ints) -> Ints:
 def _fixed_point(m: Contraction, acc: Ints, multiplier: Floats) -> Floats:
     """Accumulators times fixed-point multipliers, before the last shift's rounding, as `finish.surrogates`.
 
-    gemmlowp's QuantizeMultiplier and MultiplyByQuantizedMultiplier (tensorflow/lite/kernels/internal/common.h): the
-    multiplier is f * 2^e with f in [1/2, 1), f in 31 (or 15) bits, rounded half away from zero.
+    QuantizeMultiplier and MultiplyByQuantizedMultiplier (tensorflow/lite/kernels/internal/common.cc): the multiplier is
+    f * 2^e with f in [1/2, 1), f in 31 bits, rounded half away from zero; the 16-bit form keeps 15 of these.
     """
-    bits = 15 if m.multiplier == "fixed16" else 31
     fraction, exponent = np.frexp(multiplier)
-    mantissa = np.floor(fraction * 2.0**bits + 0.5).astype(np.int64)
-    exponent = np.where(mantissa == 2**bits, exponent + 1, exponent).astype(np.int64)
-    mantissa = np.where(mantissa == 2**bits, 2 ** (bits - 1), mantissa)
+    mantissa = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)
+    exponent = np.where(mantissa == 2**31, exponent + 1, exponent).astype(np.int64)
+    mantissa = np.where(mantissa == 2**31, 2**30, mantissa)
     acc = np.clip(acc, -(2**31), 2**31 - 1)
+    bits = 31
+    if m.multiplier == "fixed16":
+        mantissa, bits = np.minimum((mantissa + 2**15) >> 16, 2**15 - 1), 15
     if m.multiplier == "q31":
         left, right = np.clip(exponent, 0, 31), np.clip(-exponent, 0, 62)
         shifted = np.clip(acc * 2**left, -(2**31), 2**31 - 1)
-        # SaturatingRoundingDoublingHighMul: half away from zero.
-        high = shifted * mantissa
-        high = np.where(high >= 0, (high + 2**30) >> 31, -((-high + 2**30) >> 31))
+        # SaturatingRoundingDoublingHighMul (gemmlowp/fixedpoint/fixedpoint.h): ties toward plus infinity.
+        high = (shifted * mantissa + 2**30) >> 31
         return halves_of_shift(high, right)
     return halves_of_shift(acc * mantissa, np.clip(bits - exponent, 0, 62))
 

@@ -90,12 +90,16 @@ def surrogates(r: Reals) -> Floats:
 
     Roundings only ask where among the multiples of 1/2 a number lies, and adding an integer does not change that.
     """
-    halves = np.rint(r.approx * 2) / 2
-    beside = r.approx - halves
+    approx = r.approx
+    for i in np.flatnonzero(r.error > _BESIDE / 4):  # large addends that cancel
+        approx = approx if approx is not r.approx else approx.copy()
+        approx.flat[i] = float(r.refine(int(i), 80)[0])
+    halves = np.rint(approx * 2) / 2
+    beside = approx - halves
     sign = np.sign(beside)
-    for i in np.flatnonzero((np.abs(beside) <= r.error + np.spacing(np.abs(r.approx))) & (r.error > 0)):
+    for i in np.flatnonzero((np.abs(beside) <= r.error + np.spacing(np.abs(approx))) & (r.error > 0)):
         sign.flat[i] = _side(r, int(i), float(halves.flat[i]))
-    return np.where(np.abs(beside) > _BESIDE, r.approx, halves + sign * _BESIDE)
+    return np.where(np.abs(beside) > _BESIDE, approx, halves + sign * _BESIDE)
 
 
 _BESIDE = 2.0**-9
