@@ -125,6 +125,8 @@ def why_not(model: Contraction) -> str | None:
             return "the scales of the operands are multiplied in already"
         if m.bias not in ("before_multiplier", "after_multiplier"):
             return "the bias is a float32 addend: before the sum, or after it"
+        if m.accumulator in ("float32_pairwise", "float64") and m.bias == "before_multiplier":
+            return "a tree, or a sum in float64, is of products only"
     elif m.accumulator in ("float32_fma", "float32_pairwise"):
         return "float32 sums of integers are taken in order; their products are exact"
     if m.multiplier == "exact" and m.bias not in ("exact", "int32", "unscaled"):
@@ -138,6 +140,8 @@ def why_not(model: Contraction) -> str | None:
             return "fixed point shifts an integer"
         if m.zero_point == "before_rounding":
             return "fixed point adds the zero point to the shifted integer"
+    if m.multiplier == "float64" and m.rounding == "magic":
+        return "the magic number is a float32"
     if m.multiplier == "exact" and (m.rounding == "magic" or m.clamp == "int32_conversion"):
         return "magic numbers and conversions are of floating point"
     return None
@@ -190,6 +194,8 @@ class Evaluation:
     def accumulator(self, m: Contraction) -> Array:
         """Sums of products [rows, channels], without the bias: int64, or float32 or float64 where the model sums so."""
         key = ("acc", m.operands, m.products, m.accumulator, m.padding, m.zero_points, m.tail)
+        if m.operands == "dequantized":
+            key = (*key, m.bias)  # such a sum may begin with the bias
         return self._once(key, lambda: self._accumulate(m))
 
     def scaled(self, m: Contraction) -> Array:
@@ -373,10 +379,12 @@ class Evaluation:
         bias = np.zeros(self.channels)
         if has_bias and m.bias != "int32":
             bias = self.arrays[2].astype(np.float64) * (both if self.types[2].element == "int32" else 1.0)
-        if m.bias == "before_multiplier":
-            return np.asarray((acc + bias / both) * (both / scale_y))
-        if m.bias == "before_multiplier_reciprocal":
-            return np.asarray((acc + bias * (1 / both)) * (both / scale_y))
+        if m.bias in _BEFORE:
+            if has_bias and self.types[2].element == "int32":
+                in_steps = self.arrays[2].astype(np.float64)
+            else:
+                in_steps = bias / both if m.bias == "before_multiplier" else bias * (1 / both)
+            return np.asarray((acc + in_steps) * (both / scale_y))
         return np.asarray(acc * (both / scale_y) + bias / scale_y)
 
     def _exactly(self, acc: Array, *, with_bias: bool) -> Floats:

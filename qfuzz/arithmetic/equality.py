@@ -126,7 +126,7 @@ EQUALITIES: tuple[Equality, ...] = (
         "bias",
         "int32",
         ("exact",),
-        lambda m, f: f.bias == "int32" and m.multiplier == "exact",
+        lambda m, f: f.bias == "int32" and m.multiplier == "exact" and m.accumulator != "float32_sequential",
         "an int32 bias is a multiple of scale_x * scale_w",
     ),
     Equality(
@@ -140,8 +140,12 @@ EQUALITIES: tuple[Equality, ...] = (
         "bias",
         "before_multiplier",
         ("int32",),
-        lambda m, f: f.bias == "int32" and m.operands == "integers" and m.accumulator == "float32_sequential",
-        "the accumulator is a float32 already, and adding an int32 bias rounds it in either case",
+        lambda m, f: (
+            f.bias == "int32"
+            and m.operands == "integers"
+            and (m.multiplier == "float64") != (m.accumulator == "float32_sequential")
+        ),
+        "an int32 bias and an accumulator are added exactly in float64, and rounded in a float32 accumulator either way",
     ),
     Equality(
         "rounding",

@@ -25,8 +25,7 @@ Clamp: TypeAlias = Literal["after_zero_point", "before_rounding", "int32_convers
 Relu: TypeAlias = Literal["after_rounding", "before_rounding", "at_stored_zero"]
 """Where a fused relu clips: the integer at the zero point; the real number at 0; the integer at 0 (a fault)."""
 
-_MAGIC32 = np.float32(1.5 * 2.0**23)
-_MAGIC64 = 1.5 * 2.0**52
+_MAGIC = np.float32(1.5 * 2.0**23)
 
 
 def stored(
@@ -78,11 +77,9 @@ def rounded(v: Array, rounding: Rounding) -> Ints:
 
 
 def _magic(v: Array) -> Ints:
-    if v.dtype == np.float32:
-        with np.errstate(over="ignore"):
-            bits = (v + _MAGIC32).view(np.int32).astype(np.int64)
-        return np.asarray(bits - int(_MAGIC32.view(np.int32)))
-    return np.asarray((v + _MAGIC64).view(np.int64) - int(np.float64(_MAGIC64).view(np.int64)))
+    with np.errstate(over="ignore"):
+        bits = (v.astype(np.float32) + _MAGIC).view(np.int32).astype(np.int64)
+    return np.asarray(bits - int(_MAGIC.view(np.int32)))
 
 
 def surrogates(r: Reals) -> Floats:

@@ -97,12 +97,13 @@ class _Experiment:
             case = probe(self.form, self._key(), self.left)
             if case is not None and len(self.left) > 1:
                 self.observe(case)
-        fruitless = 0
+        fruitless = PATIENCE if self.refusals and not self.observations else 0  # the form is not this kernel's
         while len(self.left) > 1 and fruitless < PATIENCE and len(self.observations) < MAX_CASES and not self.unstable:
             best = self.best_case()
-            fruitless = fruitless + 1 if best is None else 0
-            if best is not None:
-                self.observe(best)
+            if best is not None and self.observe(best):
+                fruitless = 0
+            else:
+                fruitless += 1
         if len(self.left) == 1 and self.unstable is None:
             self.confirm()
         return Outcome(self.form, tuple(self.left), tuple(self.observations), tuple(self.refusals), self.unstable)
@@ -131,21 +132,22 @@ class _Experiment:
                 best, best_score = case, score
         return best
 
-    def observe(self, case: Case) -> None:
-        """Run a case, twice, and drop the models that it refutes."""
+    def observe(self, case: Case) -> bool:
+        """Run a case, twice, and drop the models that it refutes; whether the kernel took it."""
         got = self.run(case)
         if isinstance(got, str):
             self.refusals.append(got)
-            return
+            return False
         again = self.run(case)
         if isinstance(again, str) or not np.array_equal(got, again):
             self.unstable = case
-            return
+            return False
         groups = partition(case, self.left)
         agreeing = set(groups.get(_bytes(got), []))
         refuted = tuple(m for m in self.left if m not in agreeing)
         self.observations.append(Observation(case, got, refuted))
         self.left = [m for m in self.left if m in agreeing]
+        return True
 
     def _key(self) -> int:
         self.tried += 1

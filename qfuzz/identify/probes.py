@@ -65,7 +65,6 @@ def build(
     y: QType,
     bias: Array | None = None,
     conv: Conv | None = None,
-    w_zero: int = 0,
 ) -> Case:
     """A case of one node.
 
@@ -76,8 +75,8 @@ def build(
         x, w, conv = np.expand_dims(x, (2, 3)), np.expand_dims(w, (2, 3)), unit_conv(2)
     x_element = QType.per_tensor(form.dtype, float32(scale_x), x_zero)
     scales = [float32(s) for s in scale_w]
-    if not form.symmetric and w_zero == 0:
-        w_zero = 1
+    w_zero = 0 if form.symmetric else 1
+    w = w + w_zero
     w_element: Element
     if len(scales) == 1:
         w_element = QType.per_tensor("int8", scales[0], w_zero)
@@ -298,9 +297,8 @@ def _with_accumulators(
     base, rest = np.divmod(coarse, n)
     x = base[:, None] + (np.arange(n)[None, :] < rest[:, None])
     x = np.concatenate([x, (fine // 2)[:, None]], axis=1) + zero
-    w_zero = 0 if form.symmetric else 1
-    w = np.tile(np.array([_LARGEST] * n + [2]) + w_zero, (len(scale_w), 1))
-    return build(form, x, w, x_zero=zero, scale_x=scale_x, scale_w=scale_w, y=y, bias=bias, w_zero=w_zero)
+    w = np.tile(np.array([_LARGEST] * n + [2]), (len(scale_w), 1))
+    return build(form, x, w, x_zero=zero, scale_x=scale_x, scale_w=scale_w, y=y, bias=bias)
 
 
 REACH = 120 * _LARGEST * (_COLUMNS - 1)
