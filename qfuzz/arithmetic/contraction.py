@@ -193,7 +193,7 @@ class Evaluation:
 
     def accumulator(self, m: Contraction) -> Array:
         """Sums of products [rows, channels], without the bias: int64, or float32 or float64 where the model sums so."""
-        key = ("acc", m.operands, m.products, m.accumulator, m.padding, m.zero_points, m.tail)
+        key: tuple[str, ...] = ("acc", m.operands, m.products, m.accumulator, m.padding, m.zero_points, m.tail)
         if m.operands == "dequantized":
             key = (*key, m.bias)  # such a sum may begin with the bias
         return self._once(key, lambda: self._accumulate(m))

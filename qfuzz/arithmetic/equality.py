@@ -145,7 +145,7 @@ EQUALITIES: tuple[Equality, ...] = (
             and m.operands == "integers"
             and (m.multiplier == "float64") != (m.accumulator == "float32_sequential")
         ),
-        "an int32 bias and an accumulator are added exactly in float64, and rounded in a float32 accumulator either way",
+        "an int32 bias is added exactly in float64; and to a float32 accumulator it is a float32 addend either way",
     ),
     Equality(
         "rounding",
