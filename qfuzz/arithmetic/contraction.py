@@ -1,33 +1,32 @@
-"""How a kernel computes a convolution or a linear layer, bit for bit: a combination of independent choices.
+"""The choices of a kernel that computes a convolution or a linear layer, and which of them go together."""
 
-The first alternative of every choice is the exact arithmetic.
-"""
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
-from functools import cache
-from itertools import product
-from typing import Any, Literal, get_args, get_type_hints
+from qfuzz.arithmetic.family import Choices
+from qfuzz.arithmetic.finish import Clamp, Relu, Rounding, ZeroPoint
 
-import msgspec
-import numpy as np
-import numpy.typing as npt
+Products: TypeAlias = Literal[
+    "exact", "int16_pairs", "int16_pairs_channels_last", "int16_pairs_per_tap", "reduced_range"
+]
+Multiplier: TypeAlias = Literal[
+    "exact",
+    "float64",
+    "float32",
+    "float32_reciprocal",
+    "float32_weight_first",
+    "scaled_divided",
+    "scaled_reciprocal",
+    "scaled_apart_reciprocal",
+    "bfloat16",
+    "q31",
+    "q31_single",
+    "fixed16",
+]
+Scales: TypeAlias = Literal["own", "input_inverted_twice", "inverted_twice"]
 
-from qfuzz.arithmetic.finish import Clamp, Relu, Rounding, ZeroPoint, halves_of_shift, stored, surrogates
-from qfuzz.arithmetic.float32 import bfloat16, fma, pairwise_sum, sequential_sum
-from qfuzz.arithmetic.windows import channels_last, columns, laid_out
-from qfuzz.exact.reals import Reals
-from qfuzz.exact.rounding import Floats, Ints
-from qfuzz.ir.network import Node
-from qfuzz.ir.qtype import QType
-from qfuzz.ir.tensor import TensorType
-from qfuzz.ops.convolution import Conv
-from qfuzz.ops.linear import Linear
 
-Array = npt.NDArray[Any]
-
-
-class Contraction(msgspec.Struct, frozen=True, kw_only=True, tag="contraction"):
+class Contraction(Choices, frozen=True, kw_only=True):
     """One precise arithmetic of a convolution or linear layer.
 
     Attributes
@@ -36,8 +35,9 @@ class Contraction(msgspec.Struct, frozen=True, kw_only=True, tag="contraction"):
         What is multiplied: stored integers less their zero points, or float32 numbers dequantized from them.
     products
         ``int16_pairs``: products of uint8 and int8 are summed in adjacent pairs that saturate to int16 (x86
-        vpmaddubsw); ``int16_pairs_channels_last`` takes the pairs along channels. ``reduced_range``: weights lose their
-        last bit (oneDNN's scale_adjust of 0.5 for int8 by int8 on CPUs without VNNI).
+        vpmaddubsw), in the order of the weight's dimensions; ``int16_pairs_channels_last`` takes channels as the last
+        one, and ``int16_pairs_per_tap`` too, but ends with each tap what it pairs (oneDNN). ``reduced_range``: weights
+        lose their last bit (oneDNN's scale_adjust of 0.5 for int8 by int8 on CPUs without VNNI).
     accumulator
         ``float32_sequential``: products rounded, and summed one after another; ``float32_fma``: each product is added
         by a fused multiply-add; ``float32_pairwise``: as a binary tree.
@@ -46,15 +46,20 @@ class Contraction(msgspec.Struct, frozen=True, kw_only=True, tag="contraction"):
     bias
         ``int32``: rounded to a multiple of scale_x * scale_w and added to the accumulator; ``before_multiplier``:
         float32 bias over scale_x * scale_w, added to the float32 accumulator; ``before_multiplier_reciprocal``
-        multiplies it with fl(1 / (scale_x * scale_w)); ``after_multiplier``: added to the scaled result. Of dequantized
-        operands: what the sum begins with, or added to the sum.
+        multiplies it with fl(1 / (scale_x * scale_w)), and ``before_multiplier_fused`` does both in one fused
+        multiply-add; ``after_multiplier``: added to the scaled result. Of dequantized operands: what the sum begins
+        with, or added to the sum.
         ``unscaled`` (a fault): an int32 bias is added to the result in output units.
     multiplier
         ``float32``: fl(fl(s_x * s_w) / s_y); ``float32_reciprocal``: fl(fl(s_x * s_w) * fl(1 / s_y));
         ``float32_weight_first``: fl(s_x * fl(s_w / s_y)); ``scaled_divided`` and ``scaled_reciprocal``: times
-        fl(s_x * s_w) first, then over s_y or times fl(1 / s_y), each rounded. ``q31``: rounding doubling high multiply
+        fl(s_x * s_w) first, then over s_y or times fl(1 / s_y), each rounded; ``scaled_apart_reciprocal``: times s_x,
+        times s_w, times fl(1 / s_y). ``q31``: rounding doubling high multiply
         by a 31-bit fixed point number, then a rounding shift; ``q31_single``: one rounding for both; ``fixed16``: a
         multiplier of 15 bits. ``bfloat16``: the float32 one rounded to 8 bits (a fault).
+    scales
+        ``input_inverted_twice``: s_x is fl(1 / fl(1 / s_x)), as ideep hands it to oneDNN's convolution;
+        ``inverted_twice``: s_w as well, as to its matmul.
     zero_points, channel_scale, tail
         Faults: the zero points of input and weight swapped; the scale of the following channel; the last input channel
         not summed where channels are no multiple of 8.
@@ -63,27 +68,22 @@ class Contraction(msgspec.Struct, frozen=True, kw_only=True, tag="contraction"):
     """
 
     operands: Literal["integers", "dequantized"] = "integers"
-    products: Literal["exact", "int16_pairs", "int16_pairs_channels_last", "reduced_range"] = "exact"
+    products: Products = "exact"
     accumulator: Literal[
         "int32", "int32_wrapping", "float64", "float32_sequential", "float32_fma", "float32_pairwise"
     ] = "int32"
     padding: Literal["zero_point", "stored_zero"] = "zero_point"
     bias: Literal[
-        "exact", "int32", "before_multiplier", "before_multiplier_reciprocal", "after_multiplier", "unscaled"
-    ] = "exact"
-    multiplier: Literal[
         "exact",
-        "float64",
-        "float32",
-        "float32_reciprocal",
-        "float32_weight_first",
-        "scaled_divided",
-        "scaled_reciprocal",
-        "bfloat16",
-        "q31",
-        "q31_single",
-        "fixed16",
+        "int32",
+        "before_multiplier",
+        "before_multiplier_reciprocal",
+        "before_multiplier_fused",
+        "after_multiplier",
+        "unscaled",
     ] = "exact"
+    multiplier: Multiplier = "exact"
+    scales: Scales = "own"
     rounding: Rounding = "half_even"
     zero_point: ZeroPoint = "after_rounding"
     clamp: Clamp = "after_zero_point"
@@ -94,8 +94,8 @@ class Contraction(msgspec.Struct, frozen=True, kw_only=True, tag="contraction"):
 
 
 FIXED_POINT = ("q31", "q31_single", "fixed16")
-_TWO_STEPS = ("scaled_divided", "scaled_reciprocal")
-_BEFORE = ("before_multiplier", "before_multiplier_reciprocal")
+IN_STEPS = ("scaled_divided", "scaled_reciprocal", "scaled_apart_reciprocal")
+BEFORE = ("before_multiplier", "before_multiplier_reciprocal", "before_multiplier_fused")
 FAULTS: Mapping[str, frozenset[str]] = {
     "bias": frozenset({"unscaled"}),
     "clamp": frozenset({"before_zero_point"}),
@@ -107,12 +107,6 @@ FAULTS: Mapping[str, frozenset[str]] = {
 """Choices that no kernel makes on purpose: they explain violations, and are no candidates of an identification."""
 
 
-@cache
-def alternatives(field: str) -> tuple[str, ...]:
-    """All choices of one field, the exact one first."""
-    return get_args(get_type_hints(Contraction)[field])
-
-
 def why_not(model: Contraction) -> str | None:
     """Why these choices do not go together, or None."""
     m = model
@@ -121,7 +115,7 @@ def why_not(model: Contraction) -> str | None:
             return "saturating and reduced products are those of integers"
         if m.accumulator in ("int32", "int32_wrapping"):
             return "dequantized products are summed in floating point"
-        if m.multiplier not in _TWO_STEPS:
+        if m.multiplier not in ("scaled_divided", "scaled_reciprocal"):
             return "the scales of the operands are multiplied in already"
         if m.bias not in ("before_multiplier", "after_multiplier"):
             return "the bias is a float32 addend: before the sum, or after it"
@@ -140,317 +134,12 @@ def why_not(model: Contraction) -> str | None:
             return "fixed point shifts an integer"
         if m.zero_point == "before_rounding":
             return "fixed point adds the zero point to the shifted integer"
+    if m.scales != "own" and (m.multiplier not in IN_STEPS[1:] or m.operands == "dequantized"):
+        return "what inverts scales multiplies with them in steps"
+    if m.multiplier == "float64" and m.bias == "before_multiplier_fused":
+        return "the fused multiply-add is one of float32"
     if m.multiplier == "float64" and m.rounding == "magic":
         return "the magic number is a float32"
     if m.multiplier == "exact" and (m.rounding == "magic" or m.clamp == "int32_conversion"):
         return "magic numbers and conversions are of floating point"
     return None
-
-
-@cache
-def candidates() -> tuple[Contraction, ...]:
-    """Every combination of choices that a kernel could make, in a fixed order: the exact arithmetic first."""
-    fields = [f for f in Contraction.__struct_fields__ if f not in ("zero_points", "channel_scale", "tail")]
-    choices = [[a for a in alternatives(f) if a not in FAULTS.get(f, ())] for f in fields]
-    models = (Contraction(**dict(zip(fields, values, strict=True))) for values in product(*choices))  # type: ignore[arg-type]
-    return tuple(m for m in models if why_not(m) is None)
-
-
-class Evaluation:
-    """One node on known inputs, under as many models as are asked for. Steps that models share are computed once."""
-
-    def __init__(self, node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> None:
-        assert isinstance(node.op, Conv | Linear)
-        assert isinstance(node.element, QType)
-        self.op, self.element = node.op, node.element
-        self.types, self.arrays = types, arrays
-        self.shape = node.op.infer(types, node.element)
-        self.x, self.w = arrays[0].astype(np.int64), arrays[1].astype(np.int64)
-        self.channels = self.w.shape[0]
-        self.q_x, self.q_w = types[0].qtype, types[1].qtype
-        self.zero_w = np.broadcast_to(np.array(self.q_w.zero_point, dtype=np.int64), (self.channels,))
-        self.scale_w = np.broadcast_to(np.array(self.q_w.scale), (self.channels,))
-        self.relu = node.op.relu
-        self._known: dict[tuple[str, ...], Array] = {}
-
-    def stored(self, model: Contraction) -> Array:
-        """The stored integers that the model computes, in the output's shape."""
-        q = stored(
-            self.scaled(model),
-            self.element,
-            rounding=model.rounding,
-            zero_point=model.zero_point,
-            clamp=model.clamp,
-            relu=model.relu if self.relu else None,
-        )
-        return laid_out(q, self.op, self.shape)
-
-    def steps(self, model: Contraction) -> dict[str, Array]:
-        """What the model computes on its way, by name, in order: each in the output's shape."""
-        m = model
-        named = {"accumulator": self.accumulator(m), "scaled": self.scaled(m)}
-        return {n: laid_out(v, self.op, self.shape) for n, v in named.items()} | {"stored": self.stored(m)}
-
-    def accumulator(self, m: Contraction) -> Array:
-        """Sums of products [rows, channels], without the bias: int64, or float32 or float64 where the model sums so."""
-        key: tuple[str, ...] = ("acc", m.operands, m.products, m.accumulator, m.padding, m.zero_points, m.tail)
-        if m.operands == "dequantized":
-            key = (*key, m.bias)  # such a sum may begin with the bias
-        return self._once(key, lambda: self._accumulate(m))
-
-    def scaled(self, m: Contraction) -> Array:
-        """Results in output units before rounding [rows, channels], with the bias."""
-        key = ("scaled", m.operands, m.products, m.accumulator, m.padding, m.zero_points, m.tail, m.channel_scale)
-        return self._once((*key, m.multiplier, m.bias, m.rounding if m.multiplier in FIXED_POINT else ""),
-                          lambda: self._scale(m))  # fmt: skip
-
-    def _once(self, key: tuple[str, ...], compute: Any) -> Array:
-        if key not in self._known:
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-                self._known[key] = compute()
-        return self._known[key]
-
-    def _rows(self, m: Contraction) -> tuple[Ints, Ints, int, Ints]:
-        """Stored inputs [rows, groups, K], weights [channels, K], and what is subtracted from each."""
-        (zero_x,) = self.q_x.zero_point
-        rows = columns(self.op, self.x, self.w.shape, 0 if m.padding == "stored_zero" else zero_x)
-        filters = self.w.reshape(self.channels, -1)
-        zero_w: Ints = self.zero_w
-        if m.zero_points == "swapped":
-            zero_x, zero_w = int(self.zero_w[0]), np.full(self.channels, zero_x)
-        per_group = self.w.shape[1]
-        if m.tail == "dropped" and per_group % 8 and per_group > 1:
-            keep = np.ones(self.w.shape[1:], dtype=bool)
-            keep[-1] = False
-            rows, filters = rows[..., keep.ravel()], filters[:, keep.ravel()]
-        return rows, filters, zero_x, zero_w
-
-    def _accumulate(self, m: Contraction) -> Array:
-        rows, filters, zero_x, zero_w = self._rows(m)
-        if m.operands == "dequantized":
-            scale_x = np.float32(self.q_x.scale[0])
-            x = (rows - zero_x).astype(np.float32) * scale_x
-            w = (filters - zero_w[:, None]).astype(np.float32) * self.scale_w.astype(np.float32)[:, None]
-            return self._float_sum(m, x, w)
-        if m.products == "reduced_range":
-            halved = np.rint((filters - zero_w[:, None]) / 2).astype(np.int64)
-            if m.accumulator == "float32_sequential":
-                return self._float_sum(m, (rows - zero_x).astype(np.float32), (2 * halved).astype(np.float32))
-            return 2 * _matmul(rows - zero_x, halved)
-        if m.products == "exact":
-            centered = filters - zero_w[:, None]
-            if m.accumulator == "float32_sequential":
-                return self._float_sum(m, (rows - zero_x).astype(np.float32), centered.astype(np.float32))
-            return _matmul(rows - zero_x, centered)
-        return self._pairs(m, rows, filters, zero_x, zero_w)
-
-    def _float_sum(self, m: Contraction, x: Array, w: Array) -> Array:
-        """[rows, groups, K] by [channels, K], summed in floating point."""
-        x = _per_channel(x, self.channels)
-        if m.accumulator == "float64":
-            return np.asarray((x.astype(np.float64) * w.astype(np.float64)).sum(axis=-1))
-        bias = self._first_addend(m)
-        if m.accumulator == "float32_fma":
-            total: Array = np.broadcast_to(bias, (x.shape[0], self.channels)).astype(np.float32)
-            for k in range(x.shape[-1]):
-                total = fma(x[..., k], w[..., k], total)
-            return total
-        products = x * w
-        if m.accumulator == "float32_pairwise":
-            return pairwise_sum(products) + bias
-        with_bias = np.concatenate([np.broadcast_to(bias[:, None], (*products.shape[:-1], 1)), products], axis=-1)
-        return sequential_sum(with_bias.astype(np.float32))
-
-    def _first_addend(self, m: Contraction) -> npt.NDArray[np.float32]:
-        """The bias that a float32 sum begins with: of dequantized operands only."""
-        if m.operands == "dequantized" and m.bias == "before_multiplier" and len(self.arrays) > 2:
-            return self._float_bias()
-        return np.zeros(self.channels, dtype=np.float32)
-
-    def _pairs(self, m: Contraction, rows: Ints, filters: Ints, zero_x: int, zero_w: Ints) -> Array:
-        """Kernels multiply stored integers and correct for the zero points afterwards; int8 is shifted to uint8."""
-        shift = 128 if self.q_x.dtype == "int8" else 0
-        if m.products == "int16_pairs_channels_last" and self.w.ndim > 2:
-            order = channels_last(self.w.shape)
-            if len(order) == filters.shape[1]:
-                rows, filters = rows[..., order], filters[:, order]
-        n = filters.shape[1]
-        if n % 2:
-            rows_even = np.concatenate([rows + shift, np.zeros((*rows.shape[:-1], 1), dtype=np.int64)], axis=-1)
-            filters_even = np.concatenate([filters, np.zeros((self.channels, 1), dtype=np.int64)], axis=-1)
-        else:
-            rows_even, filters_even = rows + shift, filters
-        in_float = m.accumulator == "float32_sequential"
-        summed: Array = np.empty((rows.shape[0], self.channels), dtype=np.float32 if in_float else np.int64)
-        step = max(1, 2**22 // max(1, filters_even.size))
-        for start in range(0, rows.shape[0], step):
-            part = _per_channel(rows_even[start : start + step], self.channels) * filters_even
-            pairs = np.clip(part[..., 0::2] + part[..., 1::2], -(2**15), 2**15 - 1)
-            summed[start : start + step] = sequential_sum(pairs.astype(np.float32)) if in_float else pairs.sum(axis=-1)
-        sums_x, sums_w = _per_channel(rows, self.channels).sum(axis=-1), filters.sum(axis=-1)
-        correction = n * zero_x * zero_w - (zero_x + shift) * sums_w - zero_w * sums_x
-        return np.asarray(summed + correction.astype(summed.dtype))
-
-    def _float_bias(self) -> npt.NDArray[np.float32]:
-        """The bias as a real number in float32."""
-        if self.types[2].element == "int32":
-            return self.arrays[2].astype(np.float32) * self._scale_product()
-        return self.arrays[2].astype(np.float32)
-
-    def _scale_product(self) -> npt.NDArray[np.float32]:
-        return np.float32(self.q_x.scale[0]) * self.scale_w.astype(np.float32)
-
-    def _int32_bias(self) -> Ints:
-        if len(self.arrays) < 3:
-            return np.zeros(self.channels, dtype=np.int64)
-        if self.types[2].element == "int32":
-            return self.arrays[2].astype(np.int64)
-        return np.clip(np.rint(self.arrays[2] / self._scale_product()), -(2.0**31), 2.0**31 - 1).astype(np.int64)
-
-    def _scale(self, m: Contraction) -> Array:
-        acc = self.accumulator(m)
-        if m.channel_scale == "next":
-            original, self.scale_w = self.scale_w, np.roll(self.scale_w, -1)
-            try:
-                return self._multiply(m, acc)
-            finally:
-                self.scale_w = original
-        return self._multiply(m, acc)
-
-    def _multiply(self, m: Contraction, acc: Array) -> Array:
-        has_bias = len(self.arrays) > 2
-        scale_y = self.element.scale[0]
-        if m.operands == "integers" and has_bias and m.bias == "int32":
-            acc = acc + self._int32_bias().astype(acc.dtype)
-        match m.multiplier:
-            case "exact":
-                r = self._exactly(acc, with_bias=has_bias and (m.bias == "exact" or self._float_unscaled(m)))
-                return r + self.arrays[2] if has_bias and m.bias == "unscaled" and not self._float_unscaled(m) else r
-            case "q31" | "q31_single" | "fixed16":
-                return _fixed_point(m, acc.astype(np.int64), self.q_x.scale[0] * self.scale_w / scale_y)
-            case "float64":
-                return self._in_float64(m, acc.astype(np.float64), has_bias=has_bias)
-            case _:
-                return self._in_float32(m, acc, has_bias=has_bias)
-
-    def _in_float32(self, m: Contraction, acc: Array, *, has_bias: bool) -> npt.NDArray[np.float32]:
-        one = np.float32(1)
-        y = np.float32(self.element.scale[0])
-        both = self._scale_product()
-        t = acc.astype(np.float32)
-        if m.operands == "dequantized":
-            if has_bias and m.bias == "after_multiplier":
-                t = t + self._float_bias()
-            return t / y if m.multiplier == "scaled_divided" else t * (one / y)
-        if has_bias and m.bias in _BEFORE:
-            bias = self.arrays[2].astype(np.float32)
-            if self.types[2].element == "float32":
-                bias = bias / both if m.bias == "before_multiplier" else bias * (one / both)
-            t = t + bias
-        if m.multiplier in _TWO_STEPS:
-            t = t * both
-            if has_bias and m.bias == "after_multiplier":
-                t = t + self._float_bias()
-            return t / y if m.multiplier == "scaled_divided" else t * (one / y)
-        t = t * self._float32_multiplier(m)
-        if has_bias and m.bias == "after_multiplier":
-            t = t + self._float_bias() / y
-        return t
-
-    def _float_unscaled(self, m: Contraction) -> bool:
-        """A float32 bias has no unscaled form: it is added as it should be."""
-        return m.bias == "unscaled" and self.types[2].element == "float32"
-
-    def _float32_multiplier(self, m: Contraction) -> npt.NDArray[np.float32]:
-        x, y, w = np.float32(self.q_x.scale[0]), np.float32(self.element.scale[0]), self.scale_w.astype(np.float32)
-        match m.multiplier:
-            case "float32_reciprocal":
-                return np.asarray((x * w) * (np.float32(1) / y))
-            case "float32_weight_first":
-                return np.asarray(x * (w / y))
-            case "bfloat16":
-                return bfloat16((x * w) / y).astype(np.float32)
-            case _:
-                return np.asarray((x * w) / y)
-
-    def _in_float64(self, m: Contraction, acc: Floats, *, has_bias: bool) -> Floats:
-        scale_y = self.element.scale[0]
-        both = self.q_x.scale[0] * self.scale_w
-        bias = np.zeros(self.channels)
-        if has_bias and m.bias != "int32":
-            bias = self.arrays[2].astype(np.float64) * (both if self.types[2].element == "int32" else 1.0)
-        if m.bias in _BEFORE:
-            if has_bias and self.types[2].element == "int32":
-                in_steps = self.arrays[2].astype(np.float64)
-            else:
-                in_steps = bias / both if m.bias == "before_multiplier" else bias * (1 / both)
-            return np.asarray((acc + in_steps) * (both / scale_y))
-        return np.asarray(acc * (both / scale_y) + bias / scale_y)
-
-    def _exactly(self, acc: Array, *, with_bias: bool) -> Floats:
-        both, scale_y = self.q_x.scale[0] * self.scale_w, self.element.scale[0]
-        bias = np.zeros(self.channels)
-        if with_bias:
-            bias = self.arrays[2].astype(np.float64) * (both if self.types[2].element == "int32" else 1.0)
-        product_, addend = acc * (both / scale_y), bias / scale_y
-        approx = np.asarray(product_ + addend)
-        # Three roundings of either addend, and one of the sum.
-        error = np.asarray((np.abs(product_) + np.abs(addend)) * 2.0**-50)
-
-        def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
-            row, channel = divmod(i, self.channels)
-            scale = Fraction(self.q_x.scale[0]) * Fraction(float(self.scale_w[channel]))
-            value = Fraction(acc[row, channel].item()) * scale
-            if with_bias:
-                own = Fraction(self.arrays[2][channel].item())
-                value += own * scale if self.types[2].element == "int32" else own
-            return (value / Fraction(scale_y),) * 2
-
-        return surrogates(Reals(approx, error, refine))
-
-
-def _per_channel(rows: Array, channels: int) -> Array:
-    """[rows, groups, ...] repeated so that each channel has its group's, or [rows, 1, ...]."""
-    groups = rows.shape[1]
-    return np.repeat(rows, channels // groups, axis=1) if groups > 1 else rows
-
-
-def _matmul(rows: Ints, filters: Ints) -> Ints:
-    """[rows, groups, K] by [channels, K] -> [rows, channels]; exact in float64 below 2^53."""
-    groups, channels = rows.shape[1], filters.shape[0]
-    grouped = filters.astype(np.float64).reshape(groups, channels // groups, -1)
-    acc = np.matmul(rows.astype(np.float64).transpose(1, 0, 2), grouped.transpose(0, 2, 1))
-    return np.asarray(acc.transpose(1, 0, 2).reshape(rows.shape[0], channels).astype(np.int64))
-
-
-def _fixed_point(m: Contraction, acc: Ints, multiplier: Floats) -> Floats:
-    """Accumulators times fixed-point multipliers, before the last shift's rounding, as `finish.surrogates`.
-
-    QuantizeMultiplier and MultiplyByQuantizedMultiplier (tensorflow/lite/kernels/internal/common.cc): the multiplier is
-    f * 2^e with f in [1/2, 1), f in 31 bits, rounded half away from zero; the 16-bit form keeps 15 of these.
-    """
-    fraction, exponent = np.frexp(multiplier)
-    mantissa = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)
-    exponent = np.where(mantissa == 2**31, exponent + 1, exponent).astype(np.int64)
-    mantissa = np.where(mantissa == 2**31, 2**30, mantissa)
-    acc = np.clip(acc, -(2**31), 2**31 - 1)
-    bits = 31
-    if m.multiplier == "fixed16":
-        mantissa, bits = np.minimum((mantissa + 2**15) >> 16, 2**15 - 1), 15
-    if m.multiplier == "q31":
-        left, right = np.clip(exponent, 0, 31), np.clip(-exponent, 0, 62)
-        shifted = np.clip(acc * 2**left, -(2**31), 2**31 - 1)
-        # SaturatingRoundingDoublingHighMul (gemmlowp/fixedpoint/fixedpoint.h): ties toward plus infinity.
-        high = (shifted * mantissa + 2**30) >> 31
-        return halves_of_shift(high, right)
-    return halves_of_shift(acc * mantissa, np.clip(bits - exponent, 0, 62))
-
-
-def compute(model: Contraction, node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> Array:
-    """The node's stored output under one model. `types` and `arrays` are of all its inputs, constants included."""
-    return Evaluation(node, types, arrays).stored(model)
-
-
-def departures(model: Contraction) -> dict[str, str]:
-    """The choices that are not the exact ones."""
-    return {f: getattr(model, f) for f in Contraction.__struct_fields__ if getattr(model, f) != alternatives(f)[0]}

@@ -48,7 +48,21 @@ def laid_out(values: npt.NDArray[np.generic], op: Conv | Linear, shape: tuple[in
     return np.ascontiguousarray(moved)
 
 
-def channels_last(weight_shape: tuple[int, ...]) -> Ints:
-    """Positions within a filter [C, *kernel] in the order in which a channels-last kernel reads them."""
-    taps = math.prod(weight_shape[2:])
-    return np.arange(math.prod(weight_shape[1:])).reshape(-1, taps).T.ravel()
+def pair_order(weight_shape: tuple[int, ...], products: str) -> Ints:
+    """Positions within a filter [C, *kernel], or n for a zero, in the order in which products are taken in pairs.
+
+    Parameters
+    ----------
+    products
+        ``int16_pairs``: as the dimensions are; ``int16_pairs_channels_last``: channels last, pairs may cross taps;
+        ``int16_pairs_per_tap``: channels last, where an odd channel of a tap is paired with a zero.
+    """
+    n, taps = math.prod(weight_shape[1:]), math.prod(weight_shape[2:])
+    order = np.arange(n).reshape(-1, taps)
+    if products == "int16_pairs":
+        order = order.reshape(1, n)
+    elif products == "int16_pairs_channels_last":
+        order = order.T.reshape(1, n)
+    else:
+        order = order.T
+    return np.pad(order, [(0, 0), (0, order.shape[1] % 2)], constant_values=n).ravel()

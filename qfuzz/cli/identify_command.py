@@ -8,7 +8,7 @@ from typing import Any
 import click
 import msgspec
 
-from qfuzz.arithmetic.equality import Form
+from qfuzz.arithmetic.family import Form
 from qfuzz.campaign.client import WorkerClient
 from qfuzz.cli.options import backend_option, chosen_specs, output_options, print_json
 from qfuzz.cli.rim import FOUND, OK
@@ -96,7 +96,7 @@ def forms(op: str) -> Iterator[Form]:
     """The forms that are asked about, each with whatever bias the kernel takes."""
     for dtype in ("uint8", "int8"):
         for symmetric in (True, False):
-            yield Form(op=op, dtype=dtype, symmetric=symmetric)  # type: ignore[arg-type]
+            yield Form(op=op, dtype=dtype, symmetric=symmetric)
 
 
 def _first_taken(spec: str, form: Form, run: Run) -> Identification | None:

@@ -10,8 +10,8 @@ from functools import cache
 
 import numpy as np
 
-from qfuzz.arithmetic.contraction import Contraction, Evaluation, candidates
-from qfuzz.arithmetic.equality import Form, canonical
+from qfuzz.arithmetic.catalogue import family_of
+from qfuzz.arithmetic.family import Choices, Evaluation, Form
 from qfuzz.identify.probes import PROBES
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Array
@@ -40,7 +40,7 @@ class Observation:
 
     case: Case
     got: Array
-    refuted: tuple[Contraction, ...]
+    refuted: tuple[Choices, ...]
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,19 @@ class Outcome:
     """
 
     form: Form
-    left: tuple[Contraction, ...]
+    left: tuple[Choices, ...]
     observations: tuple[Observation, ...]
     refusals: tuple[str, ...] = ()
     unstable: Case | None = None
 
 
 @cache
-def classes(form: Form) -> dict[Contraction, tuple[Contraction, ...]]:
+def classes(form: Form) -> dict[Choices, tuple[Choices, ...]]:
     """Canonical models of the catalogue on `form`, each with all that cannot differ from it there."""
-    members: dict[Contraction, list[Contraction]] = {}
-    for model in candidates():
-        members.setdefault(canonical(model, form), []).append(model)
+    members: dict[Choices, list[Choices]] = {}
+    family = family_of(form.op)
+    for model in family.candidates:
+        members.setdefault(family.canonical(model, form), []).append(model)
     return {m: tuple(all_) for m, all_ in members.items()}
 
 
@@ -85,7 +86,7 @@ class _Experiment:
     form: Form
     run: Run
     seed: int
-    left: list[Contraction] = field(init=False)
+    left: list[Choices] = field(init=False)
     observations: list[Observation] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     unstable: Case | None = None
@@ -93,8 +94,8 @@ class _Experiment:
 
     def outcome(self) -> Outcome:
         self.left = list(classes(self.form))
-        for probe, _ in PROBES[:OPENING]:
-            case = probe(self.form, self._key(), self.left)
+        for probe in PROBES[self.form.op][:OPENING]:
+            case = probe.draw(self.form, self._key(), self.left)
             if case is not None and len(self.left) > 1:
                 self.observe(case)
         fruitless = PATIENCE if self.refusals and not self.observations else 0  # the form is not this kernel's
@@ -110,20 +111,20 @@ class _Experiment:
 
     def confirm(self) -> None:
         """Run fresh cases of every kind against the one class left: it may be the last of many wrong ones."""
-        for probe, _ in PROBES:
-            case = probe(self.form, self._key(), list(classes(self.form))[::97] + self.left)
+        for probe in PROBES[self.form.op]:
+            case = probe.draw(self.form, self._key(), list(classes(self.form))[::97] + self.left)
             if case is not None and self.left:
                 self.observe(case)
 
     def best_case(self) -> Case | None:
         """Of one case from each probe that could tell, the one after which the fewest models are left on average."""
-        varying = {f for f in Contraction.__struct_fields__ if len({getattr(m, f) for m in self.left}) > 1}
+        varying = {f for f in self.left[0].__struct_fields__ if len({getattr(m, f) for m in self.left}) > 1}
         sample = self.left[:: max(1, len(self.left) // 150)]
         best, best_score = None, float(len(sample))
-        for probe, tells in PROBES:
-            if not tells & varying:
+        for probe in PROBES[self.form.op]:
+            if not probe.tells & varying:
                 continue
-            case = probe(self.form, self._key(), self.left)
+            case = probe.draw(self.form, self._key(), self.left)
             if case is None:
                 continue
             sizes = [len(group) for group in partition(case, sample).values()]
@@ -154,10 +155,10 @@ class _Experiment:
         return self.seed * 1_000_003 + self.tried
 
 
-def partition(case: Case, models: Sequence[Contraction]) -> dict[bytes, list[Contraction]]:
+def partition(case: Case, models: Sequence[Choices]) -> dict[bytes, list[Choices]]:
     """The models by what they compute."""
     evaluation = evaluate(case)
-    groups: dict[bytes, list[Contraction]] = {}
+    groups: dict[bytes, list[Choices]] = {}
     for model in models:
         groups.setdefault(_bytes(evaluation.stored(model)), []).append(model)
     return groups
@@ -166,8 +167,9 @@ def partition(case: Case, models: Sequence[Contraction]) -> dict[bytes, list[Con
 def evaluate(case: Case) -> Evaluation:
     """A case of one node, ready to be computed under models."""
     (node,) = case.network.nodes
-    arrays = [case.inputs[0].array, *(c.data.array for c in case.network.constants)]
-    return Evaluation(node, case.network.input_types(node), arrays)
+    values = {name: t.array for name, t in (*case.feeds.items(), *case.network.constant_data.items())}
+    arrays = [values[i] for i in node.inputs]
+    return family_of(node.op.name).evaluate(node, case.network.input_types(node), arrays)
 
 
 def _bytes(array: Array) -> bytes:

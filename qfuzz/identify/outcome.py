@@ -5,11 +5,10 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from qfuzz.arithmetic.contraction import Contraction
-from qfuzz.arithmetic.equality import Form, reasons
-from qfuzz.arithmetic.published import published_as
+from qfuzz.arithmetic.catalogue import family_of
+from qfuzz.arithmetic.family import Choices, Form
+from qfuzz.identify.contraction_probes import with_rows
 from qfuzz.identify.experiment import Observation, Outcome, Run, classes, evaluate, identify
-from qfuzz.identify.probes import with_rows
 from qfuzz.ir.network import Case
 from qfuzz.ops import CODEC
 
@@ -95,18 +94,29 @@ def identification(backend: str, form: Form, run: Run, *, witnesses: bool = True
         verdict="several" if others else "identified",
         choices=_choices(first),
         others=tuple(_choices(m) for m in others),
-        equals=tuple(dict.fromkeys(w for m in members for w in reasons(m, form))),
-        published=tuple(f"{p.name} ({p.source})" for p in published_as(first, form)),
+        equals=tuple(dict.fromkeys(w for m in members for w in family_of(form.op).reasons(m, form))),
+        published=tuple(f"{p.name} ({p.source})" for p in family_of(form.op).published_as(first, form)),
         cases=cases,
         witnesses=tuple(_witnesses(outcome, first, run)) if witnesses and not others else (),
     )
 
 
-SHOWN = ("operands", "products", "accumulator", "padding", "bias", "multiplier", "rounding", "zero_point", "clamp")
+SHOWN = (
+    "operands",
+    "products",
+    "accumulator",
+    "padding",
+    "bias",
+    "scales",
+    "multiplier",
+    "rounding",
+    "zero_point",
+    "clamp",
+)
 """The choices that an identification tells, in the order of the arithmetic."""
 
 
-def _choices(model: Contraction) -> dict[str, str]:
+def _choices(model: Choices) -> dict[str, str]:
     return {f: getattr(model, f) for f in SHOWN}
 
 
@@ -114,7 +124,7 @@ def _text(case: Case) -> str:
     return CODEC.encode(case).decode()
 
 
-def _witnesses(outcome: Outcome, found: Contraction, run: Run) -> Iterator[Witness]:
+def _witnesses(outcome: Outcome, found: Choices, run: Run) -> Iterator[Witness]:
     """The smallest cut of a case that was run, for each class that differs from the one found in a single choice."""
     for neighbour in classes(outcome.form):
         fields = [f for f in SHOWN if getattr(neighbour, f) != getattr(found, f)]
@@ -139,7 +149,7 @@ def _witnesses(outcome: Outcome, found: Contraction, run: Run) -> Iterator[Witne
             break
 
 
-def _cut(observation: Observation, found: Contraction, neighbour: Contraction) -> Case | None:
+def _cut(observation: Observation, found: Choices, neighbour: Choices) -> Case | None:
     """The one row of an observed batch on which both differ."""
     evaluation = evaluate(observation.case)
     different = np.argwhere(evaluation.stored(found) != evaluation.stored(neighbour))

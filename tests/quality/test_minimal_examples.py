@@ -82,7 +82,7 @@ def test_two_nodes_shrink_to_two() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "n_elements"), [("truncation", 2), ("half-away", 3), ("pads-with-stored-zero", 4), ("unscaled-bias", 6)]
+    ("fault", "n_elements"), [("truncation", 2), ("half-away", 4), ("pads-with-stored-zero", 4), ("unscaled-bias", 6)]
 )
 def test_planted_faults_shrink_to_one_small_node(fault: str, n_elements: int) -> None:
     backend = PlantedBackend(fault)

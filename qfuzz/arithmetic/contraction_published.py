@@ -1,24 +1,38 @@
 """Kernels that are published to compute a convolution or linear layer so, with the place where that is said."""
 
-from typing import NamedTuple
+from qfuzz.arithmetic.contraction import Contraction, Multiplier, Products, Scales
+from qfuzz.arithmetic.family import Published
 
-from qfuzz.arithmetic.contraction import Contraction
-from qfuzz.arithmetic.equality import Form, canonical
-
-
-class Published(NamedTuple):
-    """A kernel's name, its arithmetic, and the source."""
-
-    name: str
-    model: Contraction
-    source: str
-
+_ONEDNN: tuple[tuple[str, Scales, Products], ...] = (
+    ("convolution", "input_inverted_twice", "exact"),
+    ("convolution", "input_inverted_twice", "int16_pairs_per_tap"),
+    ("matmul", "inverted_twice", "exact"),
+    ("matmul", "inverted_twice", "int16_pairs"),
+)
+_ONEDNN_MULTIPLIERS: tuple[Multiplier, ...] = ("scaled_reciprocal", "scaled_apart_reciprocal")
+"""Which of both depends on the implementation that oneDNN picks for a CPU."""
 
 PUBLISHED: tuple[Published, ...] = (
     Published(
         "FBGEMM",
         Contraction(bias="before_multiplier", multiplier="float32", clamp="int32_conversion"),
         "pytorch/FBGEMM src/QuantUtilsAvx2.cc requantizeOutputProcessingAvx2",
+    ),
+    Published(
+        "FBGEMM per tensor",
+        Contraction(bias="before_multiplier_fused", multiplier="float32", clamp="int32_conversion"),
+        "pytorch/FBGEMM src/QuantUtilsAvx2.cc: bias times 1 / act_times_w_scale, which the compiler contracts with the "
+        "addition into a fused multiply-add, as measured",
+    ),
+    Published(
+        "FBGEMM per tensor on AVX2",
+        Contraction(
+            products="int16_pairs_channels_last",
+            bias="before_multiplier_fused",
+            multiplier="float32",
+            clamp="int32_conversion",
+        ),
+        "pytorch/FBGEMM src/QuantUtilsAvx2.cc and src/GenerateKernelU8S8S32ACC32.cc",
     ),
     Published(
         "FBGEMM on AVX2",
@@ -46,16 +60,23 @@ PUBLISHED: tuple[Published, ...] = (
         Contraction(products="int16_pairs_channels_last", bias="int32", multiplier="float32", clamp="before_rounding"),
         "microsoft/onnxruntime onnxruntime/core/mlas/lib/x86_64/QgemmU8S8KernelAvx2.S: vpmaddubsw without VNNI",
     ),
-    Published(
-        "oneDNN",
-        Contraction(
-            bias="after_multiplier",
-            multiplier="scaled_reciprocal",
-            zero_point="before_rounding",
-            clamp="before_rounding",
-        ),
-        "uxlfoundation/oneDNN doc/advanced/int8_computations.md and src/cpu/x64 jit x8s8s32x kernels: scales, bias, "
-        "1/scale_y, zero point in float32, then saturation and conversion",
+    *(
+        Published(
+            f"oneDNN's {primitive}" + (" on AVX2" if products != "exact" else ""),
+            Contraction(
+                products=products,
+                bias="after_multiplier",
+                multiplier=multiplier,
+                scales=scales,
+                zero_point="before_rounding",
+                clamp="before_rounding",
+            ),
+            "uxlfoundation/oneDNN src/cpu/x64/jit_avx512_core_x8s8s32x_conv_kernel.cpp store_output and "
+            "brgemm/jit_brgemm_kernel.cpp: scales, bias, 1/scale_y, zero point in float32, then saturation and "
+            "conversion; by PyTorch through ideep, which inverts scales twice, as measured",
+        )
+        for primitive, scales, products in _ONEDNN
+        for multiplier in _ONEDNN_MULTIPLIERS
     ),
     Published(
         "XNNPACK fp32",
@@ -91,10 +112,3 @@ PUBLISHED: tuple[Published, ...] = (
         "multiply-adds below a panel of K), quantize.cpp MlasQuantizeLinear",
     ),
 )
-"""In the order in which they are named."""
-
-
-def published_as(model: Contraction, form: Form) -> tuple[Published, ...]:
-    """The published kernels that cannot differ from `model` on `form`."""
-    wanted = canonical(model, form)
-    return tuple(p for p in PUBLISHED if canonical(p.model, form) == wanted)

@@ -1,0 +1,316 @@
+"""A convolution or linear layer on known inputs, bit for bit as a combination of choices computes it."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.arithmetic.contraction import BEFORE, FIXED_POINT, IN_STEPS, Contraction
+from qfuzz.arithmetic.finish import halves_of_shift, stored, surrogates
+from qfuzz.arithmetic.float32 import bfloat16, fma, pairwise_sum, sequential_sum
+from qfuzz.arithmetic.windows import columns, laid_out, pair_order
+from qfuzz.exact.reals import Reals
+from qfuzz.exact.rounding import Floats, Ints
+from qfuzz.ir.network import Node
+from qfuzz.ir.protocols import Array
+from qfuzz.ir.qtype import QType
+from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.convolution import Conv
+from qfuzz.ops.linear import Linear
+
+
+class ContractionEvaluation:
+    """One node on known inputs, under as many models as are asked for. Steps that models share are computed once."""
+
+    def __init__(self, node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> None:
+        assert isinstance(node.op, Conv | Linear)
+        assert isinstance(node.element, QType)
+        self.op, self.element = node.op, node.element
+        self.types, self.arrays = types, arrays
+        self.shape = node.op.infer(types, node.element)
+        self.x, self.w = arrays[0].astype(np.int64), arrays[1].astype(np.int64)
+        self.channels = self.w.shape[0]
+        self.q_x, self.q_w = types[0].qtype, types[1].qtype
+        self.zero_w = np.broadcast_to(np.array(self.q_w.zero_point, dtype=np.int64), (self.channels,))
+        self.scale_w = np.broadcast_to(np.array(self.q_w.scale), (self.channels,))
+        self.relu = node.op.relu
+        self._known: dict[tuple[str, ...], Array] = {}
+
+    def stored(self, model: Contraction) -> Array:
+        """The stored integers that the model computes, in the output's shape."""
+        q = stored(
+            self.scaled(model),
+            self.element,
+            rounding=model.rounding,
+            zero_point=model.zero_point,
+            clamp=model.clamp,
+            relu=model.relu if self.relu else None,
+        )
+        return laid_out(q, self.op, self.shape)
+
+    def steps(self, model: Contraction) -> dict[str, Array]:
+        """What the model computes on its way, by name, in order: each in the output's shape."""
+        m = model
+        named = {"accumulator": self.accumulator(m), "scaled": self.scaled(m)}
+        return {n: laid_out(v, self.op, self.shape) for n, v in named.items()} | {"stored": self.stored(m)}
+
+    def accumulator(self, m: Contraction) -> Array:
+        """Sums of products [rows, channels], without the bias: int64, or float32 or float64 where the model sums so."""
+        key: tuple[str, ...] = ("acc", m.operands, m.products, m.accumulator, m.padding, m.zero_points, m.tail)
+        if m.operands == "dequantized":
+            key = (*key, m.bias)  # such a sum may begin with the bias
+        return self._once(key, lambda: self._accumulate(m))
+
+    def scaled(self, m: Contraction) -> Array:
+        """Results in output units before rounding [rows, channels], with the bias."""
+        key = ("scaled", m.operands, m.products, m.accumulator, m.padding, m.zero_points, m.tail, m.channel_scale)
+        return self._once((*key, m.multiplier, m.bias, m.scales, m.rounding if m.multiplier in FIXED_POINT else ""),
+                          lambda: self._scale(m))  # fmt: skip
+
+    def _once(self, key: tuple[str, ...], compute: Any) -> Array:
+        if key not in self._known:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+                self._known[key] = compute()
+        return self._known[key]
+
+    def _rows(self, m: Contraction) -> tuple[Ints, Ints, int, Ints]:
+        """Stored inputs [rows, groups, K], weights [channels, K], and what is subtracted from each."""
+        (zero_x,) = self.q_x.zero_point
+        rows = columns(self.op, self.x, self.w.shape, 0 if m.padding == "stored_zero" else zero_x)
+        filters = self.w.reshape(self.channels, -1)
+        zero_w: Ints = self.zero_w
+        if m.zero_points == "swapped":
+            zero_x, zero_w = int(self.zero_w[0]), np.full(self.channels, zero_x)
+        per_group = self.w.shape[1]
+        if m.tail == "dropped" and per_group % 8 and per_group > 1:
+            keep = np.ones(self.w.shape[1:], dtype=bool)
+            keep[-1] = False
+            rows, filters = rows[..., keep.ravel()], filters[:, keep.ravel()]
+        return rows, filters, zero_x, zero_w
+
+    def _accumulate(self, m: Contraction) -> Array:
+        rows, filters, zero_x, zero_w = self._rows(m)
+        if m.operands == "dequantized":
+            scale_x = np.float32(self.q_x.scale[0])
+            x = (rows - zero_x).astype(np.float32) * scale_x
+            w = (filters - zero_w[:, None]).astype(np.float32) * self.scale_w.astype(np.float32)[:, None]
+            return self._float_sum(m, x, w)
+        if m.products == "reduced_range":
+            halved = np.rint((filters - zero_w[:, None]) / 2).astype(np.int64)
+            if m.accumulator == "float32_sequential":
+                return self._float_sum(m, (rows - zero_x).astype(np.float32), (2 * halved).astype(np.float32))
+            return 2 * _matmul(rows - zero_x, halved)
+        if m.products == "exact":
+            centered = filters - zero_w[:, None]
+            if m.accumulator == "float32_sequential":
+                return self._float_sum(m, (rows - zero_x).astype(np.float32), centered.astype(np.float32))
+            return _matmul(rows - zero_x, centered)
+        return self._pairs(m, rows, filters, zero_x, zero_w)
+
+    def _float_sum(self, m: Contraction, x: Array, w: Array) -> Array:
+        """[rows, groups, K] by [channels, K], summed in floating point."""
+        x = _per_channel(x, self.channels)
+        if m.accumulator == "float64":
+            return np.asarray((x.astype(np.float64) * w.astype(np.float64)).sum(axis=-1))
+        bias = self._first_addend(m)
+        if m.accumulator == "float32_fma":
+            total: Array = np.broadcast_to(bias, (x.shape[0], self.channels)).astype(np.float32)
+            for k in range(x.shape[-1]):
+                total = fma(x[..., k], w[..., k], total)
+            return total
+        products = x * w
+        if m.accumulator == "float32_pairwise":
+            return pairwise_sum(products) + bias
+        with_bias = np.concatenate([np.broadcast_to(bias[:, None], (*products.shape[:-1], 1)), products], axis=-1)
+        return sequential_sum(with_bias.astype(np.float32))
+
+    def _first_addend(self, m: Contraction) -> npt.NDArray[np.float32]:
+        """The bias that a float32 sum begins with: of dequantized operands only."""
+        if m.operands == "dequantized" and m.bias == "before_multiplier" and len(self.arrays) > 2:
+            return self._float_bias()
+        return np.zeros(self.channels, dtype=np.float32)
+
+    def _pairs(self, m: Contraction, rows: Ints, filters: Ints, zero_x: int, zero_w: Ints) -> Array:
+        """Kernels multiply stored integers and correct for the zero points afterwards; int8 is shifted to uint8."""
+        shift = 128 if self.q_x.dtype == "int8" else 0
+        n = filters.shape[1]
+        order = pair_order(self.w.shape, m.products) if m.tail == "summed" else pair_order((1, n), "int16_pairs")
+        # Position n is that of the zero that an odd number of products is filled up with.
+        rows_even = np.pad(rows + shift, [(0, 0)] * (rows.ndim - 1) + [(0, 1)])[..., order]
+        filters_even = np.pad(filters, [(0, 0), (0, 1)])[:, order]
+        in_float = m.accumulator == "float32_sequential"
+        summed: Array = np.empty((rows.shape[0], self.channels), dtype=np.float32 if in_float else np.int64)
+        step = max(1, 2**22 // max(1, filters_even.size))
+        for start in range(0, rows.shape[0], step):
+            part = _per_channel(rows_even[start : start + step], self.channels) * filters_even
+            pairs = np.clip(part[..., 0::2] + part[..., 1::2], -(2**15), 2**15 - 1)
+            summed[start : start + step] = sequential_sum(pairs.astype(np.float32)) if in_float else pairs.sum(axis=-1)
+        sums_x, sums_w = _per_channel(rows, self.channels).sum(axis=-1), filters.sum(axis=-1)
+        correction = n * zero_x * zero_w - (zero_x + shift) * sums_w - zero_w * sums_x
+        return np.asarray(summed + correction.astype(summed.dtype))
+
+    def _float_bias(self) -> npt.NDArray[np.float32]:
+        """The bias as a real number in float32."""
+        if self.types[2].element == "int32":
+            return self.arrays[2].astype(np.float32) * self._scale_product()
+        return self.arrays[2].astype(np.float32)
+
+    def _scale_product(self) -> npt.NDArray[np.float32]:
+        return np.float32(self.q_x.scale[0]) * self.scale_w.astype(np.float32)
+
+    def _int32_bias(self) -> Ints:
+        if len(self.arrays) < 3:
+            return np.zeros(self.channels, dtype=np.int64)
+        if self.types[2].element == "int32":
+            return self.arrays[2].astype(np.int64)
+        return np.clip(np.rint(self.arrays[2] / self._scale_product()), -(2.0**31), 2.0**31 - 1).astype(np.int64)
+
+    def _scale(self, m: Contraction) -> Array:
+        acc = self.accumulator(m)
+        if m.channel_scale == "next":
+            original, self.scale_w = self.scale_w, np.roll(self.scale_w, -1)
+            try:
+                return self._multiply(m, acc)
+            finally:
+                self.scale_w = original
+        return self._multiply(m, acc)
+
+    def _multiply(self, m: Contraction, acc: Array) -> Array:
+        has_bias = len(self.arrays) > 2
+        scale_y = self.element.scale[0]
+        if m.operands == "integers" and has_bias and m.bias == "int32":
+            acc = acc + self._int32_bias().astype(acc.dtype)
+        match m.multiplier:
+            case "exact":
+                r = self._exactly(acc, with_bias=has_bias and (m.bias == "exact" or self._float_unscaled(m)))
+                return r + self.arrays[2] if has_bias and m.bias == "unscaled" and not self._float_unscaled(m) else r
+            case "q31" | "q31_single" | "fixed16":
+                return _fixed_point(m, acc.astype(np.int64), self.q_x.scale[0] * self.scale_w / scale_y)
+            case "float64":
+                return self._in_float64(m, acc.astype(np.float64), has_bias=has_bias)
+            case _:
+                return self._in_float32(m, acc, has_bias=has_bias)
+
+    def _in_float32(self, m: Contraction, acc: Array, *, has_bias: bool) -> Array:
+        one = np.float32(1)
+        y = np.float32(self.element.scale[0])
+        x, w = self._float32_scales(m)
+        both = np.asarray(x * w)
+        t: Array = acc.astype(np.float32)
+        if m.operands == "dequantized":
+            if has_bias and m.bias == "after_multiplier":
+                t = t + self._float_bias()
+            return t / y if m.multiplier == "scaled_divided" else t * (one / y)
+        if has_bias and m.bias in BEFORE:
+            bias = self.arrays[2].astype(np.float32)
+            if self.types[2].element == "int32":
+                t = t + bias
+            elif m.bias == "before_multiplier_fused":
+                t = fma(bias, one / both, t)
+            else:
+                t = t + (bias / both if m.bias == "before_multiplier" else bias * (one / both))
+        if m.multiplier in IN_STEPS:
+            t = (t * x) * w if m.multiplier == "scaled_apart_reciprocal" else t * both
+            if has_bias and m.bias == "after_multiplier":
+                t = t + self._float_bias()
+            return t / y if m.multiplier == "scaled_divided" else t * (one / y)
+        t = t * self._float32_multiplier(m)
+        if has_bias and m.bias == "after_multiplier":
+            t = t + self._float_bias() / y
+        return t
+
+    def _float32_scales(self, m: Contraction) -> tuple[np.float32, npt.NDArray[np.float32]]:
+        """Scales of the input and of each channel's weights, as the model has them."""
+        x, w = np.float32(self.q_x.scale[0]), self.scale_w.astype(np.float32)
+        one = np.float32(1)
+        return (x if m.scales == "own" else one / (one / x)), (one / (one / w) if m.scales == "inverted_twice" else w)
+
+    def _float_unscaled(self, m: Contraction) -> bool:
+        """A float32 bias has no unscaled form: it is added as it should be."""
+        return m.bias == "unscaled" and self.types[2].element == "float32"
+
+    def _float32_multiplier(self, m: Contraction) -> npt.NDArray[np.float32]:
+        x, y, w = np.float32(self.q_x.scale[0]), np.float32(self.element.scale[0]), self.scale_w.astype(np.float32)
+        match m.multiplier:
+            case "float32_reciprocal":
+                return np.asarray((x * w) * (np.float32(1) / y))
+            case "float32_weight_first":
+                return np.asarray(x * (w / y))
+            case "bfloat16":
+                return bfloat16((x * w) / y).astype(np.float32)
+            case _:
+                return np.asarray((x * w) / y)
+
+    def _in_float64(self, m: Contraction, acc: Floats, *, has_bias: bool) -> Floats:
+        scale_y = self.element.scale[0]
+        both = self.q_x.scale[0] * self.scale_w
+        bias = np.zeros(self.channels)
+        if has_bias and m.bias != "int32":
+            bias = self.arrays[2].astype(np.float64) * (both if self.types[2].element == "int32" else 1.0)
+        if m.bias in BEFORE:
+            if has_bias and self.types[2].element == "int32":
+                in_steps = self.arrays[2].astype(np.float64)
+            else:
+                in_steps = bias / both if m.bias == "before_multiplier" else bias * (1 / both)
+            return np.asarray((acc + in_steps) * (both / scale_y))
+        return np.asarray(acc * (both / scale_y) + bias / scale_y)
+
+    def _exactly(self, acc: Array, *, with_bias: bool) -> Floats:
+        both, scale_y = self.q_x.scale[0] * self.scale_w, self.element.scale[0]
+        bias = np.zeros(self.channels)
+        if with_bias:
+            bias = self.arrays[2].astype(np.float64) * (both if self.types[2].element == "int32" else 1.0)
+        product_, addend = acc * (both / scale_y), bias / scale_y
+        approx = np.asarray(product_ + addend)
+        # Three roundings of either addend, and one of the sum.
+        error = np.asarray((np.abs(product_) + np.abs(addend)) * 2.0**-50)
+
+        def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
+            row, channel = divmod(i, self.channels)
+            scale = Fraction(self.q_x.scale[0]) * Fraction(float(self.scale_w[channel]))
+            value = Fraction(acc[row, channel].item()) * scale
+            if with_bias:
+                own = Fraction(self.arrays[2][channel].item())
+                value += own * scale if self.types[2].element == "int32" else own
+            return (value / Fraction(scale_y),) * 2
+
+        return surrogates(Reals(approx, error, refine))
+
+
+def _per_channel(rows: Array, channels: int) -> Array:
+    """[rows, groups, ...] repeated so that each channel has its group's, or [rows, 1, ...]."""
+    groups = rows.shape[1]
+    return np.repeat(rows, channels // groups, axis=1) if groups > 1 else rows
+
+
+def _matmul(rows: Ints, filters: Ints) -> Ints:
+    """[rows, groups, K] by [channels, K] -> [rows, channels]; exact in float64 below 2^53."""
+    groups, channels = rows.shape[1], filters.shape[0]
+    grouped = filters.astype(np.float64).reshape(groups, channels // groups, -1)
+    acc = np.matmul(rows.astype(np.float64).transpose(1, 0, 2), grouped.transpose(0, 2, 1))
+    return np.asarray(acc.transpose(1, 0, 2).reshape(rows.shape[0], channels).astype(np.int64))
+
+
+def _fixed_point(m: Contraction, acc: Ints, multiplier: Floats) -> Floats:
+    """Accumulators times fixed-point multipliers, before the last shift's rounding, as `finish.surrogates`.
+
+    QuantizeMultiplier and MultiplyByQuantizedMultiplier (tensorflow/lite/kernels/internal/common.cc): the multiplier is
+    f * 2^e with f in [1/2, 1), f in 31 bits, rounded half away from zero; the 16-bit form keeps 15 of these.
+    """
+    fraction, exponent = np.frexp(multiplier)
+    mantissa = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)
+    exponent = np.where(mantissa == 2**31, exponent + 1, exponent).astype(np.int64)
+    mantissa = np.where(mantissa == 2**31, 2**30, mantissa)
+    acc = np.clip(acc, -(2**31), 2**31 - 1)
+    bits = 31
+    if m.multiplier == "fixed16":
+        mantissa, bits = np.minimum((mantissa + 2**15) >> 16, 2**15 - 1), 15
+    if m.multiplier == "q31":
+        left, right = np.clip(exponent, 0, 31), np.clip(-exponent, 0, 62)
+        shifted = np.clip(acc * 2**left, -(2**31), 2**31 - 1)
+        # SaturatingRoundingDoublingHighMul (gemmlowp/fixedpoint/fixedpoint.h): ties toward plus infinity.
+        high = (shifted * mantissa + 2**30) >> 31
+        return halves_of_shift(high, right)
+    return halves_of_shift(acc * mantissa, np.clip(bits - exponent, 0, 62))
