@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from qfuzz.arithmetic.explain import cause_of
+from qfuzz.arithmetic.cause import cause_of
 from qfuzz.backends.discovery import canonical, default_specs, load_backend
 from qfuzz.campaign.client import WorkerClient
 from qfuzz.campaign.conclude import Lab

@@ -26,8 +26,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from slow_evaluator import evaluate_on  # noqa: E402  the tests' independent evaluator confirms violations
 
-from qfuzz.arithmetic.explain import cause_of  # noqa: E402
-from qfuzz.arithmetic.models import MODELS  # noqa: E402
+from qfuzz.arithmetic.catalogue import FAULTS  # noqa: E402
+from qfuzz.arithmetic.cause import cause_of  # noqa: E402
 from qfuzz.arithmetic.planted import PlantedBackend  # noqa: E402
 from qfuzz.backends.discovery import default_rides, default_specs, load_backend  # noqa: E402
 from qfuzz.campaign.protocol import TAP_EVERY  # noqa: E402
@@ -142,7 +142,7 @@ def _judge_directed(
 def power(options: argparse.Namespace) -> None:
     """Planted faults: examples until each is found; and that the copy without a fault is never accused."""
     seeds = 10 if not options.quick else 3
-    for fault in MODELS:
+    for fault in FAULTS:
         backend = PlantedBackend(fault)
         firsts = [_first_found(backend, seed, 300) for seed in range(seeds)]
         found = [f for f in firsts if f is not None]
@@ -178,7 +178,7 @@ def reduction(options: argparse.Namespace) -> None:
     """Each planted fault reduced from where it was first found."""
     seeds = 5 if not options.quick else 2
     sizes: list[int] = []
-    for fault in MODELS:
+    for fault in FAULTS:
         backend = PlantedBackend(fault)
         rows = []
         for seed in range(seeds):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qfuzz.arithmetic.models import MODELS
+from qfuzz.arithmetic.catalogue import FAULTS
 from qfuzz.campaign.client import WorkerClient
 from qfuzz.campaign.conclude import Lab, conclude
 from qfuzz.campaign.protocol import Ride
@@ -95,7 +95,7 @@ def test_one_finding_a_bug_lists_all_that_reproduce_it() -> None:
 
 
 def test_every_planted_fault_is_a_backend() -> None:
-    specs = tuple(f"planted?fault={fault}" for fault in MODELS)
+    specs = tuple(f"planted?fault={fault}" for fault in FAULTS)
     with WorkerClient(specs) as client:
         assert tuple(client.described) == specs
         assert [facts["name"] for facts in client.described.values()] == list(specs)

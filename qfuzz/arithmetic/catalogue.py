@@ -34,10 +34,11 @@ FAULTS: Mapping[str, Mapping[str, str]] = {
     "unscaled-bias": {"bias": "unscaled"},
     "int16-pair-saturation": {"products": "int16_pairs"},
     "int16-pair-saturation-channels-last": {"products": "int16_pairs_channels_last"},
+    "int16-pair-saturation-per-tap": {"products": "int16_pairs_per_tap"},
     "last-channel-dropped": {"tail": "dropped"},
     "clamp-before-zero-point": {"clamp": "before_zero_point"},
     "relu-at-stored-zero": {"relu": "at_stored_zero"},
-    "bfloat16-multiplier": {"multiplier": "bfloat16"},
+    "bfloat16-multiplier": {"multiplier": "bfloat16", "bias": "before_multiplier"},
 }
 """Single departures from the exact arithmetic: what the planted backend plants, and causes of findings."""
 

@@ -133,12 +133,13 @@ class Family:
         models = (self.model(**dict(zip(usual, values, strict=True))) for values in product(*usual.values()))
         return tuple(m for m in models if self.why_not(m) is None)
 
-    def departing(self, **choices: str) -> Choices | None:
-        """The exact arithmetic but for `choices`, or None where it has no such choices."""
+    def departing(self, model: Choices, choices: Mapping[str, str]) -> Choices | None:
+        """`model` but for `choices`; None where this family has no such choices, or they do not go together."""
         known = self.model.__struct_fields__
         if not all(f in known and c in alternatives(self.model, f) for f, c in choices.items()):
             return None
-        return self.model(**choices)
+        departed = msgspec.structs.replace(model, **choices)
+        return departed if self.why_not(departed) is None else None
 
     def canonical(self, model: Choices, form: Form) -> Choices:
         """The model that stands for all that cannot differ from `model` on `form`."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from qfuzz.arithmetic.models import EXACT, MODELS, Model, compute
+from qfuzz.arithmetic.catalogue import FAULTS, family_of
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Network
@@ -19,15 +19,15 @@ class PlantedBackend:
     Parameters
     ----------
     fault
-        A name of `MODELS`, or ``none``.
+        A name of `FAULTS`, or ``none``.
     """
 
     fuses = False
 
     def __init__(self, fault: str = "none") -> None:
-        if fault != "none" and fault not in MODELS:
-            raise InvalidCase(f"fault: {fault!r}; one of none, {', '.join(MODELS)}")
-        self.model: Model = EXACT if fault == "none" else MODELS[fault]
+        if fault != "none" and fault not in FAULTS:
+            raise InvalidCase(f"fault: {fault!r}; one of none, {', '.join(FAULTS)}")
+        self.choices: Mapping[str, str] = {} if fault == "none" else FAULTS[fault]
         self.name = f"planted?fault={fault}"
         self.contracts: Mapping[str, Contract] = _Everywhere(FLOAT32)
 
@@ -41,14 +41,14 @@ class PlantedBackend:
 
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "PlantedProgram":
         """Nothing to prepare."""
-        return PlantedProgram(network, self.model)
+        return PlantedProgram(network, self.choices)
 
 
 class PlantedProgram:
-    """The network under one model."""
+    """The network in exact arithmetic, but for `choices` at each node that has them."""
 
-    def __init__(self, network: Network, model: Model) -> None:
-        self._network, self._model = network, model
+    def __init__(self, network: Network, choices: Mapping[str, str]) -> None:
+        self._network, self._choices = network, choices
 
     def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs and taps by name."""
@@ -56,7 +56,10 @@ class PlantedProgram:
         values.update(inputs)
         for node in self._network.nodes:
             arrays = [values[i] for i in node.inputs]
-            values[node.name] = compute(self._model, node, self._network.input_types(node), arrays)
+            family = family_of(node.op.name)
+            exact = family.model()
+            evaluation = family.evaluate(node, self._network.input_types(node), arrays)
+            values[node.name] = evaluation.stored(family.departing(exact, self._choices) or exact)
         return {name: values[name] for name in (*self._network.outputs, *taps)}
 
 

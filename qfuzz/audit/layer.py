@@ -1,18 +1,21 @@
 """One layer of a user's model: the kernel that ran, what it received and returned, and the verdict on it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
-from qfuzz.arithmetic.explain import cause_of
+from qfuzz.arithmetic.cause import cause_of
 from qfuzz.arithmetic.headroom import pairs_beyond_int16
+from qfuzz.backends.discovery import load_backend
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.protocols import Array
 from qfuzz.ir.qtype import QType
+from qfuzz.oracle.again import fresh_inputs
 from qfuzz.oracle.check import judge as judge_elements
 from qfuzz.oracle.check import problem
 from qfuzz.oracle.reference import Reference
@@ -114,7 +117,7 @@ def judge(layer: Layer) -> LayerReport:
         counts, bad = judge_elements(layer.got, allowed)
         violating = tuple(tuple(int(i) for i in index) for index in bad[:VIOLATIONS_KEPT])
         if counts.violation:
-            cause = cause_of(node, network.input_types(node), arrays, layer.got)
+            cause = cause_of(node, network.input_types(node), arrays, layer.got, partial(_observe, layer))
     pairs, saturating = pairs_beyond_int16(node, network.input_types(node), arrays)
     return LayerReport(
         name=layer.name,
@@ -138,6 +141,17 @@ def received(case: Case) -> Sequence[Array]:
     (node,) = case.network.nodes
     values = {name: t.array for name, t in (*case.feeds.items(), *case.network.constant_data.items())}
     return [values[i] for i in node.inputs]
+
+
+def _observe(layer: Layer) -> Iterator[tuple[Sequence[Array], Array]]:
+    """What the same kernel returns on fresh inputs; nothing where no backend runs it."""
+    if layer.spec is None:
+        return
+    program = load_backend(layer.spec).compile(layer.case.network)
+    (node,) = layer.case.network.nodes
+    for case in fresh_inputs(layer.case):
+        values = program.run({name: np.array(t.array) for name, t in case.feeds.items()})
+        yield received(case), values[node.name]
 
 
 def _saturated(node: Node, got: Array) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 
-from qfuzz.arithmetic.explain import cause_of
+from qfuzz.arithmetic.cause import cause_of
 from qfuzz.backends.discovery import load_backend
 from qfuzz.campaign.protocol import (
     KNOWN_EVERY,

@@ -1,7 +1,8 @@
 """`check(case, backends) -> Verdicts`: the centre. Run, replay, reduce, audit and pytest all call it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,17 @@ from qfuzz.ir.protocols import Backend, NotSupported, Program
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.oracle.admissible import Admissible
+from qfuzz.oracle.again import fresh_inputs
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
 from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts
 
 Array = npt.NDArray[Any]
 
-Explainer = Callable[[Node, Sequence[TensorType], Sequence[Array], Array], str | None]
-"""(node, types and values of all its inputs, what the backend returned) -> the name of a cause, or None."""
+Observe = Callable[[], Iterator[tuple[Sequence[Array], Array]]]
+"""Runs the same node again on fresh inputs: the values of all its inputs, and what the backend returned."""
+
+Explainer = Callable[[Node, Sequence[TensorType], Sequence[Array], Array, Observe], str | None]
+"""(node, types and values of all its inputs, what the backend returned, more such) -> the name of a cause, or None."""
 
 DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int32", "float32")}
 """NumPy's dtype objects: comparing them is quick, asking for their names is not."""
@@ -222,9 +227,18 @@ class _Run:
             first = not self.mismatches
             self._judge(node, got, self.reference.node(node, received, contract), tapped=True)
             if first and self.mismatches and self.explain is not None:
-                self.cause = self.explain(node, self.network.input_types(node), self._all_inputs(node, known), got)
+                types, arrays = self.network.input_types(node), self._all_inputs(node, known)
+                self.cause = self.explain(node, types, arrays, got, partial(self._observe, node))
             if got.dtype.kind == "f" and not np.isfinite(got).all():
                 return  # a violation; no operator is defined on what later nodes received
+
+    def _observe(self, node: Node) -> Iterator[tuple[Sequence[Array], Array]]:
+        """What `node` receives and returns where the network runs on fresh inputs."""
+        inner = tuple(n.name for n in self.network.nodes if n.name not in self.network.outputs)
+        for case in fresh_inputs(self.case):
+            known: dict[str, Array] = {name: np.array(t.array) for name, t in case.feeds.items()}
+            known |= self.backend.compile(self.network, inner).run(dict(known), inner)
+            yield self._all_inputs(node, known), known[node.name]
 
     def _all_inputs(self, node: Node, known: Mapping[str, Array]) -> list[Array]:
         constants = self.network.constant_data

@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-from qfuzz.arithmetic.explain import cause_of
-from qfuzz.arithmetic.models import MODELS
+from qfuzz.arithmetic.catalogue import FAULTS
+from qfuzz.arithmetic.cause import cause_of
 from qfuzz.arithmetic.planted import PlantedBackend
 from qfuzz.ir.network import Case
 from qfuzz.oracle.check import check, check_one
@@ -37,7 +37,7 @@ def verdict_on(case: Case, fault: str) -> BackendVerdict:
     return check_one(case, PlantedBackend(fault), Reference(case), explain=cause_of)
 
 
-@pytest.mark.parametrize("fault", MODELS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_found_within_300_examples(fault: str) -> None:
     for seed in SEEDS:
         assert first_found(fault, seed) is not None, f"seed {seed}"
@@ -71,6 +71,6 @@ def reduced_size(fault: str, seed: int) -> int:
 
 def test_reduced_to_one_small_node() -> None:
     """At most 12 elements in the median of all. Single ones stay larger: their ties are sums of several products."""
-    sizes = {fault: [reduced_size(fault, seed) for seed in SEEDS] for fault in MODELS}
+    sizes = {fault: [reduced_size(fault, seed) for seed in SEEDS] for fault in FAULTS}
     assert statistics.median(n for row in sizes.values() for n in row) <= 12, sizes
-    assert sum(statistics.median(row) <= 12 for row in sizes.values()) >= len(MODELS) - 2, sizes
+    assert sum(statistics.median(row) <= 12 for row in sizes.values()) >= len(FAULTS) - 2, sizes

@@ -1,0 +1,76 @@
+"""Which models explain what a kernel returned: those that reproduce every element of it."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from qfuzz.arithmetic.catalogue import FAULTS, family_of
+from qfuzz.arithmetic.family import Choices, Evaluation, Family
+from qfuzz.ir.network import Node
+from qfuzz.ir.protocols import Array
+from qfuzz.ir.tensor import TensorType
+from qfuzz.oracle.check import Observe
+
+
+class Explanation(NamedTuple):
+    """A model that reproduces an output, and what it is called."""
+
+    name: str
+    model: Choices
+
+
+def explaining(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], got: Array) -> tuple[Explanation, ...]:
+    """All named models that give `got` at every element: ``exact``, published kernels, then faults.
+
+    Faults are named only where no kernel is.
+
+    Parameters
+    ----------
+    types, arrays
+        Of all inputs of `node`, constants included.
+    """
+    family = family_of(node.op.name)
+    evaluation = family.evaluate(node, types, arrays)
+    kernels = tuple(e for e in _kernels(family) if _gives(evaluation, e.model, got))
+    return kernels or tuple(_faults(family, evaluation, got))
+
+
+def cause_of(
+    node: Node, types: Sequence[TensorType], arrays: Sequence[Array], got: Array, observe: Observe
+) -> str | None:
+    """The fault that explains a violation, in catalogue order.
+
+    Its model reproduces every element of `got`, which the same kernel without the fault does not, and of all that
+    `observe` returns: a coincidence on one output is no cause.
+    """
+    family = family_of(node.op.name)
+    evaluation = family.evaluate(node, types, arrays)
+    likely = list(_faults(family, evaluation, got))
+    if not likely:
+        return None
+    seen_again = False
+    for fresh_arrays, fresh in observe():
+        again = family.evaluate(node, types, fresh_arrays)
+        likely = [e for e in likely if _gives(again, e.model, fresh)]
+        seen_again = True
+    return likely[0].name if likely and seen_again else None
+
+
+def _gives(evaluation: Evaluation, model: Choices, got: Array) -> bool:
+    computed = evaluation.stored(model)
+    return computed.dtype == got.dtype and np.array_equal(computed, got)
+
+
+def _kernels(family: Family) -> tuple[Explanation, ...]:
+    published = (Explanation(p.name, p.model) for p in family.published)
+    return (Explanation("exact", family.model()), *published)
+
+
+def _faults(family: Family, evaluation: Evaluation, got: Array) -> Iterator[Explanation]:
+    """Each fault that gives `got` in a kernel that does not give it without the fault."""
+    innocent = [e.model for e in _kernels(family) if not _gives(evaluation, e.model, got)]
+    for name, choices in FAULTS.items():
+        for model in dict.fromkeys(family.departing(kernel, choices) for kernel in innocent):
+            if model is not None and model not in innocent and _gives(evaluation, model, got):
+                yield Explanation(name, model)
