@@ -195,13 +195,14 @@ class ContractionEvaluation:
 
     def _in_float32(self, m: Contraction, acc: Array, *, has_bias: bool) -> Array:
         one = np.float32(1)
-        y = np.float32(self.element.scale[0])
-        x, w = self._float32_scales(m)
+        x, w, y = self._float32_scales(m)
         both = np.asarray(x * w)
         t: Array = acc.astype(np.float32)
         if m.operands == "dequantized":
-            if has_bias and m.bias == "after_multiplier":
-                t = t + self._float_bias()
+            if has_bias and m.bias != "before_multiplier":
+                t = t + (
+                    self._float_bias() if m.bias == "after_multiplier" else self._int32_bias().astype(np.float32) * both
+                )
             return t / y if m.multiplier == "scaled_divided" else t * (one / y)
         if has_bias and m.bias in BEFORE:
             bias = self.arrays[2].astype(np.float32)
@@ -212,20 +213,23 @@ class ContractionEvaluation:
             else:
                 t = t + (bias / both if m.bias == "before_multiplier" else bias * (one / both))
         if m.multiplier in IN_STEPS:
-            t = (t * x) * w if m.multiplier == "scaled_apart_reciprocal" else t * both
+            t = (t * x) * w if m.multiplier.startswith("scaled_apart") else t * both
             if has_bias and m.bias == "after_multiplier":
                 t = t + self._float_bias()
-            return t / y if m.multiplier == "scaled_divided" else t * (one / y)
+            return t / y if m.multiplier.endswith("divided") else t * (one / y)
         t = t * self._float32_multiplier(m)
         if has_bias and m.bias == "after_multiplier":
             t = t + self._float_bias() / y
         return t
 
-    def _float32_scales(self, m: Contraction) -> tuple[np.float32, npt.NDArray[np.float32]]:
-        """Scales of the input and of each channel's weights, as the model has them."""
-        x, w = np.float32(self.q_x.scale[0]), self.scale_w.astype(np.float32)
+    def _float32_scales(self, m: Contraction) -> tuple[np.float32, npt.NDArray[np.float32], np.float32]:
+        """Scales of input, weights of each channel, and output, as the model has them."""
         one = np.float32(1)
-        return (x if m.scales == "own" else one / (one / x)), (one / (one / w) if m.scales == "inverted_twice" else w)
+        x, w = np.float32(self.q_x.scale[0]), self.scale_w.astype(np.float32)
+        y = np.float32(self.element.scale[0])
+        if m.scales == "inverted_twice":
+            w, y = one / (one / w), one / (one / y)
+        return (x if m.scales == "own" else one / (one / x)), w, y
 
     def _float_unscaled(self, m: Contraction) -> bool:
         """A float32 bias has no unscaled form: it is added as it should be."""

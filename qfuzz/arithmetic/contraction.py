@@ -17,6 +17,7 @@ Multiplier: TypeAlias = Literal[
     "float32_weight_first",
     "scaled_divided",
     "scaled_reciprocal",
+    "scaled_apart_divided",
     "scaled_apart_reciprocal",
     "bfloat16",
     "q31",
@@ -48,18 +49,18 @@ class Contraction(Choices, frozen=True, kw_only=True):
         float32 bias over scale_x * scale_w, added to the float32 accumulator; ``before_multiplier_reciprocal``
         multiplies it with fl(1 / (scale_x * scale_w)), and ``before_multiplier_fused`` does both in one fused
         multiply-add; ``after_multiplier``: added to the scaled result. Of dequantized operands: what the sum begins
-        with, or added to the sum.
+        with, or added to the sum, and ``int32``: added to it, but rounded as above before.
         ``unscaled`` (a fault): an int32 bias is added to the result in output units.
     multiplier
         ``float32``: fl(fl(s_x * s_w) / s_y); ``float32_reciprocal``: fl(fl(s_x * s_w) * fl(1 / s_y));
         ``float32_weight_first``: fl(s_x * fl(s_w / s_y)); ``scaled_divided`` and ``scaled_reciprocal``: times
-        fl(s_x * s_w) first, then over s_y or times fl(1 / s_y), each rounded; ``scaled_apart_reciprocal``: times s_x,
-        times s_w, times fl(1 / s_y). ``q31``: rounding doubling high multiply
+        fl(s_x * s_w) first, then over s_y or times fl(1 / s_y), each rounded; ``scaled_apart_divided`` and
+        ``scaled_apart_reciprocal``: times s_x, times s_w, and then so. ``q31``: rounding doubling high multiply
         by a 31-bit fixed point number, then a rounding shift; ``q31_single``: one rounding for both; ``fixed16``: a
         multiplier of 15 bits. ``bfloat16``: the float32 one rounded to 8 bits (a fault).
     scales
         ``input_inverted_twice``: s_x is fl(1 / fl(1 / s_x)), as ideep hands it to oneDNN's convolution;
-        ``inverted_twice``: s_w as well, as to its matmul.
+        ``inverted_twice``: s_w and s_y as well, as to its matmul.
     zero_points, channel_scale, tail
         Faults: the zero points of input and weight swapped; the scale of the following channel; the last input channel
         not summed where channels are no multiple of 8.
@@ -94,7 +95,7 @@ class Contraction(Choices, frozen=True, kw_only=True):
 
 
 FIXED_POINT = ("q31", "q31_single", "fixed16")
-IN_STEPS = ("scaled_divided", "scaled_reciprocal", "scaled_apart_reciprocal")
+IN_STEPS = ("scaled_divided", "scaled_reciprocal", "scaled_apart_divided", "scaled_apart_reciprocal")
 BEFORE = ("before_multiplier", "before_multiplier_reciprocal", "before_multiplier_fused")
 FAULTS: Mapping[str, frozenset[str]] = {
     "bias": frozenset({"unscaled"}),
@@ -117,7 +118,7 @@ def why_not(model: Contraction) -> str | None:
             return "dequantized products are summed in floating point"
         if m.multiplier not in ("scaled_divided", "scaled_reciprocal"):
             return "the scales of the operands are multiplied in already"
-        if m.bias not in ("before_multiplier", "after_multiplier"):
+        if m.bias not in ("int32", "before_multiplier", "after_multiplier"):
             return "the bias is a float32 addend: before the sum, or after it"
         if m.accumulator in ("float32_pairwise", "float64") and m.bias == "before_multiplier":
             return "a tree, or a sum in float64, is of products only"
@@ -134,7 +135,7 @@ def why_not(model: Contraction) -> str | None:
             return "fixed point shifts an integer"
         if m.zero_point == "before_rounding":
             return "fixed point adds the zero point to the shifted integer"
-    if m.scales != "own" and (m.multiplier not in IN_STEPS[1:] or m.operands == "dequantized"):
+    if m.scales != "own" and (m.multiplier not in IN_STEPS or m.operands == "dequantized"):
         return "what inverts scales multiplies with them in steps"
     if m.multiplier == "float64" and m.bias == "before_multiplier_fused":
         return "the fused multiply-add is one of float32"

@@ -92,6 +92,13 @@ EQUALITIES: tuple[Equality, ...] = (
         lambda m, f: f.bias == "int32" and m.multiplier == "exact" and m.accumulator != "float32_sequential",
         "an int32 bias is a multiple of scale_x * scale_w",
     ),
+    Equality(
+        "bias",
+        "int32",
+        ("after_multiplier",),
+        lambda m, f: f.bias == "int32" and m.operands == "dequantized",
+        "an int32 bias is not rounded to int32",
+    ),
     *(
         Equality(
             "bias",

@@ -67,11 +67,11 @@ def build(
 ) -> Case:
     """A case of one node.
 
-    `x` [rows, K] and `w` [channels, K] become images of one pixel where `form` is a convolution, unless `conv` is given
-    with data of its own rank.
+    `x` [rows, K] and `w` [channels, K] become an image of K channels, its rows the pixels of one column, where `form` is
+    a convolution, unless `conv` is given with data of its own rank.
     """
     if form.op == "conv" and conv is None:
-        x, w, conv = np.expand_dims(x, (2, 3)), np.expand_dims(w, (2, 3)), unit_conv(2)
+        x, w, conv = x.T[None, :, :, None], np.expand_dims(w, (2, 3)), unit_conv(2)
     x_element = QType.per_tensor(form.dtype, float32(scale_x), x_zero)
     scales = [float32(s) for s in scale_w]
     w_zero = 0 if form.symmetric else 1
@@ -89,7 +89,7 @@ def build(
     operator = conv if conv is not None else Linear()
     node = Node("y", operator, ("x", *(c.name for c in constants)), y)
     network = Network((Input("x", TensorType(x.shape, x_element)),), tuple(constants), (node,), ("y",))
-    return Case(network, (Tensor(x.astype(form.dtype)),))
+    return Case(network, (Tensor(np.ascontiguousarray(x.astype(form.dtype))),))
 
 
 def general(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
@@ -100,11 +100,12 @@ def general(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
     channels = 3
     scale_w = [draw.mantissa() for _ in range(channels if form.per_channel else 1)]
     scale_x = draw.mantissa()
-    x_shape, w_shape, conv = _layer(form, (8, 12), (2, 4, 5, 6), (4, 3, 2), padding=1)
+    x_shape, w_shape, conv = _layer(form, (8, 12), (2, _ODD, 5, 6), (_ODD, 3, 2), padding=1)
     x = draw.integers(math.prod(x_shape), low, high).reshape(x_shape)
     w = draw.integers(channels * math.prod(w_shape), -50, 50).reshape(channels, *w_shape)
     both = scale_x * float(np.mean(scale_w))
-    y = QType.per_tensor(form.dtype, float32(both * 10_000 / 90 * draw.mantissa()), mid)
+    spread = 75 * 30 * math.sqrt(math.prod(w_shape))  # of the accumulators
+    y = QType.per_tensor(form.dtype, float32(both * spread / 60 * draw.mantissa()), mid)
     bias = _bias(form, draw, [scale_x * s for s in scale_w], 4000, channels)
     return build(form, x, w, x_zero=zero, scale_x=scale_x, scale_w=scale_w, y=y, bias=bias, conv=conv)
 
@@ -114,7 +115,8 @@ def saturating_pairs(form: Form, key: int, left: Sequence[Contraction]) -> Case 
     draw = Draw(key)
     low, high = INTEGER_RANGE[form.dtype]
     channels = 3
-    x_shape, w_shape, conv = _layer(form, (4, 16), (2, 4, 4, 4), (4, 2, 2), padding=0)
+    depth = 4 - key % 2  # an odd number of channels tells whether pairs cross taps
+    x_shape, w_shape, conv = _layer(form, (4, 16 - key % 2), (2, depth, 4, 4), (depth, 2, 2), padding=0)
     n, size = channels * math.prod(w_shape), math.prod(x_shape)
     w = np.where(draw.integers(n, 0, 3) == 0, -1, 1) * draw.integers(n, 90, 126)
     x = np.where(draw.integers(size, 0, 2) == 0, low, draw.integers(size, high - 40, high)).reshape(x_shape)
@@ -126,7 +128,7 @@ def saturating_pairs(form: Form, key: int, left: Sequence[Contraction]) -> Case 
 
 def long_sums(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
     """Sums of integers that pass 2^24 and come back: float32 has lost some of them."""
-    if not any(m.operands == "integers" and m.accumulator == "float32_sequential" for m in left):
+    if not any(m.accumulator == "float32_sequential" for m in left) or _any_dequantized(left):
         return None
     draw = Draw(key)
     low, high = INTEGER_RANGE[form.dtype]
@@ -155,7 +157,8 @@ def cancelling_products(form: Form, key: int, left: Sequence[Contraction]) -> Ca
     j, k = draw.integers(pairs, 3, 13), draw.integers(pairs, 3, 13)
     order = np.argsort(draw.words(2 * pairs), kind="stable")
     x = np.concatenate([i * j, i * k], axis=1)[:, order]
-    w = np.concatenate([k, -j])[order][None, :]
+    w = np.concatenate([k, -j])[order]
+    w = np.stack([w, -w])
     scale_x, scale_w = draw.mantissa(), draw.mantissa()
     y = QType.per_tensor(form.dtype, float32(scale_x * scale_w * 2.0 ** -(11 + draw.integer(0, 6))), low + 101)
     return build(form, x + middle, w, x_zero=middle, scale_x=scale_x, scale_w=[scale_w], y=y)
@@ -164,7 +167,7 @@ def cancelling_products(form: Form, key: int, left: Sequence[Contraction]) -> Ca
 def exact_ties(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
     """Multipliers that are powers of two: results exactly on ties, of both signs."""
     draw = Draw(key)
-    scale_x, scale_w = 2.0 ** -draw.integer(0, 6), [2.0 ** -draw.integer(0, 3) for _ in range(_channels(form))]
+    scale_x, scale_w = 2.0 ** -draw.integer(0, 6), [2.0 ** -draw.integer(0, 3) for _ in range(_scales(form))]
     both = scale_x * scale_w[0]
     return _directed(form, draw, left, scale_x, scale_w, both * 2.0 ** draw.integer(2, 11), bias_steps=0)
 
@@ -173,7 +176,7 @@ def odd_divisors(form: Form, key: int, left: Sequence[Contraction]) -> Case | No
     """Output scales that are odd integers: exact ties that only exact arithmetic, or a lucky rounding, sees."""
     draw = Draw(key)
     for _ in range(4):
-        scale_w = [(2 * draw.integer(0, 4) + 1) * 2.0 ** -draw.integer(1, 2) for _ in range(_channels(form))]
+        scale_w = [(2 * draw.integer(0, 4) + 1) * 2.0 ** -draw.integer(1, 2) for _ in range(_scales(form))]
         odd = 2 * draw.integer(1, 500) + 1
         zero_y = 0 if draw.integer(0, 2) else None  # where adding the zero point rounds nothing away
         case = _directed(form, draw, left, 0.5, scale_w, float(odd), bias_steps=0, zero_y=zero_y)
@@ -185,9 +188,15 @@ def odd_divisors(form: Form, key: int, left: Sequence[Contraction]) -> Case | No
 def near_ties(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
     """Scales with all their bits: results within float32's last bits of a tie."""
     draw = Draw(key)
-    scale_x, scale_w = draw.mantissa(), [draw.mantissa() for _ in range(_channels(form))]
-    scale_y = draw.mantissa() * 2.0 ** draw.integer(9, 11)  # most accumulators in range
-    return _directed(form, draw, left, scale_x, scale_w, scale_y, bias_steps=draw.integer(0, 1) * 100)
+    for _ in range(4):
+        scale_x, scale_w = _inexact_inverse(draw), [_inexact_inverse(draw) for _ in range(_scales(form))]
+        if draw.integer(0, 2) == 0:
+            scale_x = draw.mantissa()
+        scale_y = draw.mantissa() * 2.0 ** draw.integer(9, 11)  # most accumulators in range
+        case = _directed(form, draw, left, scale_x, scale_w, scale_y, bias_steps=draw.integer(0, 1) * 100)
+        if case is not None:
+            return case
+    return None
 
 
 def cancelling_bias(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
@@ -195,7 +204,7 @@ def cancelling_bias(form: Form, key: int, left: Sequence[Contraction]) -> Case |
     if form.bias == "none":
         return None
     draw = Draw(key)
-    scale_x, scale_w = draw.mantissa(), [draw.mantissa() for _ in range(_channels(form))]
+    scale_x, scale_w = draw.mantissa(), [draw.mantissa() for _ in range(_scales(form))]
     scale_y = draw.mantissa() * 2.0 ** -draw.integer(-4, 8)
     return _directed(form, draw, left, scale_x, scale_w, scale_y, bias_steps=draw.integer(10_000, 250_000))
 
@@ -205,7 +214,7 @@ def huge_cancellation(form: Form, key: int, left: Sequence[Contraction]) -> Case
     if form.bias == "none":
         return None
     draw = Draw(key)
-    channels = _channels(form)
+    channels = _scales(form)
     # acc of 12 bits times s_x * s_w of 11 bits is a float32: then the bias cancels it to the last bit.
     scale_x, scale_w = 2.0 ** -draw.integer(0, 3), [1 + draw.integer(1, 2**10) * 2.0**-10 for _ in range(channels)]
     acc = np.array([2 * (2 * draw.integer(500, 1000) + 1)])
@@ -219,7 +228,7 @@ def huge_cancellation(form: Form, key: int, left: Sequence[Contraction]) -> Case
 
 def long_accumulators(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
     """Accumulators beyond 2^24 that an opposite bias brings back: a float32 has lost their last bits."""
-    if form.bias == "none":
+    if form.bias == "none" or _any_dequantized(left):
         return None
     draw = Draw(key)
     low, high = INTEGER_RANGE[form.dtype]
@@ -250,9 +259,9 @@ PROBES: tuple[Probe, ...] = (
     Probe(cancelling_products, frozenset({"operands", "accumulator", "multiplier", "bias"})),
     Probe(long_sums, frozenset({"accumulator"})),
     Probe(exact_ties, frozenset({"rounding", "zero_point", "multiplier", "bias"})),
-    Probe(near_ties, frozenset({"multiplier", "bias", "zero_point", "rounding", "accumulator"})),
+    Probe(near_ties, frozenset({"multiplier", "scales", "bias", "zero_point", "rounding", "accumulator"})),
     Probe(long_accumulators, frozenset({"bias", "accumulator"})),
-    Probe(cancelling_bias, frozenset({"bias", "multiplier", "accumulator"})),
+    Probe(cancelling_bias, frozenset({"bias", "multiplier", "scales", "accumulator"})),
     Probe(overflow, frozenset({"clamp"})),
     Probe(odd_divisors, frozenset({"multiplier", "zero_point", "rounding"})),
     Probe(huge_cancellation, frozenset({"bias", "multiplier"})),
@@ -269,7 +278,26 @@ def _layer(
     return images, filters, unit_conv(2, padding=(padding,) * 4)
 
 
-def _channels(form: Form) -> int:
+_ODD = 17
+"""Channels of an image: no multiple of a vector's length, so that no kernel groups its float32 sums by it."""
+
+
+def _any_dequantized(left: Sequence[Contraction]) -> bool:
+    """Sums of more than 128 products are cut into panels by float32 kernels, in ways that the catalogue leaves open."""
+    return any(m.operands == "dequantized" for m in left)
+
+
+def _inexact_inverse(draw: Draw) -> float:
+    """A mantissa that inverting twice in float32 changes."""
+    one = np.float32(1)
+    while True:
+        m = np.float32(draw.mantissa())
+        if one / (one / m) != m:
+            return float(m)
+
+
+def _scales(form: Form) -> int:
+    """How many scales weights have."""
     return N_CHANNELS if form.per_channel else 1
 
 
@@ -296,7 +324,8 @@ def _with_accumulators(
     base, rest = np.divmod(coarse, n)
     x = base[:, None] + (np.arange(n)[None, :] < rest[:, None])
     x = np.concatenate([x, (fine // 2)[:, None]], axis=1) + zero
-    w = np.tile(np.array([_LARGEST] * n + [2]), (len(scale_w), 1))
+    # At least two channels: float32 kernels sum the products of a single one in an order of its own.
+    w = np.tile(np.array([_LARGEST] * n + [2]), (max(2, len(scale_w)), 1))
     return build(form, x, w, x_zero=zero, scale_x=scale_x, scale_w=scale_w, y=y, bias=bias)
 
 
@@ -367,14 +396,15 @@ SAMPLE = 48
 
 
 def narrowed(case: Case, left: Sequence[Contraction]) -> Case | None:
-    """The rows of a batch on which some of the models left disagree; None where they all agree."""
+    """The rows of a case on which some of the models left disagree; None where they all agree."""
     (node,) = case.network.nodes
     arrays = [case.inputs[0].array, *(c.data.array for c in case.network.constants)]
     evaluation = ContractionEvaluation(node, case.network.input_types(node), arrays)
     sample = left[:: max(1, len(left) // SAMPLE)]
-    rows = arrays[0].shape[0]
-    outputs = np.stack([evaluation.stored(m).reshape(rows, -1) for m in sample])
-    columns = outputs.transpose(1, 2, 0).reshape(-1, len(sample))
+    axis = row_axis(case)
+    outputs = np.stack([np.moveaxis(evaluation.stored(m), axis, 0) for m in sample])
+    rows = outputs.shape[1]
+    columns = outputs.reshape(len(sample), rows, -1).transpose(1, 2, 0).reshape(-1, len(sample))
     telling = np.flatnonzero((columns != columns[:, :1]).any(axis=1))
     if len(telling) == 0:
         return None
@@ -385,14 +415,20 @@ def narrowed(case: Case, left: Sequence[Contraction]) -> Case | None:
     return with_rows(case, keep)
 
 
+def row_axis(case: Case) -> int:
+    """The dimension of input and output whose positions do not depend on each other."""
+    shape = case.inputs[0].array.shape
+    return 2 if len(shape) == 4 and shape[0] == 1 and shape[3] == 1 else 0
+
+
 def with_rows(case: Case, keep: Ints) -> Case:
-    """The case with only these rows of its batch."""
+    """The case with only these of its rows."""
     (value,) = case.network.inputs
-    x = case.inputs[0].array[keep]
+    x = np.ascontiguousarray(np.take(case.inputs[0].array, keep, axis=row_axis(case)))
     network = Network(
         (Input(value.name, TensorType(x.shape, value.type.element)),),
         case.network.constants,
         case.network.nodes,
         case.network.outputs,
     )
-    return Case(network, (Tensor(np.ascontiguousarray(x)),))
+    return Case(network, (Tensor(x),))
