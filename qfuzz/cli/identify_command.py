@@ -96,7 +96,7 @@ def forms(op: str) -> Iterator[Form]:
     """The forms that are asked about, each with whatever bias the kernel takes."""
     for dtype in ("uint8", "int8"):
         for symmetric in (True, False):
-            yield Form(op=op, dtype=dtype, symmetric=symmetric)
+            yield Form(op=op, dtype=dtype, symmetric=symmetric, per_channel=symmetric)
 
 
 def _first_taken(spec: str, form: Form, run: Run) -> Identification | None:

@@ -6,6 +6,7 @@ on which the models still left disagree, and keep only these: a small case that 
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -27,6 +28,8 @@ from qfuzz.strategies import fill
 ROWS_KEPT = 40
 """Rows of a directed case; a batch this small is still found by eye."""
 N_CHANNELS = 4
+SIZE = 64
+"""Products that a directed case sums, but one. With 1, a case may be the smallest that tells two models apart."""
 
 
 class Draw:
@@ -67,8 +70,8 @@ def build(
 ) -> Case:
     """A case of one node.
 
-    `x` [rows, K] and `w` [channels, K] become an image of K channels, its rows the pixels of one column, where `form` is
-    a convolution, unless `conv` is given with data of its own rank.
+    `x` [rows, K] and `w` [channels, K] become an image of K channels, its rows the pixels of one column, where `form`
+    is a convolution, unless `conv` is given with data of its own rank.
     """
     if form.op == "conv" and conv is None:
         x, w, conv = x.T[None, :, :, None], np.expand_dims(w, (2, 3)), unit_conv(2)
@@ -92,15 +95,18 @@ def build(
     return Case(network, (Tensor(np.ascontiguousarray(x.astype(form.dtype))),))
 
 
-def general(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
+def general(form: Form, key: int, left: Sequence[Contraction], *, size: int = SIZE) -> Case | None:
     """Uniform data, odd zero points, and padding: what gross departures cannot pass."""
     draw = Draw(key)
     low, high = INTEGER_RANGE[form.dtype]
     zero, mid = low + draw.integer(60, 100), low + 101 + 2 * draw.integer(0, 20)
-    channels = 3
+    channels = 3 if size > 1 else 1
     scale_w = [draw.mantissa() for _ in range(channels if form.per_channel else 1)]
     scale_x = draw.mantissa()
-    x_shape, w_shape, conv = _layer(form, (8, 12), (2, _ODD, 5, 6), (_ODD, 3, 2), padding=1)
+    if size > 1:
+        x_shape, w_shape, conv = _layer(form, (8, 12), (2, _ODD, 5, 6), (_ODD, 3, 2), padding=1)
+    else:
+        x_shape, w_shape, conv = _layer(form, (1, 3), (1, 1, 1, 1), (1, 2, 2), padding=1)
     x = draw.integers(math.prod(x_shape), low, high).reshape(x_shape)
     w = draw.integers(channels * math.prod(w_shape), -50, 50).reshape(channels, *w_shape)
     both = scale_x * float(np.mean(scale_w))
@@ -110,10 +116,12 @@ def general(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
     return build(form, x, w, x_zero=zero, scale_x=scale_x, scale_w=scale_w, y=y, bias=bias, conv=conv)
 
 
-def saturating_pairs(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
+def saturating_pairs(form: Form, key: int, left: Sequence[Contraction], *, size: int = SIZE) -> Case | None:
     """Large inputs and weights, so that adjacent products leave int16, in several channels and taps."""
     draw = Draw(key)
     low, high = INTEGER_RANGE[form.dtype]
+    if size == 1:
+        return _two_products(form, draw)
     channels = 3
     depth = 4 - key % 2  # an odd number of channels tells whether pairs cross taps
     x_shape, w_shape, conv = _layer(form, (4, 16 - key % 2), (2, depth, 4, 4), (depth, 2, 2), padding=0)
@@ -124,6 +132,13 @@ def saturating_pairs(form: Form, key: int, left: Sequence[Contraction]) -> Case 
     scale = draw.mantissa()
     y = QType.per_tensor(form.dtype, float32(scale * 2500), low + 101)
     return build(form, x, w, x_zero=low, scale_x=scale, scale_w=[1.0], y=y, conv=conv)
+
+
+def _two_products(form: Form, draw: Draw) -> Case:
+    low, high = INTEGER_RANGE[form.dtype]
+    x, w = draw.integers(2, high - 60, high)[None, :], draw.integers(2, 90, 126)[None, :]
+    y = QType.per_tensor(form.dtype, float32(draw.mantissa() * 200), low + 101)
+    return build(form, x, w, x_zero=low, scale_x=1.0, scale_w=[1.0], y=y)
 
 
 def long_sums(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
@@ -144,13 +159,13 @@ def long_sums(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
     return build(form, x, w, x_zero=low, scale_x=scale, scale_w=[1.0], y=y)
 
 
-def cancelling_products(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
+def cancelling_products(form: Form, key: int, left: Sequence[Contraction], *, size: int = SIZE) -> Case | None:
     """Products of integers whose sum is 0, by factors that differ: dequantized to float32 they leave a rest."""
     if len({m.operands for m in left} | {m.accumulator for m in left}) == 1:
         return None
     draw = Draw(key)
     low, _ = INTEGER_RANGE[form.dtype]
-    rows, pairs = 12, 24
+    rows, pairs = (12, 24) if size > 1 else (1, 2)
     middle = low + 128
     # x = i*j by w = k, and x = i*k by w = -j.
     i = draw.integers(rows * pairs, -9, 9).reshape(rows, pairs)
@@ -164,57 +179,61 @@ def cancelling_products(form: Form, key: int, left: Sequence[Contraction]) -> Ca
     return build(form, x + middle, w, x_zero=middle, scale_x=scale_x, scale_w=[scale_w], y=y)
 
 
-def exact_ties(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
+def exact_ties(form: Form, key: int, left: Sequence[Contraction], *, size: int = SIZE) -> Case | None:
     """Multipliers that are powers of two: results exactly on ties, of both signs."""
     draw = Draw(key)
-    scale_x, scale_w = 2.0 ** -draw.integer(0, 6), [2.0 ** -draw.integer(0, 3) for _ in range(_scales(form))]
+    scale_x, scale_w = 2.0 ** -draw.integer(0, 6), [2.0 ** -draw.integer(0, 3) for _ in range(_scales(form, size))]
     both = scale_x * scale_w[0]
-    return _directed(form, draw, left, scale_x, scale_w, both * 2.0 ** draw.integer(2, 11), bias_steps=0)
+    return _directed(
+        form, draw, left, size, scale_x, scale_w, both * 2.0 ** draw.integer(2, 11 if size > 1 else 6), bias_steps=0
+    )
 
 
-def odd_divisors(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
+def odd_divisors(form: Form, key: int, left: Sequence[Contraction], *, size: int = SIZE) -> Case | None:
     """Output scales that are odd integers: exact ties that only exact arithmetic, or a lucky rounding, sees."""
     draw = Draw(key)
     for _ in range(4):
-        scale_w = [(2 * draw.integer(0, 4) + 1) * 2.0 ** -draw.integer(1, 2) for _ in range(_scales(form))]
+        scale_w = [(2 * draw.integer(0, 4) + 1) * 2.0 ** -draw.integer(1, 2) for _ in range(_scales(form, size))]
         odd = 2 * draw.integer(1, 500) + 1
         zero_y = 0 if draw.integer(0, 2) else None  # where adding the zero point rounds nothing away
-        case = _directed(form, draw, left, 0.5, scale_w, float(odd), bias_steps=0, zero_y=zero_y)
+        case = _directed(form, draw, left, size, 0.5, scale_w, float(odd), bias_steps=0, zero_y=zero_y)
         if case is not None:
             return case
     return None
 
 
-def near_ties(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
+def near_ties(form: Form, key: int, left: Sequence[Contraction], *, size: int = SIZE) -> Case | None:
     """Scales with all their bits: results within float32's last bits of a tie."""
     draw = Draw(key)
     for _ in range(4):
-        scale_x, scale_w = _inexact_inverse(draw), [_inexact_inverse(draw) for _ in range(_scales(form))]
+        scale_x, scale_w = _inexact_inverse(draw), [_inexact_inverse(draw) for _ in range(_scales(form, size))]
         if draw.integer(0, 2) == 0:
             scale_x = draw.mantissa()
-        scale_y = draw.mantissa() * 2.0 ** draw.integer(9, 11)  # most accumulators in range
-        case = _directed(form, draw, left, scale_x, scale_w, scale_y, bias_steps=draw.integer(0, 1) * 100)
+        scale_y = draw.mantissa() * 2.0 ** draw.integer(9, 11) * size / SIZE  # most accumulators in range
+        case = _directed(form, draw, left, size, scale_x, scale_w, scale_y, bias_steps=draw.integer(0, 1) * 100)
         if case is not None:
             return case
     return None
 
 
-def cancelling_bias(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
+def cancelling_bias(form: Form, key: int, left: Sequence[Contraction], *, size: int = SIZE) -> Case | None:
     """A bias that nearly cancels the accumulator, both far beyond the output range: their roundings show."""
     if form.bias == "none":
         return None
     draw = Draw(key)
-    scale_x, scale_w = draw.mantissa(), [draw.mantissa() for _ in range(_scales(form))]
+    scale_x, scale_w = draw.mantissa(), [draw.mantissa() for _ in range(_scales(form, size))]
     scale_y = draw.mantissa() * 2.0 ** -draw.integer(-4, 8)
-    return _directed(form, draw, left, scale_x, scale_w, scale_y, bias_steps=draw.integer(10_000, 250_000))
+    return _directed(
+        form, draw, left, size, scale_x, scale_w, scale_y, bias_steps=draw.integer(10_000, 250_000) * size // SIZE
+    )
 
 
-def huge_cancellation(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
+def huge_cancellation(form: Form, key: int, left: Sequence[Contraction], *, size: int = SIZE) -> Case | None:
     """Accumulator and bias cancel exactly, times a multiplier so large that a float64's last bit is an output step."""
     if form.bias == "none":
         return None
     draw = Draw(key)
-    channels = _scales(form)
+    channels = _scales(form, size)
     # acc of 12 bits times s_x * s_w of 11 bits is a float32: then the bias cancels it to the last bit.
     scale_x, scale_w = 2.0 ** -draw.integer(0, 3), [1 + draw.integer(1, 2**10) * 2.0**-10 for _ in range(channels)]
     acc = np.array([2 * (2 * draw.integer(500, 1000) + 1)])
@@ -223,7 +242,7 @@ def huge_cancellation(form: Form, key: int, left: Sequence[Contraction]) -> Case
     y = QType.per_tensor(form.dtype, float32(draw.mantissa() * 2.0**-power), INTEGER_RANGE[form.dtype][0] + 101)
     bias = -acc[0] * both if form.bias == "float32" else np.full(channels, -acc[0])
     rows = np.concatenate([acc, acc + 2, acc - 2])
-    return _with_accumulators(form, rows, scale_x, scale_w, y, np.asarray(bias))
+    return _with_accumulators(form, size, rows, scale_x, scale_w, y, np.asarray(bias))
 
 
 def long_accumulators(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
@@ -243,28 +262,32 @@ def long_accumulators(form: Form, key: int, left: Sequence[Contraction]) -> Case
     return build(form, x, w, x_zero=low, scale_x=scale, scale_w=[1.0], y=y, bias=bias)
 
 
-def overflow(form: Form, key: int, left: Sequence[Contraction]) -> Case | None:
+def overflow(form: Form, key: int, left: Sequence[Contraction], *, size: int = SIZE) -> Case | None:
     """Results of 2^31 and more, of both signs."""
     draw = Draw(key)
     low, _ = INTEGER_RANGE[form.dtype]
-    scale_y = draw.mantissa() * 2.0 ** -draw.integer(17, 24)
-    accs = draw.integers(6, 8_000, 100_000) * 2
+    scale_y = draw.mantissa() * 2.0 ** -draw.integer(20, 24)
+    accs = draw.integers(6, 1_600 * size, 1_700 * size) * 2
     y = QType.per_tensor(form.dtype, float32(scale_y), low + 101)
-    return _with_accumulators(form, np.concatenate([accs, -accs]), 1.0, [1.0], y, None)
+    return _with_accumulators(form, size, np.concatenate([accs, -accs]), 1.0, [1.0], y, None)
+
+
+def _probe(draw: Callable[..., Case | None], tells: str, *, sized: bool = True) -> Probe:
+    return Probe(draw, frozenset(tells.split()), partial(draw, size=1) if sized else None)
 
 
 PROBES: tuple[Probe, ...] = (
-    Probe(general, frozenset({"padding", "products", "operands", "rounding", "multiplier"})),
-    Probe(saturating_pairs, frozenset({"products"})),
-    Probe(cancelling_products, frozenset({"operands", "accumulator", "multiplier", "bias"})),
-    Probe(long_sums, frozenset({"accumulator"})),
-    Probe(exact_ties, frozenset({"rounding", "zero_point", "multiplier", "bias"})),
-    Probe(near_ties, frozenset({"multiplier", "scales", "bias", "zero_point", "rounding", "accumulator"})),
-    Probe(long_accumulators, frozenset({"bias", "accumulator"})),
-    Probe(cancelling_bias, frozenset({"bias", "multiplier", "scales", "accumulator"})),
-    Probe(overflow, frozenset({"clamp"})),
-    Probe(odd_divisors, frozenset({"multiplier", "zero_point", "rounding"})),
-    Probe(huge_cancellation, frozenset({"bias", "multiplier"})),
+    _probe(general, "padding products operands rounding multiplier"),
+    _probe(saturating_pairs, "products"),
+    _probe(cancelling_products, "operands accumulator multiplier bias"),
+    _probe(long_sums, "accumulator", sized=False),
+    _probe(exact_ties, "rounding zero_point multiplier bias"),
+    _probe(near_ties, "multiplier scales bias zero_point rounding accumulator"),
+    _probe(long_accumulators, "bias accumulator", sized=False),
+    _probe(cancelling_bias, "bias multiplier scales accumulator"),
+    _probe(overflow, "clamp"),
+    _probe(odd_divisors, "multiplier zero_point rounding"),
+    _probe(huge_cancellation, "bias multiplier"),
 )
 """In the order in which they are first tried."""
 
@@ -296,9 +319,9 @@ def _inexact_inverse(draw: Draw) -> float:
             return float(m)
 
 
-def _scales(form: Form) -> int:
+def _scales(form: Form, size: int) -> int:
     """How many scales weights have."""
-    return N_CHANNELS if form.per_channel else 1
+    return N_CHANNELS if form.per_channel and size > 1 else 1
 
 
 def _bias(form: Form, draw: Draw, both: Sequence[float], largest: int, channels: int) -> Array | None:
@@ -308,35 +331,36 @@ def _bias(form: Form, draw: Draw, both: Sequence[float], largest: int, channels:
     return steps if form.bias == "int32" else steps * np.resize(both, channels) * draw.mantissa()
 
 
-_COLUMNS = 65
 _LARGEST = 62
 """Two inputs of 255 by this weight, or by one more, stay within int16: saturating models reach what is meant."""
 
 
 def _with_accumulators(
-    form: Form, accs: Ints, scale_x: float, scale_w: Sequence[float], y: QType, bias: Array | None
+    form: Form, n: int, accs: Ints, scale_x: float, scale_w: Sequence[float], y: QType, bias: Array | None
 ) -> Case:
-    """A case whose rows have exactly these even accumulators, in every channel, without the bias."""
+    """A case whose rows of `n` + 1 numbers have exactly these even accumulators, in every channel, without the bias."""
     low, _ = INTEGER_RANGE[form.dtype]
     zero = low + 128
-    n = _COLUMNS - 1
     coarse, fine = np.divmod(accs, _LARGEST)
     base, rest = np.divmod(coarse, n)
     x = base[:, None] + (np.arange(n)[None, :] < rest[:, None])
     x = np.concatenate([x, (fine // 2)[:, None]], axis=1) + zero
     # At least two channels: float32 kernels sum the products of a single one in an order of its own.
-    w = np.tile(np.array([_LARGEST] * n + [2]), (max(2, len(scale_w)), 1))
+    channels = max(2, len(scale_w)) if n > 1 else len(scale_w)
+    w = np.tile(np.array([_LARGEST] * n + [2]), (channels, 1))
     return build(form, x, w, x_zero=zero, scale_x=scale_x, scale_w=scale_w, y=y, bias=bias)
 
 
-REACH = 120 * _LARGEST * (_COLUMNS - 1)
-"""Largest accumulator of `_with_accumulators`."""
+def _reach(n: int) -> int:
+    """Largest accumulator of `_with_accumulators`."""
+    return 120 * _LARGEST * n
 
 
 def _directed(
     form: Form,
     draw: Draw,
     left: Sequence[Contraction],
+    size: int,
     scale_x: float,
     scale_w: Sequence[float],
     scale_y: float,
@@ -359,7 +383,8 @@ def _directed(
         exact = steps + (draw.integers(len(scale_w), 0, 2**20) / 2.0**20 if bias_steps else 0.0)
         bias = steps if form.bias == "int32" else (exact * both).astype(np.float32)
         offsets = steps * both if form.bias == "int32" else bias.astype(np.float64)
-    accs = np.arange(-REACH, REACH + 1, 2)
+    reach = _reach(size)
+    accs = np.arange(-reach, reach + 1, 2)
     picked: list[Ints] = []
     for s, offset in zip(both, offsets, strict=True):
         r = accs * coarse(s / y.scale[0]) + offset / y.scale[0]
@@ -374,7 +399,7 @@ def _directed(
     if len(rows) == 0:
         return None
     try:
-        case = _with_accumulators(form, rows, scale_x, scale_w, y, bias)
+        case = _with_accumulators(form, size, rows, scale_x, scale_w, y, bias)
     except InvalidCase:
         return None
     return narrowed(case, left)

@@ -1,5 +1,6 @@
 """What an identification says: the arithmetic in words, its neighbours and the witnesses that refute them."""
 
+import itertools
 from collections.abc import Iterator
 
 import msgspec
@@ -7,8 +8,9 @@ import numpy as np
 
 from qfuzz.arithmetic.catalogue import family_of
 from qfuzz.arithmetic.family import Choices, Form
-from qfuzz.identify.contraction_probes import with_rows
+from qfuzz.identify.contraction_probes import row_axis, with_rows
 from qfuzz.identify.experiment import Observation, Outcome, Run, classes, evaluate, identify
+from qfuzz.identify.probes import PROBES
 from qfuzz.ir.network import Case
 from qfuzz.ops import CODEC
 
@@ -125,41 +127,70 @@ def _text(case: Case) -> str:
 
 
 def _witnesses(outcome: Outcome, found: Choices, run: Run) -> Iterator[Witness]:
-    """The smallest cut of a case that was run, for each class that differs from the one found in a single choice."""
+    """The smallest case that was found, for each class that differs from `found` in a single choice."""
     for neighbour in classes(outcome.form):
-        fields = [f for f in SHOWN if getattr(neighbour, f) != getattr(found, f)]
-        if len(fields) != 1:
+        fields = [f for f in found.__struct_fields__ if getattr(neighbour, f) != getattr(found, f)]
+        if len(fields) == 1:
+            witness = _witness(outcome, found, neighbour, fields[0], run)
+            if witness is not None:
+                yield witness
+
+
+def _witness(outcome: Outcome, found: Choices, neighbour: Choices, field: str, run: Run) -> Witness | None:
+    """An element on which the kernel is seen to part from `neighbour`, in the first of few small cases that shows one.
+
+    Else, in the smallest cut of those that were run.
+    """
+    small = (c for c in _small_cases(outcome.form, found, neighbour, field))
+    cuts = (c for o in outcome.observations for c in _cuts(o, found, neighbour))
+    for case in itertools.chain(small, sorted(cuts, key=lambda c: c.n_elements)):
+        got = run(case)
+        evaluation = evaluate(case)
+        expected, other = evaluation.stored(found), evaluation.stored(neighbour)
+        if isinstance(got, str) or not np.array_equal(got, expected) or np.array_equal(expected, other):
             continue
-        cuts = [cut for o in outcome.observations if (cut := _cut(o, found, neighbour)) is not None]
-        for case in sorted(cuts, key=lambda c: c.n_elements):
-            got = run(case)
-            evaluation = evaluate(case)
-            expected, other = evaluation.stored(found), evaluation.stored(neighbour)
-            if isinstance(got, str) or not np.array_equal(got, expected) or np.array_equal(expected, other):
+        at = tuple(int(i) for i in np.argwhere(expected != other)[0])
+        return Witness(
+            field=field,
+            choice=getattr(neighbour, field),
+            index=at,
+            returned=int(got[at]),
+            neighbour=int(other[at]),
+            case=_text(case),
+        )
+    return None
+
+
+SMALL_TRIES = 12
+
+
+def _small_cases(form: Form, found: Choices, neighbour: Choices, field: str) -> Iterator[Case]:
+    for key in range(SMALL_TRIES):
+        for probe in PROBES[form.op]:
+            if probe.small is None or field not in probe.tells:
                 continue
-            at = tuple(int(i) for i in np.argwhere(expected != other)[0])
-            yield Witness(
-                field=fields[0],
-                choice=getattr(neighbour, fields[0]),
-                index=at,
-                returned=int(got[at]),
-                neighbour=int(other[at]),
-                case=_text(case),
-            )
-            break
+            case = probe.small(form, key, [found, neighbour])
+            if case is not None:
+                yield from _rows_that_differ(case, found, neighbour, 1)
 
 
-def _cut(observation: Observation, found: Choices, neighbour: Choices) -> Case | None:
-    """The one row of an observed batch on which both differ."""
-    evaluation = evaluate(observation.case)
+def _cuts(observation: Observation, found: Choices, neighbour: Choices) -> Iterator[Case]:
+    """An observed case with one row on which both differ; with more of them, for one alone may run another kernel."""
+    for n in (1, 2, 4):
+        yield from _rows_that_differ(observation.case, found, neighbour, n)
+
+
+def _rows_that_differ(case: Case, found: Choices, neighbour: Choices, n: int) -> Iterator[Case]:
+    evaluation = evaluate(case)
     different = np.argwhere(evaluation.stored(found) != evaluation.stored(neighbour))
-    return with_rows(observation.case, different[:1, 0]) if len(different) else None
+    if len(different):
+        yield with_rows(case, np.full(n, different[0, row_axis(case)]))
 
 
 def _smallest_refuting(outcome: Outcome, run: Run) -> Case:
     """Of the rows of the last case, the first that refutes all the models that it refuted; or the whole case."""
     last = outcome.observations[-1]
-    for row in range(last.got.shape[0]):
+    for row in range(last.got.shape[row_axis(last.case)]):
         case = with_rows(last.case, np.array([row]))
         got = run(case)
         if isinstance(got, str):

@@ -16,7 +16,10 @@ class Probe(NamedTuple):
         (form, key, models left) -> a case, or None where this key gives none. A pure function.
     tells
         The choices that it tells apart.
+    small
+        The same for cases that are as small as they can be, or None.
     """
 
     draw: Callable[[Form, int, Sequence[Any]], Case | None]
     tells: frozenset[str]
+    small: Callable[[Form, int, Sequence[Any]], Case | None] | None = None
