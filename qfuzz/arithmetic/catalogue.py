@@ -2,26 +2,79 @@
 
 from collections.abc import Mapping
 
-from qfuzz.arithmetic import contraction, rounded
+from qfuzz.arithmetic import contraction, conversions, functions, means, quantizing, rounded, sums
 from qfuzz.arithmetic.contracting import ContractionEvaluation
-from qfuzz.arithmetic.contraction import Contraction
 from qfuzz.arithmetic.contraction_equalities import EQUALITIES
 from qfuzz.arithmetic.contraction_published import PUBLISHED
 from qfuzz.arithmetic.family import Family
-from qfuzz.arithmetic.rounded import Rounded, RoundedEvaluation
 
-CONTRACTION = Family(
-    Contraction,
-    ("conv", "linear"),
-    contraction.why_not,
-    ContractionEvaluation,
-    EQUALITIES,
-    PUBLISHED,
-    contraction.FAULTS,
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        contraction.Contraction,
+        ("conv", "linear"),
+        contraction.why_not,
+        ContractionEvaluation,
+        EQUALITIES,
+        PUBLISHED,
+        contraction.FAULTS,
+    ),
+    Family(sums.Sum, ("add",), sums.why_not_sum, sums.SumEvaluation, sums.EQUALITIES, sums.SUMS, rounded.FAULTS),
+    Family(
+        sums.Product,
+        ("mul",),
+        sums.why_not_product,
+        sums.ProductEvaluation,
+        sums.EQUALITIES,
+        sums.PRODUCTS,
+        rounded.FAULTS,
+    ),
+    Family(
+        means.Mean,
+        ("avg_pool", "global_avg_pool"),
+        means.why_not,
+        means.MeanEvaluation,
+        means.EQUALITIES,
+        means.PUBLISHED,
+        means.FAULTS,
+    ),
+    Family(
+        quantizing.Quantizing,
+        ("quantize",),
+        quantizing.why_not,
+        quantizing.QuantizingEvaluation,
+        quantizing.EQUALITIES,
+        quantizing.PUBLISHED,
+        rounded.FAULTS,
+    ),
+    Family(
+        conversions.Conversion,
+        conversions.OPERATORS,
+        conversions.why_not,
+        conversions.ConversionEvaluation,
+        conversions.EQUALITIES,
+        conversions.PUBLISHED,
+        conversions.FAULTS,
+    ),
+    Family(
+        functions.Function,
+        functions.OPERATORS,
+        functions.why_not_function,
+        functions.FunctionEvaluation,
+        functions.EQUALITIES,
+        functions.FUNCTIONS,
+        rounded.FAULTS,
+    ),
+    Family(
+        functions.Normalization,
+        ("softmax",),
+        functions.why_not_normalization,
+        functions.NormalizationEvaluation,
+        functions.EQUALITIES,
+        functions.NORMALIZATIONS,
+        functions.NORMALIZATION_FAULTS,
+    ),
 )
-ROUNDED = Family(Rounded, (), rounded.why_not, RoundedEvaluation, faults=rounded.FAULTS)
-
-FAMILIES: tuple[Family, ...] = (CONTRACTION,)
+"""Every operator is in one."""
 
 FAULTS: Mapping[str, Mapping[str, str]] = {
     "truncation": {"rounding": "truncation"},
@@ -40,9 +93,17 @@ FAULTS: Mapping[str, Mapping[str, str]] = {
     "relu-at-stored-zero": {"relu": "at_stored_zero"},
     "bfloat16-multiplier": {"multiplier": "bfloat16", "bias": "before_multiplier"},
 }
-"""Single departures from the exact arithmetic: what the planted backend plants, and causes of findings."""
+"""Single departures from the exact arithmetic: what the planted backend plants."""
+
+CAUSES: Mapping[str, Mapping[str, str]] = {
+    "divided-by-whole-kernel": {"divisor": "kernel"},
+    "floored-reciprocal": {"reciprocal": "floored"},
+    "clamp-dropped": {"limits": "dropped"},
+    **FAULTS,
+}
+"""What violations are attributed to: departures of the exact arithmetic or of a published kernel; special ones first."""
 
 
 def family_of(op: str) -> Family:
     """The family of an operator."""
-    return next((f for f in FAMILIES if op in f.operators), ROUNDED)
+    return next(f for f in FAMILIES if op in f.operators)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qfuzz.arithmetic.catalogue import FAULTS, family_of
+from qfuzz.arithmetic.catalogue import CAUSES, family_of
 from qfuzz.arithmetic.family import Choices, Evaluation, Family
 from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
@@ -70,7 +70,7 @@ def _kernels(family: Family) -> tuple[Explanation, ...]:
 def _faults(family: Family, evaluation: Evaluation, got: Array) -> Iterator[Explanation]:
     """Each fault that gives `got` in a kernel that does not give it without the fault."""
     innocent = [e.model for e in _kernels(family) if not _gives(evaluation, e.model, got)]
-    for name, choices in FAULTS.items():
+    for name, choices in CAUSES.items():
         for model in dict.fromkeys(family.departing(kernel, choices) for kernel in innocent):
             if model is not None and model not in innocent and _gives(evaluation, model, got):
                 yield Explanation(name, model)

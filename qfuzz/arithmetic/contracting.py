@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.arithmetic.contraction import BEFORE, FIXED_POINT, IN_STEPS, Contraction
-from qfuzz.arithmetic.finish import halves_of_shift, stored, surrogates
+from qfuzz.arithmetic.finish import stored, surrogates
+from qfuzz.arithmetic.fixed_point import halves_of_shift, multiplied_once, multiplied_q31
 from qfuzz.arithmetic.float32 import bfloat16, fma, pairwise_sum, sequential_sum
 from qfuzz.arithmetic.windows import columns, laid_out, pair_order
 from qfuzz.exact.reals import Reals
@@ -298,23 +299,7 @@ def _matmul(rows: Ints, filters: Ints) -> Ints:
 
 
 def _fixed_point(m: Contraction, acc: Ints, multiplier: Floats) -> Floats:
-    """Accumulators times fixed-point multipliers, before the last shift's rounding, as `finish.surrogates`.
-
-    QuantizeMultiplier and MultiplyByQuantizedMultiplier (tensorflow/lite/kernels/internal/common.cc): the multiplier is
-    f * 2^e with f in [1/2, 1), f in 31 bits, rounded half away from zero; the 16-bit form keeps 15 of these.
-    """
-    fraction, exponent = np.frexp(multiplier)
-    mantissa = np.floor(fraction * 2.0**31 + 0.5).astype(np.int64)
-    exponent = np.where(mantissa == 2**31, exponent + 1, exponent).astype(np.int64)
-    mantissa = np.where(mantissa == 2**31, 2**30, mantissa)
-    acc = np.clip(acc, -(2**31), 2**31 - 1)
-    bits = 31
-    if m.multiplier == "fixed16":
-        mantissa, bits = np.minimum((mantissa + 2**15) >> 16, 2**15 - 1), 15
+    """Accumulators times fixed-point multipliers, before the last shift's rounding, as `finish.surrogates`."""
     if m.multiplier == "q31":
-        left, right = np.clip(exponent, 0, 31), np.clip(-exponent, 0, 62)
-        shifted = np.clip(acc * 2**left, -(2**31), 2**31 - 1)
-        # SaturatingRoundingDoublingHighMul (gemmlowp/fixedpoint/fixedpoint.h): ties toward plus infinity.
-        high = (shifted * mantissa + 2**30) >> 31
-        return halves_of_shift(high, right)
-    return halves_of_shift(acc * mantissa, np.clip(bits - exponent, 0, 62))
+        return halves_of_shift(*multiplied_q31(acc, multiplier))
+    return halves_of_shift(*multiplied_once(acc, multiplier, 15 if m.multiplier == "fixed16" else 31))

@@ -5,6 +5,7 @@ Models that differ in such choices only are one class; an identification that is
 
 from qfuzz.arithmetic.contraction import Contraction
 from qfuzz.arithmetic.family import Equality, Form
+from qfuzz.arithmetic.rounded import EQUALITIES as FINISH
 
 
 def _always(model: Contraction, form: Form) -> bool:
@@ -32,34 +33,7 @@ EQUALITIES: tuple[Equality, ...] = (
         lambda m, f: m.operands == "integers",
         "sums of products of 8-bit integers that stay within int32 are exact in float64",
     ),
-    Equality(
-        "clamp",
-        "int32_conversion",
-        ("after_zero_point",),
-        lambda m, f: m.rounding == "magic",
-        "a magic number is added instead of a conversion; bits of large floats are large integers",
-    ),
-    Equality(
-        "rounding",
-        "magic",
-        ("half_even",),
-        _always,
-        "adding 1.5 * 2^23 rounds to nearest even below 2^22; above, both saturate to the same end",
-    ),
-    Equality(
-        "clamp",
-        "before_rounding",
-        ("after_zero_point",),
-        _always,
-        "the ends of the range are integers, and rounding is monotone and keeps integers",
-    ),
-    Equality(
-        "relu",
-        "before_rounding",
-        ("after_rounding",),
-        _always,
-        "rounding is monotone and keeps 0 and the zero point; without a relu there is nothing to clip",
-    ),
+    *FINISH,
     Equality(
         "products",
         "int16_pairs_channels_last",
@@ -119,13 +93,6 @@ EQUALITIES: tuple[Equality, ...] = (
             and (m.multiplier == "float64") != (m.accumulator == "float32_sequential")
         ),
         "an int32 bias is added exactly in float64; and to a float32 accumulator it is a float32 addend either way",
-    ),
-    Equality(
-        "rounding",
-        "half_away",
-        ("half_up",),
-        lambda m, f: m.zero_point == "before_rounding" and f.dtype == "uint8",
-        "with the zero point added what is rounded is not negative, or saturates at 0 in any case",
     ),
     Equality(
         "zero_point",

@@ -29,7 +29,14 @@ _MAGIC = np.float32(1.5 * 2.0**23)
 
 
 def stored(
-    r: Array, element: QType, *, rounding: Rounding, zero_point: ZeroPoint, clamp: Clamp, relu: Relu | None = None
+    r: Array,
+    element: QType,
+    *,
+    rounding: Rounding,
+    zero_point: ZeroPoint,
+    clamp: Clamp,
+    relu: Relu | None = None,
+    added: bool = False,
 ) -> Array:
     """Stored integers of real results.
 
@@ -40,12 +47,14 @@ def stored(
         float32 or float64; results that are known exactly come as `surrogates`.
     relu
         None where no relu is fused.
+    added
+        Whether `r` has come with the zero point, before rounding.
     """
     (z,) = element.zero_point
+    shift = 0 if zero_point == "after_rounding" else z
     if relu == "before_rounding":
-        r = np.maximum(r, r.dtype.type(0))
-    shift = z if zero_point == "before_rounding" else 0
-    v = r + r.dtype.type(shift) if shift else r
+        r = np.maximum(r, r.dtype.type(z if added else 0))
+    v = r + r.dtype.type(shift) if shift and not added else r
     if clamp == "before_rounding":
         v = np.clip(v, element.qmin - z + shift, element.qmax - z + shift)
     q = rounded(v, rounding)
@@ -111,13 +120,3 @@ def _side(r: Reals, i: int, half: float) -> int:
             return (low > half) - (low < half)
         bits *= 2
     raise ArithmeticError(f"element {i} is not told from {half} at {bits} bits")
-
-
-def halves_of_shift(value: Ints, right: Ints) -> Floats:
-    """`surrogates` of ``value / 2^right``."""
-    right = np.broadcast_to(right, value.shape)
-    floor = value >> right
-    remainder = value - (floor << right)
-    half = np.where(right > 0, np.left_shift(1, np.maximum(right - 1, 0)), 0)
-    quarter = np.where(remainder == 0, 0.0, np.where(remainder < half, 0.25, np.where(remainder == half, 0.5, 0.75)))
-    return floor.astype(np.float64) + quarter

@@ -1,10 +1,11 @@
-"""An exact real result, rounded and saturated by choice: what is asked of operators without a family of their own."""
+"""A real result, rounded and saturated by choice: what all operators but contractions share."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from qfuzz.arithmetic.family import Choices
+from qfuzz.arithmetic.family import Choices, Equality, Form
 from qfuzz.arithmetic.finish import Clamp, Relu, Rounding, ZeroPoint, stored, surrogates
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.network import Node
@@ -15,7 +16,7 @@ from qfuzz.ops.semantics import ExactOperator, Operand
 
 
 class Rounded(Choices, frozen=True, kw_only=True):
-    """How an exact result becomes a stored integer. See `qfuzz.arithmetic.finish`."""
+    """How a result becomes a stored integer. See `qfuzz.arithmetic.finish`."""
 
     rounding: Rounding = "half_even"
     zero_point: ZeroPoint = "after_rounding"
@@ -29,41 +30,135 @@ FAULTS = {
 }
 
 
-def why_not(model: Rounded) -> str | None:
-    """Why these choices do not go together, or None."""
+def why_not(model: Any) -> str | None:
+    """Why the choices of `Rounded` do not go together, of an exact result; or None."""
     if model.rounding == "magic" or model.clamp == "int32_conversion":
         return "magic numbers and conversions are of floating point"
     return None
 
 
-def real_result(node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> Floats:
-    """The exact result in output units, as `surrogates`; a float32 result as it is."""
-    assert isinstance(node.op, ExactOperator)
-    operands = [Operand.point(t, a) for t, a in zip(types, arrays, strict=True)]
-    exact = node.op.image(operands, node.element).lower
-    return surrogates(exact) if isinstance(node.element, QType) else exact.approx
+def why_not_of_integers(model: Any) -> str | None:
+    """The same of a result in fixed point."""
+    if model.clamp == "before_rounding":
+        return "fixed point shifts an integer"
+    if model.zero_point != "after_rounding":
+        return "fixed point adds the zero point to the shifted integer"
+    return why_not(model)
+
+
+def _always(model: Any, form: Form) -> bool:
+    return True
+
+
+EQUALITIES: tuple[Equality, ...] = (
+    Equality(
+        "clamp",
+        "int32_conversion",
+        ("after_zero_point",),
+        lambda m, f: m.rounding == "magic",
+        "a magic number is added instead of a conversion; bits of large floats are large integers",
+    ),
+    Equality(
+        "rounding",
+        "magic",
+        ("half_even",),
+        _always,
+        "adding 1.5 * 2^23 rounds to nearest even below 2^22; above, both saturate to the same end",
+    ),
+    Equality(
+        "clamp",
+        "before_rounding",
+        ("after_zero_point",),
+        _always,
+        "the ends of the range are integers, and rounding is monotone and keeps integers",
+    ),
+    Equality(
+        "relu",
+        "before_rounding",
+        ("after_rounding",),
+        _always,
+        "rounding is monotone and keeps 0 and the zero point; without a relu there is nothing to clip",
+    ),
+    Equality(
+        "rounding",
+        "half_away",
+        ("half_up",),
+        lambda m, f: m.zero_point == "before_rounding" and f.dtype == "uint8",
+        "with the zero point added what is rounded is not negative, or saturates at 0 in any case",
+    ),
+)
+"""Of all families, contractions too."""
 
 
 class RoundedEvaluation:
-    """One node on known inputs."""
+    """One node on known inputs, under as many models as are asked for.
+
+    A family of its own overrides `compute`; results that models share are computed once.
+    """
 
     def __init__(self, node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> None:
-        self.element, self.real = node.element, real_result(node, types, arrays)
+        assert isinstance(node.op, ExactOperator)
+        self.node, self.op, self.element = node, node.op, node.element
+        self.types, self.arrays = types, arrays
         self.relu = bool(getattr(node.op, "relu", False))
+        self._known: dict[tuple[str, ...], Array] = {}
 
-    def stored(self, model: Rounded) -> Array:
+    def stored(self, model: Any) -> Array:
         """What the model computes, in the output's shape."""
+        result = self.result(model)
         if not isinstance(self.element, QType):
-            return self.real.astype(np.float32)
+            return result.astype(np.float32)
         return stored(
-            self.real,
+            result,
             self.element,
             rounding=model.rounding,
             zero_point=model.zero_point,
             clamp=model.clamp,
             relu=model.relu if self.relu else None,
+            added=self.zero_point_added(model),
         )
 
-    def steps(self, model: Rounded) -> dict[str, Array]:
-        """The real result and the stored one."""
-        return {"real": self.real, "stored": self.stored(model)}
+    def steps(self, model: Any) -> dict[str, Array]:
+        """The result before its rounding, and the stored one."""
+        return {"scaled": self.result(model), "stored": self.stored(model)}
+
+    def result(self, model: Any) -> Array:
+        """In output units, before it is rounded; a float32 output as it is."""
+        own = [f for f in model.__struct_fields__ if f not in Rounded.__struct_fields__]
+        key = tuple(getattr(model, f) for f in own)
+        if key not in self._known:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+                self._known[key] = self.compute(model)
+        return self._known[key]
+
+    def compute(self, model: Any) -> Array:
+        """The result under the choices that are the family's own."""
+        return self.exact()
+
+    def zero_point_added(self, model: Any) -> bool:
+        """Whether the result has come with the zero point."""
+        return False
+
+    def exact(self) -> Floats:
+        """The exact result in output units, as `surrogates`."""
+        operands = [Operand.point(t, a) for t, a in zip(self.types, self.arrays, strict=True)]
+        real = self.op.image(operands, self.element).lower
+        return surrogates(real) if isinstance(self.element, QType) else real.approx
+
+    def scale(self, i: int) -> np.float32:
+        """Of an input."""
+        return np.float32(self.types[i].qtype.scale[0])
+
+    @property
+    def scale_y(self) -> np.float32:
+        """Of the output."""
+        assert isinstance(self.element, QType)
+        return np.float32(self.element.scale[0])
+
+    def centered(self, i: int) -> Array:
+        """An input less its zero point: int64."""
+        return np.asarray(self.arrays[i].astype(np.int64) - self.types[i].qtype.zero_point[0])
+
+    def over_scale(self, values: Array, output: str) -> Array:
+        """float32 real values in output units, ``divided`` by the scale or multiplied with its ``reciprocal``."""
+        return np.asarray(values / self.scale_y if output == "divided" else values * (np.float32(1) / self.scale_y))

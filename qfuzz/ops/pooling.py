@@ -76,7 +76,7 @@ def _output_size(
     return tuple(out)
 
 
-def _windows(
+def windows(
     a: Floats,
     fill: float,
     kernel: tuple[int, ...],
@@ -133,8 +133,8 @@ class MaxPool(ExactOperator, frozen=True, kw_only=True, tag="max_pool"):
         out = self.infer([x.type], element)
 
         def largest(a: Floats) -> Floats:
-            windows = _windows(a, -np.inf, self.kernel, self.strides, self.padding, self.dilations, out[2:])
-            return np.asarray(windows.max(axis=tuple(range(-len(self.kernel), 0))))
+            taken = windows(a, -np.inf, self.kernel, self.strides, self.padding, self.dilations, out[2:])
+            return np.asarray(taken.max(axis=tuple(range(-len(self.kernel), 0))))
 
         lo = largest(x.lo)
         return identity_image(x, lo, lo if x.is_point else largest(x.hi), out, element)
@@ -174,8 +174,8 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
         ones = (1,) * len(self.kernel)
 
         def summed(a: Floats) -> Floats:
-            windows = _windows(a, 0.0, self.kernel, self.strides, self.padding, ones, shape[2:])
-            return np.asarray(windows.sum(axis=tuple(range(-len(self.kernel), 0))))
+            taken = windows(a, 0.0, self.kernel, self.strides, self.padding, ones, shape[2:])
+            return np.asarray(taken.sum(axis=tuple(range(-len(self.kernel), 0))))
 
         return _mean_image(
             x, element, shape, summed, self.divisors(x.type.shape[2:], shape[2:]), math.prod(self.kernel)
