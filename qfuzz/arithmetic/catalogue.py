@@ -60,7 +60,7 @@ FAMILIES: tuple[Family, ...] = (
         functions.OPERATORS,
         functions.why_not_function,
         functions.FunctionEvaluation,
-        functions.EQUALITIES,
+        functions.FUNCTION_EQUALITIES,
         functions.FUNCTIONS,
         rounded.FAULTS,
     ),
@@ -71,7 +71,7 @@ FAMILIES: tuple[Family, ...] = (
         functions.NormalizationEvaluation,
         functions.EQUALITIES,
         functions.NORMALIZATIONS,
-        functions.NORMALIZATION_FAULTS,
+        rounded.FAULTS,
     ),
 )
 """Every operator is in one."""
@@ -101,7 +101,7 @@ CAUSES: Mapping[str, Mapping[str, str]] = {
     "clamp-dropped": {"limits": "dropped"},
     **FAULTS,
 }
-"""What violations are attributed to: departures of the exact arithmetic or of a published kernel; special ones first."""
+"""What violations are attributed to: departures of the exact, or of a published arithmetic; special ones first."""
 
 
 def family_of(op: str) -> Family:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from qfuzz.arithmetic.family import Choices
-from qfuzz.arithmetic.finish import Clamp, Relu, Rounding, ZeroPoint
+from qfuzz.arithmetic.finish import Relu, Rounding, ZeroPoint
 
 Products: TypeAlias = Literal[
     "exact", "int16_pairs", "int16_pairs_channels_last", "int16_pairs_per_tap", "reduced_range"
@@ -87,7 +87,7 @@ class Contraction(Choices, frozen=True, kw_only=True):
     scales: Scales = "own"
     rounding: Rounding = "half_even"
     zero_point: ZeroPoint = "after_rounding"
-    clamp: Clamp = "after_zero_point"
+    clamp: Literal["after_zero_point", "before_rounding", "int32_conversion", "before_zero_point"] = "after_zero_point"
     relu: Relu = "after_rounding"
     zero_points: Literal["own", "swapped"] = "own"
     channel_scale: Literal["own", "next"] = "own"

@@ -1,6 +1,7 @@
 """Values that are stored in another scale, moved or clipped: quantize, dequantize, requantize, relu, concat, pads."""
 
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def why_not(m: Conversion) -> str | None:
         return rounded.why_not(m)
     if m.multiplier in _INTEGERS:
         return rounded.why_not_of_integers(m)
-    return None
+    return rounded.why_not_of_floats(m)
 
 
 class ConversionEvaluation(RoundedEvaluation):
@@ -130,7 +131,7 @@ PUBLISHED: tuple[Published, ...] = (
     ),
     Published(
         "PyTorch dequantize and quantize, vectors",
-        Conversion(multiplier="dequantized_fma", output="reciprocal"),
+        Conversion(multiplier="dequantized_fma", output="reciprocal", clamp="int32_limit"),
         "pytorch aten/src/ATen/cpu/vec/vec512/vec512_qint.h: fma(s, q, s * -z), QuantizeAvx512",
     ),
     Published(
@@ -150,21 +151,49 @@ PUBLISHED: tuple[Published, ...] = (
     ),
 )
 
-_FLOAT = "the output is float32: nothing is rounded to an integer"
-
 
 def _to_float(m: Conversion, form: Form) -> bool:
     return form.op == "dequantize"
 
 
+def _moves(m: Conversion, form: Form) -> bool:
+    return not form.rescaled and form.op not in ("dequantize", "leaky_relu", "clamp")
+
+
+def _unrounded(when: Callable[[Any, Form], bool], why: str) -> Iterator[Equality]:
+    """Choices of the rounding, where there is nothing to round."""
+    for choice in get_args(Rounding)[1:]:
+        yield Equality("rounding", choice, ("half_even",), when, why)
+    for choice in ("before_rounding", "int32_conversion", "int32_limit"):
+        yield Equality("clamp", choice, ("after_zero_point",), when, why)
+    yield Equality("output", "reciprocal_fused", ("divided",), when, why)
+    yield Equality("output", "reciprocal", ("divided",), when, why)
+    yield Equality("zero_point", "before_rounding", ("after_rounding",), when, why)
+    for choice in ("ratio", *_INTEGERS):
+        yield Equality("multiplier", choice, ("exact",), when, why)
+
+
 EQUALITIES: tuple[Equality, ...] = (
-    *(Equality("rounding", c, ("half_even",), _to_float, _FLOAT) for c in get_args(Rounding)[1:]),
-    *(Equality("clamp", c, ("after_zero_point",), _to_float, _FLOAT) for c in ("before_rounding", "int32_conversion")),
-    Equality("zero_point", "before_rounding", ("after_rounding",), _to_float, _FLOAT),
-    Equality("output", "reciprocal", ("divided",), _to_float, "a float32 output has no scale"),
+    *_unrounded(_to_float, "the output is float32: it has no scale, and nothing is rounded to an integer"),
+    *_unrounded(_moves, "in the input's own scale every formula is within 1/8 of the stored integer that moves"),
+    Equality(
+        "multiplier",
+        "dequantized",
+        ("exact",),
+        _to_float,
+        "the product of a 9-bit integer and a float32 scale, rounded once, is the correctly rounded value",
+        {"output": "own"},
+    ),
     *(
-        Equality("multiplier", c, ("exact",), _to_float, "a float32 output has no multiplier")
-        for c in ("ratio", *_INTEGERS)
+        Equality(
+            "multiplier",
+            choice,
+            ("exact",),
+            _moves,
+            "in the input's own scale every formula is within 1/8 of the stored integer that moves",
+            {"output": "own"},
+        )
+        for choice in _DEQUANTIZED
     ),
     *rounded.EQUALITIES,
 )

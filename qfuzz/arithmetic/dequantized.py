@@ -10,8 +10,9 @@ from qfuzz.ir.protocols import Array
 Dequantized: TypeAlias = Literal["dequantized", "dequantized_fma"]
 """``dequantized``: fl(s * (q - z)); ``dequantized_fma``: fma(s, q, fl(s * -z)), PyTorch's vectors."""
 
-Output: TypeAlias = Literal["own", "divided", "reciprocal"]
-"""How a float32 real number comes into output units: divided by s_y, or times fl(1 / s_y). ``own``: it is there."""
+Output: TypeAlias = Literal["own", "divided", "reciprocal", "reciprocal_fused"]
+"""How a float32 real number comes into output units: divided by s_y, or times fl(1 / s_y), or fma(v, fl(1 / s_y), z_y),
+as compilers contract ``z + v * inv``. ``own``: it is there."""
 
 
 def dequantized(centered: Array, zero_point: int, scale: np.float32, choice: Any) -> Float32s:

@@ -47,6 +47,10 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
         Whether the zero points of weights are 0; else they are not.
     relu
         Whether a relu is fused.
+    rescaled
+        Whether scale and zero point of the output are others than the first input's.
+    elements
+        ``blocks``: as many as fill vector registers; ``few``: fewer than one; ``any``, where that makes no difference.
     """
 
     op: str
@@ -55,6 +59,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     per_channel: bool = False
     symmetric: bool = True
     relu: bool = False
+    rescaled: bool = True
+    elements: Literal["any", "blocks", "few"] = "any"
 
 
 class Equality(NamedTuple):
@@ -68,6 +74,8 @@ class Equality(NamedTuple):
         Of a model and a form.
     why
         The proof.
+    also
+        Choices of other fields that go with the new one.
     """
 
     field: str
@@ -75,6 +83,7 @@ class Equality(NamedTuple):
     same_as: tuple[str, ...]
     when: Callable[[Any, Form], bool]
     why: str
+    also: Mapping[str, str] = {}
 
 
 class Published(NamedTuple):
@@ -163,7 +172,7 @@ class Family:
                 if getattr(model, e.field) != e.choice or not e.when(model, form):
                     continue
                 for choice in e.same_as:
-                    candidate = msgspec.structs.replace(model, **{e.field: choice})
+                    candidate = msgspec.structs.replace(model, **{e.field: choice, **e.also})
                     if choice != e.choice and self.why_not(candidate) is None:
                         model, changed = candidate, True
                         why.append(f"{e.field} {e.choice} as {choice}: {e.why}")

@@ -17,10 +17,13 @@ Rounding: TypeAlias = Literal["half_even", "half_away", "half_up", "truncation",
 ZeroPoint: TypeAlias = Literal["after_rounding", "before_rounding"]
 """When the output zero point is added: to the integer, or to the real result."""
 
-Clamp: TypeAlias = Literal["after_zero_point", "before_rounding", "int32_conversion", "before_zero_point"]
+Clamp: TypeAlias = Literal[
+    "after_zero_point", "before_rounding", "int32_conversion", "int32_limit", "before_zero_point"
+]
 """How a result outside the storage range saturates. ``before_rounding``: the real number is clipped (MLAS, XNNPACK).
 ``int32_conversion``: what leaves int32 becomes its least number first, as x86 cvtps2dq does (FBGEMM, QNNPACK on SSE2).
-``before_zero_point``: the range is applied first and the sum wraps; no kernel is published to do so."""
+``int32_limit``: what leaves int32 becomes 2^31 - 128 or -2^31 first, and adding the zero point wraps (PyTorch's
+QuantizeAvx512). ``before_zero_point``: the range is applied first and the sum wraps, a fault."""
 
 Relu: TypeAlias = Literal["after_rounding", "before_rounding", "at_stored_zero"]
 """Where a fused relu clips: the integer at the zero point; the real number at 0; the integer at 0 (a fault)."""
@@ -63,7 +66,11 @@ def stored(
     if clamp == "before_zero_point":
         wrapped = np.clip(q - shift, element.qmin, element.qmax) + z - element.qmin
         return (wrapped % 256 + element.qmin).astype(element.dtype)
+    if clamp == "int32_limit":
+        q = np.clip(q, -(2**31), 2**31 - 128)
     q = q + (z - shift)
+    if clamp == "int32_limit":
+        q = (q + 2**31) % 2**32 - 2**31
     floor = {"after_rounding": z, "at_stored_zero": 0}.get(relu or "", element.qmin)
     return np.clip(q, max(floor, element.qmin), element.qmax).astype(element.dtype)
 

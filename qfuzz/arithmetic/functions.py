@@ -7,7 +7,7 @@ import numpy as np
 
 from qfuzz.arithmetic import rounded
 from qfuzz.arithmetic.dequantized import Output
-from qfuzz.arithmetic.family import Equality, Published
+from qfuzz.arithmetic.family import Equality, Form, Published
 from qfuzz.arithmetic.float32 import sequential_sum
 from qfuzz.arithmetic.rounded import Rounded, RoundedEvaluation
 from qfuzz.exact.rounding import Floats
@@ -35,7 +35,7 @@ def why_not_function(m: Function) -> str | None:
     """Why these choices do not go together, or None."""
     if (m.output != "own") != (m.values == "float32"):
         return "only float32 values come into output units"
-    return rounded.why_not(m) if m.values == "exact" else None
+    return rounded.why_not(m) if m.values == "exact" else rounded.why_not_of_floats(m)
 
 
 class FunctionEvaluation(RoundedEvaluation):
@@ -92,14 +92,11 @@ class Normalization(Rounded, frozen=True, kw_only=True):
         ``integers``: the same times a constant, rounded to integers (QNNPACK, to scale 1/256); ``float32``: of
         fl(s_x * (q - max)).
     reciprocal
-        ``floored`` (a fault): 1 / s_y is cut to an integer.
+        ``floored``: 1 / s_y is cut to an integer, right only where it is one.
     """
 
     exponentials: Literal["exact", "table", "integers", "float32"] = "exact"
     reciprocal: Literal["own", "floored"] = "own"
-
-
-NORMALIZATION_FAULTS = {**rounded.FAULTS, "reciprocal": frozenset({"floored"})}
 
 
 def why_not_normalization(m: Normalization) -> str | None:
@@ -163,4 +160,22 @@ NORMALIZATIONS: tuple[Published, ...] = (
     ),
 )
 
+
+def _transcendental(m: Function, form: Form) -> bool:
+    return form.op == "tanh" and m.values == "exact"
+
+
+_NO_TIES = "tanh of a rational number is irrational, but for tanh(0) = 0: there are no ties (Lindemann-Weierstrass)"
+
+FUNCTION_EQUALITIES: tuple[Equality, ...] = (
+    *(Equality("rounding", c, ("half_even",), _transcendental, _NO_TIES) for c in ("half_away", "half_up")),
+    Equality(
+        "zero_point",
+        "before_rounding",
+        ("after_rounding",),
+        lambda m, f: _transcendental(m, f) and m.rounding != "truncation",
+        _NO_TIES,
+    ),
+    *rounded.EQUALITIES,
+)
 EQUALITIES: tuple[Equality, ...] = rounded.EQUALITIES

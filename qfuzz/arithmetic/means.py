@@ -40,7 +40,7 @@ def why_not(m: Mean) -> str | None:
     """Why these choices do not go together, or None."""
     if (m.output != "own") != (m.multiplier == "dequantized"):
         return "only dequantized operands come into output units after the sum"
-    return rounded.why_not(m) if m.multiplier == "exact" else None
+    return rounded.why_not(m) if m.multiplier == "exact" else rounded.why_not_of_floats(m)
 
 
 class MeanEvaluation(RoundedEvaluation):

@@ -15,7 +15,7 @@ class Quantizing(Rounded, frozen=True, kw_only=True):
 
 def why_not(m: Quantizing) -> str | None:
     """Why these choices do not go together, or None."""
-    return rounded.why_not(m) if m.output == "own" else None
+    return rounded.why_not(m) if m.output == "own" else rounded.why_not_of_floats(m)
 
 
 class QuantizingEvaluation(RoundedEvaluation):
@@ -29,12 +29,13 @@ class QuantizingEvaluation(RoundedEvaluation):
 PUBLISHED: tuple[Published, ...] = (
     Published(
         "PyTorch quantize_per_tensor",
-        Quantizing(output="reciprocal", zero_point="before_rounding"),
-        "pytorch/FBGEMM include/fbgemm/QuantUtils.h Quantize, LEGACY: nearbyint(zero_point + x * inv_scale)",
+        Quantizing(output="reciprocal_fused", zero_point="before_rounding"),
+        "pytorch/FBGEMM include/fbgemm/QuantUtils.h Quantize, LEGACY: nearbyint(zero_point + x * inv_scale), which the "
+        "compiler contracts, as measured",
     ),
     Published(
         "PyTorch quantize, vectors; FBGEMM QuantizeAvx2",
-        Quantizing(output="reciprocal"),
+        Quantizing(output="reciprocal", clamp="int32_limit"),
         "pytorch/FBGEMM src/QuantUtilsAvx2.cc QuantizeAvx2; pytorch vec512_qint.h QuantizeAvx512",
     ),
     Published(

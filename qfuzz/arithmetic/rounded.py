@@ -7,6 +7,7 @@ import numpy as np
 
 from qfuzz.arithmetic.family import Choices, Equality, Form
 from qfuzz.arithmetic.finish import Clamp, Relu, Rounding, ZeroPoint, stored, surrogates
+from qfuzz.arithmetic.float32 import fma
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
@@ -32,8 +33,15 @@ FAULTS = {
 
 def why_not(model: Any) -> str | None:
     """Why the choices of `Rounded` do not go together, of an exact result; or None."""
-    if model.rounding == "magic" or model.clamp == "int32_conversion":
+    if model.rounding == "magic" or model.clamp in ("int32_conversion", "int32_limit"):
         return "magic numbers and conversions are of floating point"
+    return None
+
+
+def why_not_of_floats(model: Any) -> str | None:
+    """The same of a float32 result."""
+    if getattr(model, "output", "own") == "reciprocal_fused" and model.zero_point != "before_rounding":
+        return "the fused multiply-add adds the zero point"
     return None
 
 
@@ -51,12 +59,39 @@ def _always(model: Any, form: Form) -> bool:
 
 
 EQUALITIES: tuple[Equality, ...] = (
+    *(
+        Equality(
+            "clamp",
+            choice,
+            ("after_zero_point",),
+            lambda m, f: m.rounding == "magic",
+            "a magic number is added instead of a conversion; bits of large floats are large integers",
+        )
+        for choice in ("int32_conversion", "int32_limit")
+    ),
     Equality(
         "clamp",
-        "int32_conversion",
+        "int32_limit",
         ("after_zero_point",),
-        lambda m, f: m.rounding == "magic",
-        "a magic number is added instead of a conversion; bits of large floats are large integers",
+        lambda m, f: m.zero_point == "before_rounding",
+        "the zero point is in the float that is limited: nothing is added that could wrap",
+    ),
+    Equality(
+        "clamp",
+        "int32_limit",
+        ("after_zero_point",),
+        lambda m, f: f.dtype == "int8" and f.op in ("relu", "sigmoid", "hardsigmoid", "softmax"),
+        "results are not negative, and 2^31 - 128 with a zero point of at most 127 stays within int32",
+    ),
+    *(
+        Equality(
+            "clamp",
+            choice,
+            ("after_zero_point",),
+            lambda m, f: not f.rescaled and f.op in ("clamp", "avg_pool", "global_avg_pool"),
+            "in the input's own scale results stay within int32",
+        )
+        for choice in ("int32_conversion", "int32_limit")
     ),
     Equality(
         "rounding",
@@ -137,7 +172,7 @@ class RoundedEvaluation:
 
     def zero_point_added(self, model: Any) -> bool:
         """Whether the result has come with the zero point."""
-        return False
+        return getattr(model, "output", "own") == "reciprocal_fused"
 
     def exact(self) -> Floats:
         """The exact result in output units, as `surrogates`."""
@@ -160,5 +195,11 @@ class RoundedEvaluation:
         return np.asarray(self.arrays[i].astype(np.int64) - self.types[i].qtype.zero_point[0])
 
     def over_scale(self, values: Array, output: str) -> Array:
-        """float32 real values in output units, ``divided`` by the scale or multiplied with its ``reciprocal``."""
-        return np.asarray(values / self.scale_y if output == "divided" else values * (np.float32(1) / self.scale_y))
+        """float32 real values in output units, as `qfuzz.arithmetic.dequantized.Output` says."""
+        if output == "divided":
+            return np.asarray(values / self.scale_y)
+        inverse = np.float32(1) / self.scale_y
+        if output == "reciprocal_fused":
+            assert isinstance(self.element, QType)
+            return fma(values, np.asarray(inverse), np.asarray(np.float32(self.element.zero_point[0])))
+        return np.asarray(values * inverse)

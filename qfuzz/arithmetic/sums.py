@@ -53,7 +53,7 @@ def why_not_sum(m: Sum) -> str | None:
         return rounded.why_not(m)
     if m.operands in ("fixed21", "fixed22", "q31"):
         return rounded.why_not_of_integers(m)
-    return None
+    return rounded.why_not_of_floats(m)
 
 
 class SumEvaluation(RoundedEvaluation):
@@ -78,7 +78,7 @@ class SumEvaluation(RoundedEvaluation):
 
     def zero_point_added(self, model: Sum) -> bool:
         """Sums of ratios begin with it."""
-        return model.operands in _RATIOS
+        return model.operands in _RATIOS or super().zero_point_added(model)
 
     def _of_ratios(self, *, fused: bool) -> Array:
         assert isinstance(self.element, QType)
@@ -113,7 +113,7 @@ class SumEvaluation(RoundedEvaluation):
 SUMS: tuple[Published, ...] = (
     Published(
         "PyTorch add, vectors",
-        Sum(operands="dequantized_fma", output="reciprocal"),
+        Sum(operands="dequantized_fma", output="reciprocal", clamp="int32_limit"),
         "pytorch aten/src/ATen/native/quantized/cpu/kernels/QuantizedOpKernels.cpp qadd_kernel, cpu/vec/vec512/"
         "vec512_qint.h: fma(s, q, s * -z), QuantizeAvx512",
     ),
@@ -179,7 +179,7 @@ def why_not_product(m: Product) -> str | None:
         return rounded.why_not(m)
     if m.multiplier in ("q31", "q31_single"):
         return rounded.why_not_of_integers(m)
-    return None
+    return rounded.why_not_of_floats(m)
 
 
 class ProductEvaluation(RoundedEvaluation):

@@ -6,16 +6,16 @@ on which the models still left disagree, and keep only these: a small case that 
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
-from qfuzz.arithmetic.contracting import ContractionEvaluation
 from qfuzz.arithmetic.contraction import Contraction
 from qfuzz.arithmetic.family import Form
 from qfuzz.arithmetic.float32 import bfloat16
 from qfuzz.exact.rounding import Ints
-from qfuzz.identify.probe import Probe
+from qfuzz.identify.draw import Draw
+from qfuzz.identify.probe import Probe, probe
+from qfuzz.identify.rows import narrowed
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.protocols import Array
@@ -23,37 +23,10 @@ from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.convolution import Conv, unit_conv
 from qfuzz.ops.linear import Linear
-from qfuzz.strategies import fill
 
-ROWS_KEPT = 40
-"""Rows of a directed case; a batch this small is still found by eye."""
 N_CHANNELS = 4
 SIZE = 64
 """Products that a directed case sums, but one. With 1, a case may be the smallest that tells two models apart."""
-
-
-class Draw:
-    """Numbers of one key, one after another."""
-
-    def __init__(self, key: int) -> None:
-        self._key, self._stream = key, 0
-
-    def words(self, n: int) -> fill.Words:
-        """`n` fresh words."""
-        self._stream += 1
-        return fill.words(self._key, n, stream=self._stream)
-
-    def integers(self, n: int, low: int, high: int) -> Ints:
-        """`n` integers in low..high."""
-        return low + fill.below(self.words(n), high - low + 1)
-
-    def integer(self, low: int, high: int) -> int:
-        """One integer in low..high."""
-        return int(self.integers(1, low, high)[0])
-
-    def mantissa(self) -> float:
-        """A float32 in 1..2 with random bits."""
-        return 1 + self.integer(1, 2**23 - 1) * 2.0**-23
 
 
 def build(
@@ -272,22 +245,18 @@ def overflow(form: Form, key: int, left: Sequence[Contraction], *, size: int = S
     return _with_accumulators(form, size, np.concatenate([accs, -accs]), 1.0, [1.0], y, None)
 
 
-def _probe(draw: Callable[..., Case | None], tells: str, *, sized: bool = True) -> Probe:
-    return Probe(draw, frozenset(tells.split()), partial(draw, size=1) if sized else None)
-
-
 PROBES: tuple[Probe, ...] = (
-    _probe(general, "padding products operands rounding multiplier"),
-    _probe(saturating_pairs, "products"),
-    _probe(cancelling_products, "operands accumulator multiplier bias"),
-    _probe(long_sums, "accumulator", sized=False),
-    _probe(exact_ties, "rounding zero_point multiplier bias"),
-    _probe(near_ties, "multiplier scales bias zero_point rounding accumulator"),
-    _probe(long_accumulators, "bias accumulator", sized=False),
-    _probe(cancelling_bias, "bias multiplier scales accumulator"),
-    _probe(overflow, "clamp"),
-    _probe(odd_divisors, "multiplier zero_point rounding"),
-    _probe(huge_cancellation, "bias multiplier"),
+    probe(general, "padding products operands rounding multiplier"),
+    probe(saturating_pairs, "products"),
+    probe(cancelling_products, "operands accumulator multiplier bias"),
+    probe(long_sums, "accumulator", sized=False),
+    probe(exact_ties, "rounding zero_point multiplier bias"),
+    probe(near_ties, "multiplier scales bias zero_point rounding accumulator"),
+    probe(long_accumulators, "bias accumulator", sized=False),
+    probe(cancelling_bias, "bias multiplier scales accumulator"),
+    probe(overflow, "clamp"),
+    probe(odd_divisors, "multiplier zero_point rounding"),
+    probe(huge_cancellation, "bias multiplier"),
 )
 """In the order in which they are first tried."""
 
@@ -414,46 +383,3 @@ def _coarse(left: Sequence[Contraction], draw: Draw) -> Callable[[float], float]
             return lambda m: float(np.ldexp(np.rint(np.frexp(m)[0] * 2.0**15) / 2.0**15, np.frexp(m)[1]))
         case _:
             return lambda m: m
-
-
-SAMPLE = 48
-"""Models that a directed case is cut down with; those left are judged on what is kept."""
-
-
-def narrowed(case: Case, left: Sequence[Contraction]) -> Case | None:
-    """The rows of a case on which some of the models left disagree; None where they all agree."""
-    (node,) = case.network.nodes
-    arrays = [case.inputs[0].array, *(c.data.array for c in case.network.constants)]
-    evaluation = ContractionEvaluation(node, case.network.input_types(node), arrays)
-    sample = left[:: max(1, len(left) // SAMPLE)]
-    axis = row_axis(case)
-    outputs = np.stack([np.moveaxis(evaluation.stored(m), axis, 0) for m in sample])
-    rows = outputs.shape[1]
-    columns = outputs.reshape(len(sample), rows, -1).transpose(1, 2, 0).reshape(-1, len(sample))
-    telling = np.flatnonzero((columns != columns[:, :1]).any(axis=1))
-    if len(telling) == 0:
-        return None
-    # One row for each way in which the models part.
-    patterns = columns[telling] == columns[telling, :1]
-    _, first = np.unique(patterns, axis=0, return_index=True)
-    keep = np.unique(telling[first] // (columns.shape[0] // rows))[:ROWS_KEPT]
-    return with_rows(case, keep)
-
-
-def row_axis(case: Case) -> int:
-    """The dimension of input and output whose positions do not depend on each other."""
-    shape = case.inputs[0].array.shape
-    return 2 if len(shape) == 4 and shape[0] == 1 and shape[3] == 1 else 0
-
-
-def with_rows(case: Case, keep: Ints) -> Case:
-    """The case with only these of its rows."""
-    (value,) = case.network.inputs
-    x = np.ascontiguousarray(np.take(case.inputs[0].array, keep, axis=row_axis(case)))
-    network = Network(
-        (Input(value.name, TensorType(x.shape, value.type.element)),),
-        case.network.constants,
-        case.network.nodes,
-        case.network.outputs,
-    )
-    return Case(network, (Tensor(x),))

@@ -11,8 +11,9 @@ from functools import cache
 import numpy as np
 
 from qfuzz.arithmetic.catalogue import family_of
-from qfuzz.arithmetic.family import Choices, Evaluation, Form
+from qfuzz.arithmetic.family import Choices, Form
 from qfuzz.identify.probes import PROBES
+from qfuzz.identify.rows import evaluate
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Array
 
@@ -95,6 +96,8 @@ class _Experiment:
     def outcome(self) -> Outcome:
         self.left = list(classes(self.form))
         for probe in PROBES[self.form.op][:OPENING]:
+            if not self.left:
+                break
             case = probe.draw(self.form, self._key(), self.left)
             if case is not None and len(self.left) > 1:
                 self.observe(case)
@@ -111,8 +114,9 @@ class _Experiment:
 
     def confirm(self) -> None:
         """Run fresh cases of every kind against the one class left: it may be the last of many wrong ones."""
-        for probe in PROBES[self.form.op]:
-            case = probe.draw(self.form, self._key(), list(classes(self.form))[::97] + self.left)
+        others = list(classes(self.form))[::97]
+        for probe in (p for p in PROBES[self.form.op] for _ in range(p.confirmations)):
+            case = probe.draw(self.form, self._key(), others + self.left)
             if case is not None and self.left:
                 self.observe(case)
 
@@ -162,14 +166,6 @@ def partition(case: Case, models: Sequence[Choices]) -> dict[bytes, list[Choices
     for model in models:
         groups.setdefault(_bytes(evaluation.stored(model)), []).append(model)
     return groups
-
-
-def evaluate(case: Case) -> Evaluation:
-    """A case of one node, ready to be computed under models."""
-    (node,) = case.network.nodes
-    values = {name: t.array for name, t in (*case.feeds.items(), *case.network.constant_data.items())}
-    arrays = [values[i] for i in node.inputs]
-    return family_of(node.op.name).evaluate(node, case.network.input_types(node), arrays)
 
 
 def _bytes(array: Array) -> bytes:

@@ -8,9 +8,9 @@ import numpy as np
 
 from qfuzz.arithmetic.catalogue import family_of
 from qfuzz.arithmetic.family import Choices, Form
-from qfuzz.identify.contraction_probes import row_axis, with_rows
-from qfuzz.identify.experiment import Observation, Outcome, Run, classes, evaluate, identify
+from qfuzz.identify.experiment import Observation, Outcome, Run, classes, identify
 from qfuzz.identify.probes import PROBES
+from qfuzz.identify.rows import evaluate, row_axis, with_rows
 from qfuzz.ir.network import Case
 from qfuzz.ops import CODEC
 
@@ -176,7 +176,7 @@ def _small_cases(form: Form, found: Choices, neighbour: Choices, field: str) -> 
 
 def _cuts(observation: Observation, found: Choices, neighbour: Choices) -> Iterator[Case]:
     """An observed case with one row on which both differ; with more of them, for one alone may run another kernel."""
-    for n in (1, 2, 4):
+    for n in (1, 2, 4, 64):
         yield from _rows_that_differ(observation.case, found, neighbour, n)
 
 

@@ -1,10 +1,18 @@
 """The probes of every operator."""
 
-from qfuzz.identify import contraction_probes
+from qfuzz.identify import contraction_probes, elementwise_probes
 from qfuzz.identify.probe import Probe
 
+CONTRACTIONS = ("conv", "linear")
+ELEMENTWISE = (
+    *("add", "mul", "avg_pool", "global_avg_pool", "quantize", "dequantize", "requantize", "relu", "clamp"),
+    *("leaky_relu", "concat", "sigmoid", "tanh", "elu", "hardsigmoid", "hardswish", "softmax"),
+)
+UNDIVIDED = "moves stored integers: no two models of it can differ"
+"""Of the other operators, why there are no probes."""
+
 PROBES: dict[str, tuple[Probe, ...]] = {
-    "conv": contraction_probes.PROBES,
-    "linear": contraction_probes.PROBES,
+    **dict.fromkeys(CONTRACTIONS, contraction_probes.PROBES),
+    **dict.fromkeys(ELEMENTWISE, elementwise_probes.PROBES),
 }
 """By operator, in the order in which they are first tried."""
