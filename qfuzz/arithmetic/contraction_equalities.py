@@ -4,12 +4,8 @@ Models that differ in such choices only are one class; an identification that is
 """
 
 from qfuzz.arithmetic.contraction import Contraction
-from qfuzz.arithmetic.family import Equality, Form
+from qfuzz.arithmetic.family import Equality, Form, always
 from qfuzz.arithmetic.rounded import EQUALITIES as FINISH
-
-
-def _always(model: Contraction, form: Form) -> bool:
-    return True
 
 
 def _no_bias(model: Contraction, form: Form) -> bool:
@@ -23,7 +19,7 @@ EQUALITIES: tuple[Equality, ...] = (
         "accumulator",
         "int32_wrapping",
         ("int32",),
-        _always,
+        always,
         "the accumulators of a valid network stay within int32, and sums modulo 2^32 are right where the last one fits",
     ),
     Equality(

@@ -164,7 +164,7 @@ def _unrounded(when: Callable[[Any, Form], bool], why: str) -> Iterator[Equality
     """Choices of the rounding, where there is nothing to round."""
     for choice in get_args(Rounding)[1:]:
         yield Equality("rounding", choice, ("half_even",), when, why)
-    for choice in ("before_rounding", "int32_conversion", "int32_limit"):
+    for choice in ("before_rounding", "int32_conversion", "int32_conversion_wrapping", "int32_limit"):
         yield Equality("clamp", choice, ("after_zero_point",), when, why)
     yield Equality("output", "reciprocal_fused", ("divided",), when, why)
     yield Equality("output", "reciprocal", ("divided",), when, why)

@@ -86,6 +86,11 @@ class Equality(NamedTuple):
     also: Mapping[str, str] = {}
 
 
+def always(model: Any, form: Form) -> bool:
+    """When an `Equality` holds on every domain."""
+    return True
+
+
 class Published(NamedTuple):
     """A kernel's name, its arithmetic, and the source."""
 
@@ -136,11 +141,30 @@ class Family:
 
     @cached_property
     def candidates(self) -> tuple[Choices, ...]:
-        """Every combination of choices that a kernel could make, in a fixed order: the exact arithmetic first."""
+        """Combinations of choices that a kernel could make, in a fixed order: the exact arithmetic first.
+
+        Of choices that are the same on every domain, only the one that stands for both.
+        """
+        same = {(e.field, e.choice) for e in self.equalities if e.when is always}
         fields = {f: alternatives(self.model, f) for f in self.model.__struct_fields__}
-        usual = {f: [a for a in all_ if a not in self.faults.get(f, ())] for f, all_ in fields.items()}
+        usual = {
+            f: [a for a in all_ if a not in self.faults.get(f, ()) and (f, a) not in same] for f, all_ in fields.items()
+        }
         models = (self.model(**dict(zip(usual, values, strict=True))) for values in product(*usual.values()))
         return tuple(m for m in models if self.why_not(m) is None)
+
+    @cached_property
+    def universal(self) -> tuple[str, ...]:
+        """Which choices are the same on every domain, and why."""
+        return tuple(f"{e.field} {e.choice} as {e.same_as[0]}: {e.why}" for e in self.equalities if e.when is always)
+
+    @cached_property
+    def told(self) -> tuple[str, ...]:
+        """The fields that an identification tells: those with choices that kernels make, but for a fused relu's."""
+        fields = self.model.__struct_fields__
+        return tuple(
+            f for f in fields if f != "relu" and len(set(alternatives(self.model, f)) - self.faults.get(f, set())) > 1
+        )
 
     def departing(self, model: Choices, choices: Mapping[str, str]) -> Choices | None:
         """`model` but for `choices`; None where this family has no such choices, or they do not go together."""

@@ -18,10 +18,16 @@ ZeroPoint: TypeAlias = Literal["after_rounding", "before_rounding"]
 """When the output zero point is added: to the integer, or to the real result."""
 
 Clamp: TypeAlias = Literal[
-    "after_zero_point", "before_rounding", "int32_conversion", "int32_limit", "before_zero_point"
+    "after_zero_point",
+    "before_rounding",
+    "int32_conversion",
+    "int32_conversion_wrapping",
+    "int32_limit",
+    "before_zero_point",
 ]
 """How a result outside the storage range saturates. ``before_rounding``: the real number is clipped (MLAS, XNNPACK).
 ``int32_conversion``: what leaves int32 becomes its least number first, as x86 cvtps2dq does (FBGEMM, QNNPACK on SSE2).
+``int32_conversion_wrapping``: the same, and adding the zero point wraps (PyTorch's RequantizeAvx512).
 ``int32_limit``: what leaves int32 becomes 2^31 - 128 or -2^31 first, and adding the zero point wraps (PyTorch's
 QuantizeAvx512). ``before_zero_point``: the range is applied first and the sum wraps, a fault."""
 
@@ -61,7 +67,7 @@ def stored(
     if clamp == "before_rounding":
         v = np.clip(v, element.qmin - z + shift, element.qmax - z + shift)
     q = rounded(v, rounding)
-    if clamp == "int32_conversion":
+    if clamp in ("int32_conversion", "int32_conversion_wrapping"):
         q = np.where((q >= 2**31) | (q < -(2**31)), -(2**31), q)
     if clamp == "before_zero_point":
         wrapped = np.clip(q - shift, element.qmin, element.qmax) + z - element.qmin
@@ -69,7 +75,7 @@ def stored(
     if clamp == "int32_limit":
         q = np.clip(q, -(2**31), 2**31 - 128)
     q = q + (z - shift)
-    if clamp == "int32_limit":
+    if clamp in ("int32_limit", "int32_conversion_wrapping"):
         q = (q + 2**31) % 2**32 - 2**31
     floor = {"after_rounding": z, "at_stored_zero": 0}.get(relu or "", element.qmin)
     return np.clip(q, max(floor, element.qmin), element.qmax).astype(element.dtype)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.arithmetic.family import Choices, Equality, Form
+from qfuzz.arithmetic.family import Choices, Equality, always
 from qfuzz.arithmetic.finish import Clamp, Relu, Rounding, ZeroPoint, stored, surrogates
 from qfuzz.arithmetic.float32 import fma
 from qfuzz.exact.rounding import Floats
@@ -33,7 +33,7 @@ FAULTS = {
 
 def why_not(model: Any) -> str | None:
     """Why the choices of `Rounded` do not go together, of an exact result; or None."""
-    if model.rounding == "magic" or model.clamp in ("int32_conversion", "int32_limit"):
+    if model.rounding == "magic" or model.clamp.startswith("int32"):
         return "magic numbers and conversions are of floating point"
     return None
 
@@ -54,10 +54,6 @@ def why_not_of_integers(model: Any) -> str | None:
     return why_not(model)
 
 
-def _always(model: Any, form: Form) -> bool:
-    return True
-
-
 EQUALITIES: tuple[Equality, ...] = (
     *(
         Equality(
@@ -67,7 +63,14 @@ EQUALITIES: tuple[Equality, ...] = (
             lambda m, f: m.rounding == "magic",
             "a magic number is added instead of a conversion; bits of large floats are large integers",
         )
-        for choice in ("int32_conversion", "int32_limit")
+        for choice in ("int32_conversion", "int32_conversion_wrapping", "int32_limit")
+    ),
+    Equality(
+        "clamp",
+        "int32_conversion_wrapping",
+        ("int32_conversion",),
+        lambda m, f: m.zero_point == "before_rounding" or f.dtype == "uint8",
+        "nothing, or nothing negative, is added to the least int32",
     ),
     Equality(
         "clamp",
@@ -91,27 +94,27 @@ EQUALITIES: tuple[Equality, ...] = (
             lambda m, f: not f.rescaled and f.op in ("clamp", "avg_pool", "global_avg_pool"),
             "in the input's own scale results stay within int32",
         )
-        for choice in ("int32_conversion", "int32_limit")
+        for choice in ("int32_conversion", "int32_conversion_wrapping", "int32_limit")
     ),
     Equality(
         "rounding",
         "magic",
         ("half_even",),
-        _always,
+        always,
         "adding 1.5 * 2^23 rounds to nearest even below 2^22; above, both saturate to the same end",
     ),
     Equality(
         "clamp",
         "before_rounding",
         ("after_zero_point",),
-        _always,
+        always,
         "the ends of the range are integers, and rounding is monotone and keeps integers",
     ),
     Equality(
         "relu",
         "before_rounding",
         ("after_rounding",),
-        _always,
+        always,
         "rounding is monotone and keeps 0 and the zero point; without a relu there is nothing to clip",
     ),
     Equality(

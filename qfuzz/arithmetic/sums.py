@@ -209,9 +209,14 @@ class ProductEvaluation(RoundedEvaluation):
 
 PRODUCTS: tuple[Published, ...] = (
     Published(
-        "PyTorch mul",
-        Product(multiplier="float32_reciprocal", clamp="int32_conversion"),
+        "PyTorch mul, vectors",
+        Product(multiplier="float32_reciprocal", clamp="int32_conversion_wrapping"),
         "pytorch QuantizedOpKernels.cpp qmul_kernel, cpu/vec/vec512/vec512_qint.h RequantizeAvx512",
+    ),
+    Published(
+        "PyTorch mul, scalars",
+        Product(multiplier="float32_reciprocal"),
+        "pytorch QuantizedOpKernels.cpp qmul_kernel: requantize_from_int",
     ),
     Published(
         "MLAS mul",

@@ -94,6 +94,9 @@ class _Experiment:
     tried: int = 0
 
     def outcome(self) -> Outcome:
+        refusal = self.refusal()
+        if refusal is not None:
+            return Outcome(self.form, (), (), (refusal,))
         self.left = list(classes(self.form))
         for probe in PROBES[self.form.op][:OPENING]:
             if not self.left:
@@ -101,7 +104,7 @@ class _Experiment:
             case = probe.draw(self.form, self._key(), self.left)
             if case is not None and len(self.left) > 1:
                 self.observe(case)
-        fruitless = PATIENCE if self.refusals and not self.observations else 0  # the form is not this kernel's
+        fruitless = 0
         while len(self.left) > 1 and fruitless < PATIENCE and len(self.observations) < MAX_CASES and not self.unstable:
             best = self.best_case()
             if best is not None and self.observe(best):
@@ -111,6 +114,18 @@ class _Experiment:
         if len(self.left) == 1 and self.unstable is None:
             self.confirm()
         return Outcome(self.form, tuple(self.left), tuple(self.observations), tuple(self.refusals), self.unstable)
+
+    def refusal(self) -> str | None:
+        """What the kernel says of a plain case of the form, where it does not run it."""
+        said = "no case was drawn"
+        for _ in range(3):
+            case = PROBES[self.form.op][0].draw(self.form, self._key(), ())
+            if case is not None:
+                got = self.run(case)
+                if not isinstance(got, str):
+                    return None
+                said = got
+        return said
 
     def confirm(self) -> None:
         """Run fresh cases of every kind against the one class left: it may be the last of many wrong ones."""

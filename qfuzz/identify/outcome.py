@@ -56,7 +56,7 @@ class Identification(msgspec.Struct, frozen=True, kw_only=True):
     cases
         How many were run.
     witnesses
-        For each refuted neighbour (one choice otherwise) the smallest case.
+        For each choice that is not made, the smallest case that refutes the nearest model that makes it.
     refuted_by
         Where none is left: the smallest of the cases that refuted the last models.
     """
@@ -89,37 +89,23 @@ def identification(backend: str, form: Form, run: Run, *, witnesses: bool = True
             backend=backend, form=form, verdict="none", cases=cases, refuted_by=_text(_smallest_refuting(outcome, run))
         )
     first, *others = outcome.left
+    family = family_of(form.op)
     members = classes(form)[first]
     return Identification(
         backend=backend,
         form=form,
         verdict="several" if others else "identified",
-        choices=_choices(first),
-        others=tuple(_choices(m) for m in others),
-        equals=tuple(dict.fromkeys(w for m in members for w in family_of(form.op).reasons(m, form))),
-        published=tuple(f"{p.name} ({p.source})" for p in family_of(form.op).published_as(first, form)),
+        choices=_choices(first, form),
+        others=tuple(_choices(m, form) for m in others),
+        equals=tuple(dict.fromkeys((*family.universal, *(w for m in members for w in family.reasons(m, form))))),
+        published=tuple(f"{p.name} ({p.source})" for p in family.published_as(first, form)),
         cases=cases,
         witnesses=tuple(_witnesses(outcome, first, run)) if witnesses and not others else (),
     )
 
 
-SHOWN = (
-    "operands",
-    "products",
-    "accumulator",
-    "padding",
-    "bias",
-    "scales",
-    "multiplier",
-    "rounding",
-    "zero_point",
-    "clamp",
-)
-"""The choices that an identification tells, in the order of the arithmetic."""
-
-
-def _choices(model: Choices) -> dict[str, str]:
-    return {f: getattr(model, f) for f in SHOWN}
+def _choices(model: Choices, form: Form) -> dict[str, str]:
+    return {f: getattr(model, f) for f in family_of(form.op).told}
 
 
 def _text(case: Case) -> str:
@@ -127,13 +113,24 @@ def _text(case: Case) -> str:
 
 
 def _witnesses(outcome: Outcome, found: Choices, run: Run) -> Iterator[Witness]:
-    """The smallest case that was found, for each class that differs from `found` in a single choice."""
-    for neighbour in classes(outcome.form):
-        fields = [f for f in found.__struct_fields__ if getattr(neighbour, f) != getattr(found, f)]
-        if len(fields) == 1:
-            witness = _witness(outcome, found, neighbour, fields[0], run)
-            if witness is not None:
-                yield witness
+    """The smallest case that was found, for each choice that is not made: against the class nearest to `found`."""
+    for (field, _), neighbour in _neighbours(outcome.form, found).items():
+        witness = _witness(outcome, found, neighbour, field, run)
+        if witness is not None:
+            yield witness
+
+
+def _neighbours(form: Form, found: Choices) -> dict[tuple[str, str], Choices]:
+    """For each choice that `found` does not make, the class that makes it and differs in the fewest others."""
+    nearest: dict[tuple[str, str], tuple[int, Choices]] = {}
+    fields = family_of(form.op).told
+    for model in classes(form):
+        different = [f for f in fields if getattr(model, f) != getattr(found, f)]
+        for f in different:
+            key = (f, getattr(model, f))
+            if key not in nearest or len(different) < nearest[key][0]:
+                nearest[key] = (len(different), model)
+    return {key: nearest[key][1] for f in fields for key in nearest if key[0] == f}
 
 
 def _witness(outcome: Outcome, found: Choices, neighbour: Choices, field: str, run: Run) -> Witness | None:
@@ -142,8 +139,9 @@ def _witness(outcome: Outcome, found: Choices, neighbour: Choices, field: str, r
     Else, in the smallest cut of those that were run.
     """
     small = (c for c in _small_cases(outcome.form, found, neighbour, field))
-    cuts = (c for o in outcome.observations for c in _cuts(o, found, neighbour))
-    for case in itertools.chain(small, sorted(cuts, key=lambda c: c.n_elements)):
+    rowwise = sorted(outcome.observations, key=lambda o: o.case.n_elements / o.got.shape[row_axis(o.case)])
+    cuts = (c for o in rowwise for c in _cuts(o, found, neighbour))
+    for case in itertools.chain(small, cuts):
         got = run(case)
         evaluation = evaluate(case)
         expected, other = evaluation.stored(found), evaluation.stored(neighbour)

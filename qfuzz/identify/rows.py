@@ -9,6 +9,7 @@ from qfuzz.arithmetic.family import Choices, Evaluation
 from qfuzz.exact.rounding import Ints
 from qfuzz.ir.network import Case, Input, Network
 from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops.convolution import Conv
 
 ROWS_KEPT = 40
 """Rows of a directed case; a batch this small is still found by eye."""
@@ -45,10 +46,12 @@ def narrowed(case: Case, left: Sequence[Choices], most: int = ROWS_KEPT) -> Case
 def row_axis(case: Case) -> int:
     """The dimension of inputs and output whose positions do not depend on each other."""
     (node,) = case.network.nodes
-    shape = case.inputs[0].array.shape
     if node.op.name in ("avg_pool", "global_avg_pool"):
         return 1
-    return 2 if len(shape) == 4 and shape[0] == 1 and shape[3] == 1 else 0
+    if isinstance(node.op, Conv) and not any(node.op.padding):
+        taps = case.network.constants[0].type.shape[2:]
+        return 2 if set(taps) == {1} and case.inputs[0].array.shape[3] == 1 else 0
+    return 0
 
 
 def with_rows(case: Case, keep: Ints) -> Case:
