@@ -69,7 +69,7 @@ FAMILIES: tuple[Family, ...] = (
         ("softmax",),
         functions.why_not_normalization,
         functions.NormalizationEvaluation,
-        functions.EQUALITIES,
+        functions.NORMALIZATION_EQUALITIES,
         functions.NORMALIZATIONS,
         rounded.FAULTS,
     ),

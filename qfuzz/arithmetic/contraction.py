@@ -141,6 +141,8 @@ def why_not(model: Contraction) -> str | None:
         return "the fused multiply-add is one of float32"
     if m.multiplier == "float64" and m.rounding == "magic":
         return "the magic number is a float32"
+    if m.rounding == "magic" and m.clamp == "int32_conversion":
+        return "a magic number is added instead of a conversion"
     if m.multiplier == "exact" and (m.rounding == "magic" or m.clamp == "int32_conversion"):
         return "magic numbers and conversions are of floating point"
     return None

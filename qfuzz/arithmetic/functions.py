@@ -178,4 +178,16 @@ FUNCTION_EQUALITIES: tuple[Equality, ...] = (
     ),
     *rounded.EQUALITIES,
 )
-EQUALITIES: tuple[Equality, ...] = rounded.EQUALITIES
+NORMALIZATION_EQUALITIES: tuple[Equality, ...] = (
+    *(
+        Equality(
+            "rounding",
+            choice,
+            ("half_even",),
+            lambda m, f: m.exponentials == "integers",
+            "the quotient of integers is rounded already",
+        )
+        for choice in ("half_away", "half_up", "truncation")
+    ),
+    *rounded.EQUALITIES,
+)

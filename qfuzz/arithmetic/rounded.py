@@ -42,6 +42,8 @@ def why_not_of_floats(model: Any) -> str | None:
     """The same of a float32 result."""
     if getattr(model, "output", "own") == "reciprocal_fused" and model.zero_point != "before_rounding":
         return "the fused multiply-add adds the zero point"
+    if model.rounding == "magic" and model.clamp.startswith("int32"):
+        return "a magic number is added instead of a conversion"
     return None
 
 
@@ -54,17 +56,17 @@ def why_not_of_integers(model: Any) -> str | None:
     return why_not(model)
 
 
+_NOT_NEGATIVE = ("relu", "sigmoid", "hardsigmoid", "softmax")
+"""Operators without negative results."""
+
+
+def _is_exact(model: Any) -> bool:
+    """Whether the model computes the exact result before it is rounded."""
+    own = (f for f in model.__struct_fields__ if f not in Rounded.__struct_fields__)
+    return all(getattr(model, f) in ("exact", "own") for f in own)
+
+
 EQUALITIES: tuple[Equality, ...] = (
-    *(
-        Equality(
-            "clamp",
-            choice,
-            ("after_zero_point",),
-            lambda m, f: m.rounding == "magic",
-            "a magic number is added instead of a conversion; bits of large floats are large integers",
-        )
-        for choice in ("int32_conversion", "int32_conversion_wrapping", "int32_limit")
-    ),
     Equality(
         "clamp",
         "int32_conversion_wrapping",
@@ -83,7 +85,7 @@ EQUALITIES: tuple[Equality, ...] = (
         "clamp",
         "int32_limit",
         ("after_zero_point",),
-        lambda m, f: f.dtype == "int8" and f.op in ("relu", "sigmoid", "hardsigmoid", "softmax"),
+        lambda m, f: f.dtype == "int8" and f.op in _NOT_NEGATIVE,
         "results are not negative, and 2^31 - 128 with a zero point of at most 127 stays within int32",
     ),
     *(
@@ -123,6 +125,27 @@ EQUALITIES: tuple[Equality, ...] = (
         ("half_up",),
         lambda m, f: m.zero_point == "before_rounding" and f.dtype == "uint8",
         "with the zero point added what is rounded is not negative, or saturates at 0 in any case",
+    ),
+    Equality(
+        "rounding",
+        "half_away",
+        ("half_up",),
+        lambda m, f: m.zero_point == "after_rounding" and f.op in _NOT_NEGATIVE,
+        "results are not negative, where away from zero is up",
+    ),
+    Equality(
+        "zero_point",
+        "before_rounding",
+        ("after_rounding",),
+        lambda m, f: m.rounding == "half_up" and _is_exact(m),
+        "rounding ties up commutes with adding an integer, and nothing is rounded in that sum",
+    ),
+    Equality(
+        "zero_point",
+        "before_rounding",
+        ("after_rounding",),
+        lambda m, f: m.rounding == "truncation" and _is_exact(m) and f.dtype == "uint8" and f.op in _NOT_NEGATIVE,
+        "neither the result nor the zero point is negative: both are rounded down",
     ),
 )
 """Of all families, contractions too."""

@@ -96,8 +96,9 @@ def saturating_pairs(form: Form, key: int, left: Sequence[Contraction], *, size:
     if size == 1:
         return _two_products(form, draw)
     channels = 3
-    depth = 4 - key % 2  # an odd number of channels tells whether pairs cross taps
-    x_shape, w_shape, conv = _layer(form, (4, 16 - key % 2), (2, depth, 4, 4), (depth, 2, 2), padding=0)
+    odd = draw.integer(0, 1)  # an odd number of channels tells whether pairs cross taps
+    depth = 4 - odd
+    x_shape, w_shape, conv = _layer(form, (4, 16 - odd), (2, depth, 4, 4), (depth, 2, 2), padding=0)
     n, size = channels * math.prod(w_shape), math.prod(x_shape)
     w = np.where(draw.integers(n, 0, 3) == 0, -1, 1) * draw.integers(n, 90, 126)
     x = np.where(draw.integers(size, 0, 2) == 0, low, draw.integers(size, high - 40, high)).reshape(x_shape)

@@ -65,7 +65,8 @@ def _operator(op: str, scale: float, shape: tuple[int, ...]) -> Operator:
         case "clamp":
             return Clamp(min=float32(-90.5 * scale), max=float32(60.5 * scale))
         case "leaky_relu":
-            return LeakyRelu(negative_slope=float32(0.3))
+            # A slope that keeps ties where scales are powers of two.
+            return LeakyRelu(negative_slope=0.25 if np.frexp(scale)[0] == 0.5 else float32(0.3))
         case "concat":
             return Concat(axis=1)
         case "elu":
@@ -204,17 +205,22 @@ def _output(form: Form, draw: Draw, scale: float, scales: Sequence[float], zeros
 
 
 def _next_to_ties(form: Form, draw: Draw) -> Iterator[Scales]:
-    """Scales, the output's chosen so that some result is a few of float32's steps from a tie."""
+    """Scales, the output's chosen so that some result is a few of float32's steps from a multiple of 1/2."""
     for _ in range(SCALES_SEARCHED):
         scales, zeros = _inputs(form, draw)
         around = _spread(form, scales) * 2.0 ** -draw.integer(5, 7) * draw.mantissa()
         n = draw.integer(3, 200)
         if form.op in ("avg_pool", "global_avg_pool"):
-            around = n * scales[0] / (draw.integer(0, 60) + 0.5)
+            around = n * scales[0] / (draw.integer(1, 120) / 2)
+        elif form.op == "add" and draw.integer(0, 2):
+            scales = [scales[0], scales[0] * 2.0 ** -draw.integer(0, 1)]  # many pairs have the same sum
+            around = n * scales[0] / (draw.integer(1, 240) / 2)
+        elif form.op == "mul" and draw.integer(0, 2):
+            around = 60 * draw.integer(1, 40) * scales[0] * scales[1] / (draw.integer(1, 240) / 2)
         elif form.op in OF_ONE_NUMBER:
-            around = abs(_value(form, n, scales[0])) / (draw.integer(0, 120) + 0.5) or around
+            around = abs(_value(form, n, scales[0])) / (draw.integer(1, 240) / 2) or around
         elif form.op in ("requantize", "relu", "clamp", "leaky_relu", "concat"):
-            around = n * scales[0] / (draw.integer(0, 120) + 0.5)
+            around = n * scales[0] / (draw.integer(1, 240) / 2)
         nudged = np.float32(around).view(np.int32) + draw.integer(-2, 2)
         yield scales, zeros, _output(form, draw, float(np.int32(nudged).view(np.float32)), scales, zeros)
 
