@@ -24,6 +24,15 @@ Multiplier: TypeAlias = Literal[
     "q31_single",
     "fixed16",
 ]
+Bias: TypeAlias = Literal[
+    "exact",
+    "int32",
+    "before_multiplier",
+    "before_multiplier_reciprocal",
+    "before_multiplier_fused",
+    "after_multiplier",
+    "unscaled",
+]
 Scales: TypeAlias = Literal["own", "input_inverted_twice", "inverted_twice"]
 
 
@@ -74,15 +83,7 @@ class Contraction(Choices, frozen=True, kw_only=True):
         "int32", "int32_wrapping", "float64", "float32_sequential", "float32_fma", "float32_pairwise"
     ] = "int32"
     padding: Literal["zero_point", "stored_zero"] = "zero_point"
-    bias: Literal[
-        "exact",
-        "int32",
-        "before_multiplier",
-        "before_multiplier_reciprocal",
-        "before_multiplier_fused",
-        "after_multiplier",
-        "unscaled",
-    ] = "exact"
+    bias: Bias = "exact"
     multiplier: Multiplier = "exact"
     scales: Scales = "own"
     rounding: Rounding = "half_even"

@@ -1,16 +1,18 @@
 """Kernels that are published to compute a convolution or linear layer so, with the place where that is said."""
 
-from qfuzz.arithmetic.contraction import Contraction, Multiplier, Products, Scales
+from qfuzz.arithmetic.contraction import Bias, Contraction, Multiplier, Products, Scales
 from qfuzz.arithmetic.family import Published
 
-_ONEDNN: tuple[tuple[str, Scales, Products], ...] = (
-    ("convolution", "input_inverted_twice", "exact"),
-    ("convolution", "input_inverted_twice", "int16_pairs_per_tap"),
-    ("matmul", "inverted_twice", "exact"),
-    ("matmul", "inverted_twice", "int16_pairs"),
+_ONEDNN: tuple[tuple[str, Scales, tuple[Products, ...]], ...] = (
+    ("convolution", "input_inverted_twice", ("exact", "int16_pairs_per_tap")),
+    ("matmul", "inverted_twice", ("exact", "int16_pairs")),
+    ("convolution and matmul, scales as they are", "own", ("exact", "int16_pairs_per_tap")),
 )
-_ONEDNN_MULTIPLIERS: tuple[Multiplier, ...] = ("scaled_reciprocal", "scaled_apart_reciprocal")
-"""Which of both depends on the implementation that oneDNN picks for a CPU."""
+"""ideep, between PyTorch's eager kernels and oneDNN, inverts the scales of a convolution's input, or of a matmul."""
+_ONEDNN_MULTIPLIERS: tuple[Multiplier, ...] = ("scaled_reciprocal", "scaled_apart_reciprocal", "scaled_apart_divided")
+"""Which of these depends on the implementation that oneDNN picks for a CPU and a type."""
+
+_MLAS_BIASES: tuple[Bias, ...] = ("after_multiplier", "int32")
 
 PUBLISHED: tuple[Published, ...] = (
     Published(
@@ -75,7 +77,8 @@ PUBLISHED: tuple[Published, ...] = (
             "brgemm/jit_brgemm_kernel.cpp: scales, bias, 1/scale_y, zero point in float32, then saturation and "
             "conversion; by PyTorch through ideep, which inverts scales twice, as measured",
         )
-        for primitive, scales, products in _ONEDNN
+        for primitive, scales, all_products in _ONEDNN
+        for products in all_products
         for multiplier in _ONEDNN_MULTIPLIERS
     ),
     Published(
@@ -99,16 +102,20 @@ PUBLISHED: tuple[Published, ...] = (
         Contraction(bias="int32", multiplier="fixed16", rounding="half_up"),
         "tensorflow/lite/kernels/internal/common.cc MultiplyByQuantizedMultiplier(int64_t, ...)",
     ),
-    Published(
-        "dequantize, float32 sgemm of MLAS, quantize",
-        Contraction(
-            operands="dequantized",
-            accumulator="float32_fma",
-            bias="after_multiplier",
-            multiplier="scaled_divided",
-            clamp="before_rounding",
-        ),
-        "microsoft/onnxruntime onnxruntime/core/mlas/lib/x86_64/FgemmKernelFma3Common.h (one chain of fused "
-        "multiply-adds below a panel of K), quantize.cpp MlasQuantizeLinear",
+    *(
+        Published(
+            "dequantize, float32 sgemm of MLAS, quantize" + ("" if bias == "after_multiplier" else ", int32 bias"),
+            Contraction(
+                operands="dequantized",
+                accumulator="float32_fma",
+                bias=bias,
+                multiplier="scaled_divided",
+                clamp="before_rounding",
+            ),
+            "microsoft/onnxruntime onnxruntime/core/mlas/lib/x86_64/FgemmKernelFma3Common.h (one chain of fused "
+            "multiply-adds below a panel of K), quantize.cpp MlasQuantizeLinear; core/optimizer/qdq_transformer "
+            "WeightBiasQuantization makes a float32 bias int32",
+        )
+        for bias in _MLAS_BIASES
     ),
 )
