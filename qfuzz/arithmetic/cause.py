@@ -14,10 +14,11 @@ from qfuzz.oracle.check import Observe
 
 
 class Explanation(NamedTuple):
-    """A model that reproduces an output, and what it is called."""
+    """A model that reproduces an output, what it is called, and where a published kernel's is said."""
 
     name: str
     model: Choices
+    source: str = ""
 
 
 def explaining(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], got: Array) -> tuple[Explanation, ...]:
@@ -63,7 +64,7 @@ def _gives(evaluation: Evaluation, model: Choices, got: Array) -> bool:
 
 
 def _kernels(family: Family) -> tuple[Explanation, ...]:
-    published = (Explanation(p.name, p.model) for p in family.published)
+    published = (Explanation(p.name, p.model, p.source) for p in family.published)
     return (Explanation("exact", family.model()), *published)
 
 

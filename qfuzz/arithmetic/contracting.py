@@ -1,6 +1,7 @@
 """A convolution or linear layer on known inputs, bit for bit as a combination of choices computes it."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from qfuzz.arithmetic.contraction import BEFORE, FIXED_POINT, IN_STEPS, Contraction
 from qfuzz.arithmetic.finish import stored, surrogates
-from qfuzz.arithmetic.fixed_point import halves_of_shift, multiplied_once, multiplied_q31
+from qfuzz.arithmetic.fixed_point import halves_of_shift, multiplied_once, multiplied_q31, quantized_multiplier
 from qfuzz.arithmetic.float32 import bfloat16, fma, pairwise_sum, sequential_sum
 from qfuzz.arithmetic.windows import columns, laid_out, pair_order
 from qfuzz.exact.reals import Reals
@@ -32,7 +33,7 @@ class ContractionEvaluation:
         self.types, self.arrays = types, arrays
         self.shape = node.op.infer(types, node.element)
         self.x, self.w = arrays[0].astype(np.int64), arrays[1].astype(np.int64)
-        self.channels = self.w.shape[0]
+        self.channels: int = self.w.shape[0]
         self.q_x, self.q_w = types[0].qtype, types[1].qtype
         self.zero_w = np.broadcast_to(np.array(self.q_w.zero_point, dtype=np.int64), (self.channels,))
         self.scale_w = np.broadcast_to(np.array(self.q_w.scale), (self.channels,))
@@ -56,6 +57,80 @@ class ContractionEvaluation:
         m = model
         named = {"accumulator": self.accumulator(m), "scaled": self.scaled(m)}
         return {n: laid_out(v, self.op, self.shape) for n, v in named.items()} | {"stored": self.stored(m)}
+
+    def on_the_way(self, model: Contraction, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+        """Accumulator, bias and multiplier of one element."""
+        m = model
+        row, channel = self._place(index)
+        saturated = self._saturated(m, row, channel)
+        if saturated:
+            yield "saturated pairs", saturated
+        yield "accumulator", self.accumulator(m)[row, channel]
+        if len(self.arrays) > 2:
+            yield "bias", self._bias_of(m, channel)
+        if m.multiplier in FIXED_POINT or m.multiplier in ("exact", "float64"):
+            both = self.q_x.scale[0] * float(self.scale_w[channel])
+            multiplier = both / self.element.scale[0]
+            if m.multiplier in FIXED_POINT:
+                mantissa, exponent = quantized_multiplier(np.array(multiplier))
+                yield "multiplier", f"{int(mantissa)} * 2^{int(exponent) - 31}"
+            else:
+                yield "multiplier", multiplier
+        elif m.operands == "integers" and m.multiplier not in IN_STEPS:
+            yield "multiplier", self._float32_multiplier(m)[channel]
+        else:
+            x, w, y = self._float32_scales(m)
+            if m.operands == "integers" and m.multiplier.startswith("scaled_apart"):
+                yield "times scale x", x
+                yield "times scale w", w[channel]
+            elif m.operands == "integers":
+                yield "times scale x * scale w", np.asarray(x * w)[channel]
+            yield ("over scale y", y) if m.multiplier.endswith("divided") else ("times 1 / scale y", np.float32(1) / y)
+
+    def operands_of(self, index: tuple[int, ...]) -> tuple[Ints, Ints, int, int]:
+        """Stored inputs and weights that one element sums, and their zero points."""
+        row, channel = self._place(index)
+        rows, filters, zero_x, zero_w = self._rows(Contraction())
+        return rows[row, self._group(channel)], filters[channel], zero_x, int(zero_w[channel])
+
+    def _place(self, index: tuple[int, ...]) -> tuple[int, int]:
+        """Row and channel of an element."""
+        places = np.arange(math.prod(self.shape)).reshape(-1, self.channels)
+        place = int(laid_out(places, self.op, self.shape)[index])
+        return place // self.channels, place % self.channels
+
+    def _group(self, channel: int) -> int:
+        groups = self.op.groups if isinstance(self.op, Conv) else 1
+        return channel // (self.channels // groups)
+
+    def _saturated(self, m: Contraction, row: int, channel: int) -> str:
+        """The pairs of products that leave int16, where the model saturates them."""
+        if not m.products.startswith("int16"):
+            return ""
+        rows, filters, _, _ = self._rows(m)
+        shift = 128 if self.q_x.dtype == "int8" else 0
+        x = np.append(rows[row, self._group(channel)] + shift, 0)
+        w = np.append(filters[channel], 0)
+        order = pair_order(self.w.shape, m.products)
+        texts = []
+        for i, j in order.reshape(-1, 2):
+            total = int(x[i] * w[i] + x[j] * w[j])
+            if not -(2**15) <= total < 2**15:
+                texts.append(f"{x[i]}*{w[i]} + {x[j]}*{w[j]} = {total} -> {max(-(2**15), min(total, 2**15 - 1))}")
+        return "; ".join(texts) or "none"
+
+    def _bias_of(self, m: Contraction, channel: int) -> Any:
+        """The bias as the model adds it."""
+        if m.bias == "int32":
+            return self._int32_bias()[channel]
+        stored = self.arrays[2][channel]
+        if self.types[2].element == "int32" and (m.bias in BEFORE or m.bias in ("exact", "unscaled")):
+            return stored
+        if m.bias in BEFORE and m.operands == "integers":
+            both = self._scale_product()[channel]
+            one = np.float32(1)
+            return np.float32(stored) / both if m.bias == "before_multiplier" else np.float32(stored) * (one / both)
+        return self._float_bias()[channel]
 
     def accumulator(self, m: Contraction) -> Array:
         """Sums of products [rows, channels], without the bias: int64, or float32 or float64 where the model sums so."""

@@ -48,6 +48,9 @@ OPERATORS = (
 )
 
 
+_IN_PLACE = ("dequantize", "requantize", "relu", "clamp", "leaky_relu")
+
+
 def why_not(m: Conversion) -> str | None:
     """Why these choices do not go together, or None."""
     if (m.output != "own") != (m.multiplier in _DEQUANTIZED):
@@ -70,6 +73,11 @@ class ConversionEvaluation(RoundedEvaluation):
             parts = [self._converted(model, i, self.centered(i)) for i in range(len(self.types))]
             return np.concatenate(parts, axis=self.op.axis)
         return self._converted(model, 0, self._moved())
+
+    def on_the_way(self, model: Conversion, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+        """The operand, where it is at the same position."""
+        if self.op.name in _IN_PLACE:
+            yield from super().on_the_way(model, index)
 
     def _exactly(self, model: Conversion) -> Array:
         if model.limits == "own" or not isinstance(self.op, Clamp):

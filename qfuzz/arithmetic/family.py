@@ -1,6 +1,6 @@
 """What the arithmetics of related kernels have in common: choices, which of them go together, which cannot differ."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import product
@@ -107,6 +107,9 @@ class Evaluation(Protocol):
 
     def steps(self, model: Any) -> dict[str, Array]:
         """What the model computes on its way, by name, in order, each in the output's shape; ``stored`` is last."""
+
+    def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+        """What leads to one element's number before rounding, by name: integers, floats of its precision, or words."""
 
 
 @dataclass(frozen=True, eq=False)

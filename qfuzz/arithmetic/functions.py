@@ -1,7 +1,8 @@
 """Functions that kernels compute in float32, or look up: sigmoid and its like, and softmax."""
 
 import math
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 
@@ -124,6 +125,17 @@ class NormalizationEvaluation(RoundedEvaluation):
         below = q - q.max(axis=-1, keepdims=True)
         shares = self._integers(below) if model.exponentials == "integers" else self._float32(below, model, floored)
         return np.ascontiguousarray(np.moveaxis(shares, -1, self.op.axis))
+
+    def on_the_way(self, model: Normalization, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+        """The stored integer, and the largest along the axis."""
+        assert isinstance(self.op, Softmax)
+        yield "a", self.arrays[0][index]
+        yield (
+            "largest",
+            self.arrays[0].max(axis=self.op.axis, keepdims=True)[
+                tuple(0 if d == self.op.axis else i for d, i in enumerate(index))
+            ],
+        )
 
     def _float32(self, below: Array, model: Normalization, floored: bool) -> Array:
         scale_x, n = float(self.scale(0)), below.shape[-1]

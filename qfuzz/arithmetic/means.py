@@ -1,7 +1,8 @@
 """Averages of windows, and of whole images."""
 
 import math
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 
@@ -64,6 +65,13 @@ class MeanEvaluation(RoundedEvaluation):
         m = (self.scale(0) / self.scale_y) / n
         one = np.float32(1)
         return np.asarray(total * (m if model.multiplier == "float32" else one / (one / m)))
+
+    def on_the_way(self, model: Mean, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+        """The sum of the window's integers less the zero point, and what it is divided by."""
+        shape = self.op.infer(self.types, self.element)
+        yield "sum", int(self._windows(self.centered(0), shape)[index].sum())
+        whole = math.prod(self._kernel())
+        yield "divisor", whole if model.divisor == "kernel" else self._divisors(shape)[index]
 
     def _exactly(self, divisor: Ints) -> Floats:
         """Means over another count, in float64: a fault's, whose ties nobody promises."""

@@ -1,6 +1,7 @@
 """A real result, rounded and saturated by choice: what all operators but contractions share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,16 @@ class RoundedEvaluation:
     def steps(self, model: Any) -> dict[str, Array]:
         """The result before its rounding, and the stored one."""
         return {"scaled": self.result(model), "stored": self.stored(model)}
+
+    def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
+        """The operands at one element of an elementwise operator."""
+        shape = self.result(model).shape
+        for name, array, type_ in zip("ab", self.arrays, self.types, strict=False):
+            stored = np.broadcast_to(array, shape)[index]
+            yield name, stored
+            if isinstance(type_.element, QType):
+                zero_point = type_.element.zero_point[0]
+                yield f"{name}, real", Fraction(int(stored) - zero_point) * Fraction(type_.element.scale[0])
 
     def result(self, model: Any) -> Array:
         """In output units, before it is rounded; a float32 output as it is."""

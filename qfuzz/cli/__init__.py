@@ -11,6 +11,7 @@ COMMANDS: dict[str, str] = {
     "check": "Judge one case, once: verdicts and admissible intervals per backend.",
     "replay": "Replay corpus entries or finding folders.",
     "reduce": "Reduce a case for a backend; writes a finding folder.",
+    "explain": "Show one element's arithmetic, step by step, for each backend.",
     "identify": "Find which arithmetic each backend uses, with witnesses.",
     "audit": "Judge a quantized model (.onnx, .pt2, module.py:build), layer by layer.",
     "export": "Write repro.py, model.onnx with data, and report.md from a case.",
