@@ -4,7 +4,7 @@ Models that differ in such choices only are one class; an identification that is
 """
 
 from qfuzz.arithmetic.contraction import Contraction
-from qfuzz.arithmetic.family import Equality, Form, always
+from qfuzz.arithmetic.family import Equality, Form, alternatives, always
 from qfuzz.arithmetic.rounded import EQUALITIES as FINISH
 
 
@@ -29,7 +29,7 @@ EQUALITIES: tuple[Equality, ...] = (
         lambda m, f: m.operands == "integers",
         "sums of products of 8-bit integers that stay within int32 are exact in float64",
     ),
-    *FINISH,
+    *(e for e in FINISH if e.choice in alternatives(Contraction, e.field)),
     Equality(
         "products",
         "int16_pairs_channels_last",

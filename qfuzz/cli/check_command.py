@@ -63,3 +63,5 @@ def _print(v: BackendVerdict, *, quiet: bool, verbose: bool) -> None:
         click.echo(f"    {m}" + (f", exact {m.exact:g}" if m.exact is not None else ""))
     if v.cause:
         click.echo(f"    every element is explained by: {v.cause}")
+    elif v.counts.violation:
+        click.echo("    unexplained: no fault of the catalogue gives every element, here and on fresh inputs")

@@ -252,6 +252,11 @@ def _report(
         parts += [f"{verdict.verdict}: {verdict.reason or (mismatch.problem if mismatch else '')}", ""]
     if verdict.cause:
         parts += [f"Every element of the output is what this arithmetic gives: **{verdict.cause}**.", ""]
+    elif verdict.verdict == "violation":
+        parts += [
+            "**Unexplained**: no fault of the catalogue gives every element of the output, and again elsewhere.",
+            "",
+        ]
     parts += ["## Reproduce", "", "```python", *script.lines, "```", ""]
     if by_hand:
         parts += ["## One element by hand", "", "```python", *by_hand, "```", ""]
