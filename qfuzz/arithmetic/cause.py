@@ -33,8 +33,8 @@ def explaining(node: Node, types: Sequence[TensorType], arrays: Sequence[Array],
     """
     family = family_of(node.op.name)
     evaluation = family.evaluate(node, types, arrays)
-    kernels = tuple(e for e in _kernels(family) if _gives(evaluation, e.model, got))
-    return kernels or tuple(_faults(family, evaluation, got))
+    giving = tuple(e for e in kernels(family) if gives(evaluation, e.model, got))
+    return giving or tuple(_faults(family, evaluation, got))
 
 
 def cause_of(
@@ -53,25 +53,27 @@ def cause_of(
     seen_again = False
     for fresh_arrays, fresh in observe():
         again = family.evaluate(node, types, fresh_arrays)
-        likely = [e for e in likely if _gives(again, e.model, fresh)]
+        likely = [e for e in likely if gives(again, e.model, fresh)]
         seen_again = True
     return likely[0].name if likely and seen_again else None
 
 
-def _gives(evaluation: Evaluation, model: Choices, got: Array) -> bool:
+def gives(evaluation: Evaluation, model: Choices, got: Array) -> bool:
+    """Whether a model computes every element of `got`."""
     computed = evaluation.stored(model)
     return computed.dtype == got.dtype and np.array_equal(computed, got)
 
 
-def _kernels(family: Family) -> tuple[Explanation, ...]:
+def kernels(family: Family) -> tuple[Explanation, ...]:
+    """The exact arithmetic, and the published kernels."""
     published = (Explanation(p.name, p.model, p.source) for p in family.published)
     return (Explanation("exact", family.model()), *published)
 
 
 def _faults(family: Family, evaluation: Evaluation, got: Array) -> Iterator[Explanation]:
     """Each fault that gives `got` in a kernel that does not give it without the fault."""
-    innocent = [e.model for e in _kernels(family) if not _gives(evaluation, e.model, got)]
+    innocent = [e.model for e in kernels(family) if not gives(evaluation, e.model, got)]
     for name, choices in CAUSES.items():
         for model in dict.fromkeys(family.departing(kernel, choices) for kernel in innocent):
-            if model is not None and model not in innocent and _gives(evaluation, model, got):
+            if model is not None and model not in innocent and gives(evaluation, model, got):
                 yield Explanation(name, model)

@@ -58,6 +58,12 @@ class ContractionEvaluation:
         named = {"accumulator": self.accumulator(m), "scaled": self.scaled(m)}
         return {n: laid_out(v, self.op, self.shape) for n, v in named.items()} | {"stored": self.stored(m)}
 
+    def work(self, model: Contraction) -> int:
+        """The products, where they are taken one by one: saturating pairs, and sums in floating point."""
+        one_by_one = model.products.startswith("int16") or model.accumulator.startswith("float32")
+        taps = math.prod(self.w.shape[1:])
+        return math.prod(self.shape) * taps if one_by_one or model.operands == "dequantized" else 0
+
     def on_the_way(self, model: Contraction, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
         """Accumulator, bias and multiplier of one element."""
         m = model

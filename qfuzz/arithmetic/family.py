@@ -108,6 +108,9 @@ class Evaluation(Protocol):
     def steps(self, model: Any) -> dict[str, Array]:
         """What the model computes on its way, by name, in order, each in the output's shape; ``stored`` is last."""
 
+    def work(self, model: Any) -> int:
+        """Operations that no matrix product does: what a large layer cannot afford."""
+
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
         """What leads to one element's number before rounding, by name: integers, floats of its precision, or words."""
 

@@ -184,6 +184,10 @@ class RoundedEvaluation:
         """The result before its rounding, and the stored one."""
         return {"scaled": self.result(model), "stored": self.stored(model)}
 
+    def work(self, model: Any) -> int:
+        """None: everything is elementwise."""
+        return 0
+
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
         """The operands at one element of an elementwise operator."""
         shape = self.result(model).shape

@@ -10,6 +10,7 @@ import numpy as np
 
 from qfuzz.arithmetic.cause import cause_of
 from qfuzz.arithmetic.headroom import pairs_beyond_int16
+from qfuzz.audit.models import Fitting, fitting
 from qfuzz.backends.discovery import load_backend
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.network import Case, Node
@@ -74,6 +75,11 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True):
         these are wrong on a CPU without VNNI, whatever this one has. Zero for other operators.
     saturated
         Output elements at the end of the storage range.
+    models
+        Published arithmetics that give every element, and ``exact`` where all are correctly rounded; of large layers
+        only those that could be computed (`qfuzz.audit.models.AFFORDABLE`).
+    weights
+        How these models use the weights of a convolution or matrix product: ``integers``, ``dequantized``, or both.
     cause
         The arithmetic model that reproduces every element, where there is a violation.
     problem
@@ -92,6 +98,8 @@ class LayerReport(msgspec.Struct, frozen=True, kw_only=True):
     pairs: int = 0
     saturating_pairs: int = 0
     saturated: int = 0
+    models: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     cause: str | None = None
     problem: str = ""
     violating: tuple[tuple[int, ...], ...] = ()
@@ -119,6 +127,7 @@ def judge(layer: Layer) -> LayerReport:
         if counts.violation:
             cause = cause_of(node, network.input_types(node), arrays, layer.got, partial(_observe, layer))
     pairs, saturating = pairs_beyond_int16(node, network.input_types(node), arrays)
+    fits = Fitting((), ()) if why else fitting(node, network.input_types(node), arrays, layer.got, saturating)
     return LayerReport(
         name=layer.name,
         kernel=layer.kernel,
@@ -130,6 +139,8 @@ def judge(layer: Layer) -> LayerReport:
         pairs=pairs,
         saturating_pairs=saturating,
         saturated=0 if why else _saturated(node, layer.got),
+        models=fits.names,
+        weights=fits.weights,
         cause=cause,
         problem=why,
         violating=violating,

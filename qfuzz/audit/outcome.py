@@ -75,10 +75,25 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
         unjudged = f"; {_layers(len(self.uncovered))} not judged" if self.uncovered else ""
         if self.violating:
             wrong = sum(r.violation for r in self.violating)
-            return f"violation: {wrong} of {elements} elements in {_layers(len(self.violating))} are wrong{unjudged}"
+            wrong_in = f"{wrong} of {elements} elements in {_layers(len(self.violating))} are wrong"
+            return f"violation: {wrong_in}{self._weights()}{unjudged}"
         exact = sum(r.exact for r in self.layers)
         how = "every one exact" if exact == elements else f"{exact} exact, {elements - exact} admissible"
-        return f"no violation: {elements} elements in {_layers(len(self.layers))}, {how}{unjudged}"
+        return f"no violation: {elements} elements in {_layers(len(self.layers))}, {how}{self._weights()}{unjudged}"
+
+    def _weights(self) -> str:
+        """How weights were used, as far as the models tell that explain the layers."""
+        told = [r.weights for r in self.layers if r.weights]
+        parts = [
+            (f"weights used as integers in {_layers(n)}", n)
+            if w == ("integers",)
+            else (f"as dequantized float32 in {_layers(n)}", n)
+            if w == ("dequantized",)
+            else (f"integers and dequantized float32 both explain {_layers(n)}", n)
+            for w in (("integers",), ("dequantized",), ("integers", "dequantized"))
+            for n in (told.count(w),)
+        ]
+        return "".join(f"; {text}" for text, n in parts if n)
 
 
 CASES_KEPT = 16

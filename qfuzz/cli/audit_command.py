@@ -59,7 +59,7 @@ def command(
 
     Columns: elements that are exact, admissible ("adm.") and wrong; "int16", the share of adjacent products whose sum
     leaves 16 bits, which is wrong on a CPU without VNNI, whatever this one has; "sat.", elements at an end of the
-    storage range; and the arithmetic model that explains all of a layer's elements.
+    storage range; and the arithmetic models that give all of a layer's elements (-v: all of them).
     """
     dimensions = _dimensions(dims)
 
@@ -96,6 +96,7 @@ def _dimensions(dims: tuple[str, ...]) -> dict[str, int]:
 
 _PIPED_WIDTH = 160
 """Columns where no terminal says how many it has."""
+_MODELS_SHOWN = 2
 
 
 def _document(result: Audit, exported: list[dict[str, Any]]) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def _print(result: Audit, exported: list[dict[str, Any]], *, quiet: bool, verbos
         console.width = _PIPED_WIDTH
     rows = [r for r in result.layers if r.violation] if quiet else list(result.layers)
     if rows:
-        console.print(_table(rows))
+        console.print(_table(rows, verbose=verbose))
     if not quiet:
         for u in result.uncovered:
             console.print(Text(f"not judged: {u.name} ({u.kernel}): {u.reason}"), soft_wrap=True)
@@ -136,7 +137,7 @@ def _print(result: Audit, exported: list[dict[str, Any]], *, quiet: bool, verbos
     console.print(Text(result.verdict, style="bold red" if result.violating else "bold green"), soft_wrap=True)
 
 
-def _table(reports: list[LayerReport]) -> Table:
+def _table(reports: list[LayerReport], *, verbose: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("layer", "operator", "kernel"):
         table.add_column(column, overflow="fold")
@@ -154,15 +155,19 @@ def _table(reports: list[LayerReport]) -> Table:
             Text(str(r.violation), style="bold red" if r.violation else ""),
             _share(r.saturating_pairs, r.pairs),
             str(r.saturated),
-            Text(_models(r)),
+            Text(_models(r, verbose=verbose)),
         )
     return table
 
 
-def _models(report: LayerReport) -> str:
+def _models(report: LayerReport, *, verbose: bool) -> str:
     if report.violation:
         return report.cause or "unexplained"
-    return "exact" if report.exact == report.elements else "within its contract"
+    if not report.models:
+        return "none alone"
+    shown = report.models if verbose else report.models[:_MODELS_SHOWN]
+    more = len(report.models) - len(shown)
+    return "; ".join(shown) + (f"; {more} more" if more else "")
 
 
 def _share(part: int, whole: int) -> str:
