@@ -1,6 +1,7 @@
 """Which published arithmetics give every element of a layer's output, at a cost that a layer of real size can bear."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from qfuzz.arithmetic.catalogue import family_of
 from qfuzz.arithmetic.cause import Explanation, gives, kernels
 from qfuzz.arithmetic.contraction import Contraction
+from qfuzz.arithmetic.family import Choices
 from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
 from qfuzz.ir.qtype import QType
@@ -15,14 +17,17 @@ from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 
-AFFORDABLE = 2**25
+AFFORDABLE = 2**24
 """Products that are taken one by one; models of a layer that would need more are not tried."""
 FIRST_CHANNELS = 4
-"""Output channels on which models are refuted before the others are computed."""
+"""Output channels on which models are refuted before more are computed: as many as can be afforded, then all."""
 
 
 class Fitting(NamedTuple):
-    """Names of the models that give every element, and what weights they use: integers, dequantized floats, or both."""
+    """Names of the models that give every element, and what weights they use: integers, dequantized floats, or both.
+
+    Nothing is said of weights where a model was not tried that might use them otherwise.
+    """
 
     names: tuple[str, ...]
     weights: tuple[str, ...]
@@ -40,16 +45,19 @@ def fitting(
     saturating_pairs
         How many pairs of products leave int16. Where none does, saturating kernels compute as others do.
     """
-    family = family_of(node.op.name)
-    left = [e for e in kernels(family) if saturating_pairs or not _saturates(e)]
-    for stage in (_few_channels(node, types, arrays, got), (node, types, arrays, got)):
-        if stage is not None:
-            part, part_types, part_arrays, part_got = stage
-            evaluation = family.evaluate(part, part_types, part_arrays)
-            affordable = [e for e in left if evaluation.work(e.model) <= AFFORDABLE]
-            left = [e for e in affordable if gives(evaluation, e.model, part_got)]
-    weights = {e.model.operands for e in left if isinstance(e.model, Contraction)}
-    return Fitting(tuple(dict.fromkeys(e.name for e in left)), tuple(sorted(weights, reverse=True)))
+    whole = _Part(node, types, arrays, got)
+    left = [e for e in kernels(family_of(node.op.name)) if saturating_pairs or not _saturates(e)]
+    for part in whole.beginnings():
+        left = [e for e in left if part.is_explained(e.model) is not False]
+    answers = [(e, whole.is_explained(e.model)) for e in left]
+    giving = [e for e, answer in answers if answer]
+    weights, unknown = _weights(giving), _weights([e for e, answer in answers if answer is None])
+    told = sorted(weights, reverse=True) if unknown <= weights else ()
+    return Fitting(tuple(dict.fromkeys(e.name for e in giving)), tuple(told))
+
+
+def _weights(explanations: Sequence[Explanation]) -> frozenset[str]:
+    return frozenset(e.model.operands for e in explanations if isinstance(e.model, Contraction))
 
 
 def _saturates(explanation: Explanation) -> bool:
@@ -57,22 +65,37 @@ def _saturates(explanation: Explanation) -> bool:
     return isinstance(model, Contraction) and model.products.startswith("int16")
 
 
-def _few_channels(
-    node: Node, types: Sequence[TensorType], arrays: Sequence[Array], got: Array
-) -> tuple[Node, list[TensorType], list[Array], Array] | None:
-    """The layer with its first output channels only, which do not depend on the others."""
-    op = node.op
-    if not isinstance(op, Conv | Linear) or getattr(op, "groups", 1) != 1 or len(arrays[1]) <= FIRST_CHANNELS:
-        return None
-    n = FIRST_CHANNELS
-    weight = types[1].qtype
-    if weight.axis is not None:
-        weight = QType(weight.dtype, weight.scale[:n], weight.zero_point[:n], weight.axis)
-    parts: list[Array] = [arrays[0], arrays[1][:n], *(a[:n] for a in arrays[2:])]
-    part_types = [
-        types[0],
-        TensorType(parts[1].shape, weight),
-        *(TensorType(a.shape, t.element) for a, t in zip(parts[2:], types[2:], strict=True)),
-    ]
-    channel_axis = 1 if isinstance(op, Conv) else got.ndim - 1
-    return node, part_types, parts, np.ascontiguousarray(np.take(got, range(n), axis=channel_axis))
+class _Part:
+    """A layer, or its first output channels, which do not depend on the others."""
+
+    def __init__(self, node: Node, types: Sequence[TensorType], arrays: Sequence[Array], got: Array) -> None:
+        self.node, self.types, self.arrays, self.got = node, types, arrays, got
+        self.evaluation = family_of(node.op.name).evaluate(node, types, arrays)
+
+    def is_explained(self, model: Choices) -> bool | None:
+        """Whether a model gives every element; None where it is not tried."""
+        return gives(self.evaluation, model, self.got) if self.evaluation.work(model) <= AFFORDABLE else None
+
+    def beginnings(self) -> "Iterator[_Part]":
+        """The first few channels, then as many as can be afforded."""
+        op = self.node.op
+        if isinstance(op, Linear) or (isinstance(op, Conv) and op.groups == 1):
+            channels = len(self.arrays[1])
+            products_each = max(1, self.got.size // max(1, channels) * math.prod(self.arrays[1].shape[1:]))
+            for n in (FIRST_CHANNELS, AFFORDABLE // products_each):
+                if 0 < n < channels:
+                    yield self._beginning(n)
+
+    def _beginning(self, n: int) -> "_Part":
+        weight = self.types[1].qtype
+        if weight.axis is not None:
+            weight = QType(weight.dtype, weight.scale[:n], weight.zero_point[:n], weight.axis)
+        weights, *biases = (a[:n] for a in self.arrays[1:])
+        types = [
+            self.types[0],
+            TensorType(weights.shape, weight),
+            *(TensorType(b.shape, t.element) for b, t in zip(biases, self.types[2:], strict=True)),
+        ]
+        axis = 1 if isinstance(self.node.op, Conv) else self.got.ndim - 1
+        got = np.ascontiguousarray(np.take(self.got, range(n), axis=axis))
+        return _Part(self.node, types, [self.arrays[0], weights, *biases], got)
