@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from qfuzz.api import backend, check, load, reduce, save
+    from qfuzz.audit.outcome import Audit, audit
     from qfuzz.ir.contract import Contract
     from qfuzz.ir.errors import BackendMissing, InvalidCase, QfuzzError, Rejected, Unsupported, WorkerFailed
     from qfuzz.ir.network import Case, Constant, Input, Network, Node
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "qfuzz.api": ("backend", "check", "load", "reduce", "save"),
+    "qfuzz.audit.outcome": ("Audit", "audit"),
     "qfuzz.ir.contract": ("Contract",),
     "qfuzz.ir.errors": ("BackendMissing", "InvalidCase", "QfuzzError", "Rejected", "Unsupported", "WorkerFailed"),
     "qfuzz.ir.network": ("Case", "Constant", "Input", "Network", "Node"),
@@ -35,6 +37,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
 """Module to the public names that live there."""
 
 __all__ = [
+    "Audit",
     "Backend",
     "BackendMissing",
     "BackendVerdict",
@@ -58,6 +61,7 @@ __all__ = [
     "Unsupported",
     "Verdicts",
     "WorkerFailed",
+    "audit",
     "backend",
     "cases",
     "check",

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LINT = shutil.which("lint-imports", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 
 PUBLIC = [
+    "Audit",
     "Backend",
     "BackendMissing",
     "BackendVerdict",
@@ -37,6 +38,7 @@ PUBLIC = [
     "Unsupported",
     "Verdicts",
     "WorkerFailed",
+    "audit",
     "backend",
     "cases",
     "check",
