@@ -29,8 +29,8 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
     field: str
     choice: str
     index: tuple[int, ...]
-    returned: int
-    neighbour: int
+    returned: int | float
+    neighbour: int | float
     case: str
 
     @property
@@ -152,8 +152,8 @@ def _witness(outcome: Outcome, found: Choices, neighbour: Choices, field: str, r
             field=field,
             choice=getattr(neighbour, field),
             index=at,
-            returned=int(got[at]),
-            neighbour=int(other[at]),
+            returned=got[at].item(),
+            neighbour=other[at].item(),
             case=_text(case),
         )
     return None
