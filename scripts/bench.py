@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import bench_models
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -364,6 +365,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "reduction": reduction,
     "speed": speed,
     "repeat": repeat,
+    "identify": bench_models.identification,
+    "audit": bench_models.audits,
 }
 
 if __name__ == "__main__":

@@ -74,7 +74,12 @@ FAMILIES: tuple[Family, ...] = (
         rounded.FAULTS,
     ),
 )
-"""Every operator is in one."""
+"""An operator is in one of them, or in `ROUNDED`."""
+
+ROUNDED = Family(
+    rounded.Rounded, (), rounded.why_not, rounded.RoundedEvaluation, rounded.EQUALITIES, faults=rounded.FAULTS
+)
+"""An exact result, rounded by choice: all that is asked of an operator that no family names."""
 
 FAULTS: Mapping[str, Mapping[str, str]] = {
     "truncation": {"rounding": "truncation"},
@@ -106,4 +111,4 @@ CAUSES: Mapping[str, Mapping[str, str]] = {
 
 def family_of(op: str) -> Family:
     """The family of an operator."""
-    return next(f for f in FAMILIES if op in f.operators)
+    return next((f for f in FAMILIES if op in f.operators), ROUNDED)
