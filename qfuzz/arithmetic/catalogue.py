@@ -104,6 +104,9 @@ CAUSES: Mapping[str, Mapping[str, str]] = {
     "divided-by-whole-kernel": {"divisor": "kernel"},
     "floored-reciprocal": {"reciprocal": "floored"},
     "clamp-dropped": {"limits": "dropped"},
+    "int32-overflow": {"clamp": "int32_conversion"},
+    "int32-overflow-wraps": {"clamp": "int32_conversion_wrapping"},
+    "int32-limit-wraps": {"clamp": "int32_limit"},
     **FAULTS,
 }
 """What violations are attributed to: departures of the exact, or of a published arithmetic; special ones first."""

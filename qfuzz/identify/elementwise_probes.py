@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.arithmetic.catalogue import family_of
 from qfuzz.arithmetic.family import Form
 from qfuzz.exact.rounding import Ints
 from qfuzz.identify.draw import Draw
 from qfuzz.identify.probe import Probe, probe
-from qfuzz.identify.rows import ROWS_KEPT, narrowed, row_axis, with_rows
+from qfuzz.identify.rows import ROWS_KEPT, evaluate, narrowed, row_axis, with_rows
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Input, Network, Node
 from qfuzz.ir.operator import Operator
@@ -102,7 +103,7 @@ def exact_ties(form: Form, key: int, left: Sequence[Any], *, size: int = 0) -> C
     scales, zeros = _inputs(form, draw)
     scales = [2.0 ** -draw.integer(0, 2) for _ in scales]
     # sigmoid(0) = 1/2, and equal shares of 1/4, tie in few scales.
-    steps = draw.integer(0, 1) if form.op in _FUNCTIONS else draw.integer(4, 7)
+    steps = draw.integer(0, 1) if form.op in FUNCTIONS else draw.integer(4, 7)
     y = _output(form, draw, _power_of_two(_spread(form, scales)) * 2.0**-steps, scales, zeros)
     return _search(form, draw, left, size, [(scales, zeros, y)])
 
@@ -130,6 +131,18 @@ def overflow(form: Form, key: int, left: Sequence[Any], *, size: int = 0) -> Cas
     scales, zeros = _inputs(form, draw)
     y = _output(form, draw, draw.mantissa() * _spread(form, scales) * 2.0 ** -draw.integer(32, 36), scales, zeros)
     return _search(form, draw, left, size, [(scales, zeros, y)])
+
+
+def closest(form: Form, key: int, left: Sequence[Any], *, size: int = 0) -> Case | None:
+    """The rows that are closest to ties, whatever the models say: a function that is computed otherwise shows there."""
+    draw = Draw(key)
+    for scales, zeros, y in _next_to_ties(form, draw):
+        case = _built(form, _data(form, draw, zeros, ROWS_SEARCHED, y), scales, zeros, y)
+        if case is not None:
+            real = evaluate(case).steps(family_of(form.op).model())["scaled"]
+            distance = np.abs(real - np.rint(2 * real) / 2).reshape(len(real), -1).min(axis=1)
+            return _sized(form, with_rows(case, np.argsort(distance, kind="stable")[:ROWS_KEPT]), size)
+    return None
 
 
 Scales = tuple[list[float], list[int], Element]
@@ -167,14 +180,14 @@ def _inputs(form: Form, draw: Draw) -> tuple[list[float], list[int]]:
     """Scales and zero points of the inputs."""
     low, _ = INTEGER_RANGE[form.dtype]
     n = 2 if form.op in ("add", "mul", "concat") else 1
-    scale = 2.0**-4 if form.op in _FUNCTIONS else 1.0
+    scale = 2.0**-4 if form.op in FUNCTIONS else 1.0
     n = 1 if form.op == "concat" and not form.rescaled else n
     zeros = [(low + 128, low + 127, low + 101, low + 77)[draw.integer(0, 3)] for _ in range(n)]
     return [scale * draw.mantissa() * 2.0 ** -draw.integer(0, 1) for _ in range(n)], zeros
 
 
 OF_ONE_NUMBER = ("sigmoid", "tanh", "elu", "hardsigmoid", "hardswish")
-_FUNCTIONS = (*OF_ONE_NUMBER, "softmax")
+FUNCTIONS = (*OF_ONE_NUMBER, "softmax")
 
 
 def _spread(form: Form, scales: Sequence[float]) -> float:
@@ -284,4 +297,8 @@ PROBES: tuple[Probe, ...] = (
     probe(odd_divisors, "multiplier operands output zero_point rounding"),
     probe(overflow, "clamp"),
 )
-"""In the order in which they are first tried."""
+FUNCTION_PROBES: tuple[Probe, ...] = (
+    *PROBES,
+    probe(closest, "rounding zero_point output values exponentials", confirmations=150),
+)
+"""Of functions that kernels approximate: no model may be left by luck."""

@@ -111,7 +111,7 @@ class _Experiment:
                 fruitless = 0
             else:
                 fruitless += 1
-        if len(self.left) == 1 and self.unstable is None:
+        if self.left and self.unstable is None:
             self.confirm()
         return Outcome(self.form, tuple(self.left), tuple(self.observations), tuple(self.refusals), self.unstable)
 
@@ -128,11 +128,13 @@ class _Experiment:
         return said
 
     def confirm(self) -> None:
-        """Run fresh cases of every kind against the one class left: it may be the last of many wrong ones."""
+        """Run fresh cases of every kind against what is left: it may be the last of many wrong ones."""
         others = list(classes(self.form))[::97]
         for probe in (p for p in PROBES[self.form.op] for _ in range(p.confirmations)):
+            if not self.left or self.unstable is not None:
+                break
             case = probe.draw(self.form, self._key(), others + self.left)
-            if case is not None and self.left:
+            if case is not None:
                 self.observe(case)
 
     def best_case(self) -> Case | None:

@@ -14,5 +14,6 @@ UNDIVIDED = "moves stored integers: no two models of it can differ"
 PROBES: dict[str, tuple[Probe, ...]] = {
     **dict.fromkeys(CONTRACTIONS, contraction_probes.PROBES),
     **dict.fromkeys(ELEMENTWISE, elementwise_probes.PROBES),
+    **dict.fromkeys(elementwise_probes.FUNCTIONS, elementwise_probes.FUNCTION_PROBES),
 }
 """By operator, in the order in which they are first tried."""
