@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from qfuzz.arithmetic.catalogue import family_of
 from qfuzz.arithmetic.family import Form
 from qfuzz.cli.piped_console import PipedConsole
 from qfuzz.identify.forms import title
@@ -103,6 +104,10 @@ def _print_more(console: PipedConsole, row: Identification, *, verbose: bool) ->
     lines += [_witness(w) for w in row.witnesses]
     if row.refuted_by is not None:
         lines.append("the case that shows it:" if verbose else "-v and --json show the case")
+    if row.verdict == "identified" and not row.witnesses:
+        universal = family_of(row.form.op).universal
+        reasons = dict.fromkeys(why.partition(": ")[2] for why in row.equals if why not in universal)
+        lines.append("no two models can differ here: " + "; ".join(reasons))
     if verbose:
         lines += [f"cannot differ here: {why}" for why in row.equals]
     if lines:

@@ -1,7 +1,7 @@
 """What an identification says: the arithmetic in words, its neighbours and the witnesses that refute them."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -12,6 +12,7 @@ from qfuzz.identify.experiment import Observation, Outcome, Run, classes, identi
 from qfuzz.identify.probes import PROBES
 from qfuzz.identify.rows import evaluate, row_axis, with_rows
 from qfuzz.ir.network import Case
+from qfuzz.ir.protocols import Array
 from qfuzz.ops import CODEC
 
 
@@ -58,7 +59,7 @@ class Identification(msgspec.Struct, frozen=True, kw_only=True):
     witnesses
         For each choice that is not made, the smallest case that refutes the nearest model that makes it.
     refuted_by
-        Where none is left: the smallest of the cases that refuted the last models.
+        Where none is left: a case that refutes every model, the smallest that was found.
     """
 
     backend: str
@@ -186,14 +187,19 @@ def _rows_that_differ(case: Case, found: Choices, neighbour: Choices, n: int) ->
 
 
 def _smallest_refuting(outcome: Outcome, run: Run) -> Case:
-    """Of the rows of the last case, the first that refutes all the models that it refuted; or the whole case."""
+    """A case that refutes every class: one row of an observed case, or a whole one; else the last that was observed."""
+    everything = list(classes(outcome.form))
     last = outcome.observations[-1]
-    for row in range(last.got.shape[row_axis(last.case)]):
-        case = with_rows(last.case, np.array([row]))
+    rows = (with_rows(last.case, np.array([row])) for row in range(last.got.shape[row_axis(last.case)]))
+    wholes = (o.case for o in reversed(outcome.observations))
+    for case in itertools.chain(rows, wholes):
         got = run(case)
-        if isinstance(got, str):
-            continue
-        evaluation = evaluate(case)
-        if all(not np.array_equal(evaluation.stored(m), got) for m in last.refuted):
+        # First the classes that the last case refuted: most rows refute few of them.
+        if not isinstance(got, str) and _refutes(case, got, last.refuted) and _refutes(case, got, everything):
             return case
     return last.case
+
+
+def _refutes(case: Case, got: Array, models: Sequence[Choices]) -> bool:
+    evaluation = evaluate(case)
+    return all(not np.array_equal(evaluation.stored(m), got) for m in models)

@@ -83,22 +83,33 @@ def test_bad_usage(
     assert len(text.splitlines()) == 1
 
 
-def products(spec: str, op: str, switches: dict[str, str]) -> dict[str, str]:
-    """How a backend multiplies uint8 by int8, symmetric weights, in a process of its own."""
+def products(spec: str, op: str, switches: dict[str, str]) -> str:
+    """How a backend multiplies uint8 by symmetric int8, in a process of its own."""
     start = "from qfuzz.cli import main; main()"
     command = [sys.executable, "-c", start, "identify", "-b", spec, "--op", op, "--json"]
     done = subprocess.run(command, env=os.environ | switches, capture_output=True, text=True, check=True)
-    rows = json.loads(done.stdout)["rows"]
-    return {r["form"]["op"]: r["choices"]["products"] for r in rows if r["form"]["dtype"] == "uint8" and r["choices"]}
+    rows = [r for r in json.loads(done.stdout)["rows"] if r["form"]["dtype"] == "uint8" and r["form"]["symmetric"]]
+    (row,) = rows
+    return row["choices"]["products"]
 
 
-@pytest.mark.parametrize("op", ["linear", "conv"])
-def test_onednn_saturates_without_vnni_and_only_there(op: str) -> None:
-    if not is_installed("torch-onednn"):
+AS_AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "op", "saturating"),
+    [
+        ("torch-onednn", "linear", "int16_pairs"),
+        ("torch-onednn", "conv", "int16_pairs_per_tap"),
+        ("torch-x86", "conv", "int16_pairs_per_tap"),
+        ("torch-qnnpack", "linear", "exact"),
+    ],
+)
+def test_saturation_is_told_with_and_without_vnni(spec: str, op: str, saturating: str) -> None:
+    if not is_installed(spec):
         pytest.skip("torch is not installed")
     if "avx2" not in cpu_flags():
         pytest.skip("this CPU has no AVX2: oneDNN has no such kernel here")
-    as_avx2 = products("torch-onednn", op, {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"})
-    assert as_avx2[op] == {"linear": "int16_pairs", "conv": "int16_pairs_per_tap"}[op]
+    assert products(spec, op, AS_AVX2) == saturating
     if cpu_flags() & {"avx512_vnni", "avx_vnni"}:
-        assert products("torch-onednn", op, {})[op] == "exact"
+        assert products(spec, op, {}) == "exact"
