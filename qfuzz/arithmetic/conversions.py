@@ -138,6 +138,12 @@ PUBLISHED: tuple[Published, ...] = (
         _SCALARS,
     ),
     Published(
+        "PyTorch cat",
+        Conversion(multiplier="dequantized", output="reciprocal_fused", zero_point="before_rounding"),
+        "pytorch aten/src/ATen/native/quantized/cpu/TensorShape.cpp: dequantize, cat, quantize_per_tensor, whose sum "
+        "the compiler contracts, as measured",
+    ),
+    Published(
         "PyTorch dequantize and quantize, vectors",
         Conversion(multiplier="dequantized_fma", output="reciprocal", clamp="int32_limit"),
         "pytorch aten/src/ATen/cpu/vec/vec512/vec512_qint.h: fma(s, q, s * -z), QuantizeAvx512",

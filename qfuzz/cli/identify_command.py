@@ -67,7 +67,7 @@ def command(
             described |= client.described
             for row in _rows(client, spec, chosen_ops):
                 rows.append(row)
-            if not as_json:
+            if not as_json and not (quiet and before):
                 print_rows(spec, [r for r in rows if r.backend == spec], quiet=quiet, verbose=verbose)
     changed = _changes(before, rows) if before else []
     if lock:

@@ -101,7 +101,7 @@ def _print_more(console: PipedConsole, row: Identification, *, verbose: bool) ->
         lines.append(f"or {len(row.others) - len(shown)} more (-v)")
     if row.others:
         lines.append("no case was found that tells these apart")
-    lines += [_witness(w) for w in row.witnesses]
+    lines += _witnesses(row, verbose=verbose)
     if row.refuted_by is not None:
         lines.append("the case that shows it:" if verbose else "-v and --json show the case")
     if row.verdict == "identified" and not row.witnesses:
@@ -118,6 +118,19 @@ def _print_more(console: PipedConsole, row: Identification, *, verbose: bool) ->
         console.print(Text(row.refuted_by), soft_wrap=True)
 
 
-def _witness(w: Witness) -> str:
-    what = f"not {w.field} {w.choice}".replace("_", " ")
-    return f"{what}: that gives {w.neighbour}, returned was {w.returned} ({w.elements} elements)"
+def _witnesses(row: Identification, *, verbose: bool) -> list[str]:
+    """What was returned instead of what each choice that is not made would give: a line a field, or a witness."""
+    by_field: dict[str, list[Witness]] = {}
+    for w in row.witnesses:
+        by_field.setdefault(w.field, []).append(w)
+    lines = []
+    for field, witnesses in by_field.items():
+        texts = [f"{w.choice} ({w.returned:g}, not {w.neighbour:g}" for w in witnesses]
+        if verbose:
+            lines += [
+                f"not {field} {t}; {w.elements} elements)".replace("_", " ")
+                for t, w in zip(texts, witnesses, strict=True)
+            ]
+        else:
+            lines.append(f"not {field} {', '.join(t + ')' for t in texts)}".replace("_", " "))
+    return lines

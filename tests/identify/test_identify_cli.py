@@ -28,8 +28,8 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert page.startswith("planted?fault=none\n")
     for text in ("operator", "arithmetic", "rounding", "cases", "requantize, uint8", "half even then zero point"):
         assert text in page
-    assert "not multiplier dequantized: that gives " in page
-    assert "not rounding half away: that gives " in page
+    assert "not multiplier dequantized (" in page
+    assert "not rounding half away (" in page
 
 
 def test_the_document(capsys: pytest.CaptureFixture[str]) -> None:
