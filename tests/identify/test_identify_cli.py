@@ -110,6 +110,8 @@ def test_saturation_is_told_with_and_without_vnni(spec: str, op: str, saturating
         pytest.skip("torch is not installed")
     if "avx2" not in cpu_flags():
         pytest.skip("this CPU has no AVX2: oneDNN has no such kernel here")
+    if spec == "torch-x86" and "avx512_vnni" not in cpu_flags():
+        saturating = "int16_pairs_channels_last"  # this engine asks the CPU itself, and calls FBGEMM
     assert products(spec, op, AS_AVX2) == saturating
-    if cpu_flags() & {"avx512_vnni", "avx_vnni"}:
+    if "avx512_vnni" in cpu_flags():
         assert products(spec, op, {}) == "exact"
