@@ -69,7 +69,7 @@ def command(
                 rows.append(row)
             if not as_json and not (quiet and before):
                 print_rows(spec, [r for r in rows if r.backend == spec], quiet=quiet, verbose=verbose)
-    changed = _changes(before, rows) if before else []
+    changed = _changes(before, rows, chosen_ops) if before else []
     if lock:
         lock.write_bytes(msgspec.json.format(msgspec.json.encode(Lock(1, described, tuple(rows))), indent=2))
     if as_json:
@@ -119,16 +119,31 @@ def _read(path: Path) -> Lock:
         raise InvalidCase(f"{path}: no lock file of qfuzz identify: {e}") from None
 
 
-def _changes(before: Lock, rows: list[Identification]) -> list[dict[str, Any]]:
-    known = {(r.backend, r.form): r for r in before.rows}
+def _changes(before: Lock, rows: list[Identification], ops: Sequence[str]) -> list[dict[str, Any]]:
+    """Where what is found now is not what was locked; forms that are refused now, or were before, count."""
     changes = []
     for row in rows:
-        old = known.get((row.backend, row.form))
-        if old is None or (old.verdict, old.choices) == (row.verdict, row.choices):
-            continue
-        parts = [f"{f} {old.choices.get(f)} -> {c}" for f, c in row.choices.items() if old.choices.get(f) != c]
-        what = f"{row.backend}: {title(row.form)}: " + (", ".join(parts) or f"{old.verdict} -> {row.verdict}")
-        fields = {f for f, c in row.choices.items() if old.choices.get(f) != c}
-        witness = next((w for w in row.witnesses if w.field in fields and w.choice == old.choices.get(w.field)), None)
-        changes.append({"what": what, "witness": witness or row.refuted_by})
+        known = [old for old in before.rows if _same_question(old, row)]
+        if not known and row.backend in before.environment:
+            changes.append({"what": f"{row.backend}: {title(row.form)}: was not taken", "witness": None})
+        changes += [_change(old, row) for old in known if (old.verdict, old.choices) != (row.verdict, row.choices)]
+    asked = {row.backend for row in rows}
+    for old in before.rows:
+        if old.backend in asked and old.form.op in ops and not any(_same_question(old, row) for row in rows):
+            changes.append({"what": f"{old.backend}: {title(old.form)}: is not taken any more", "witness": None})
     return changes
+
+
+def _same_question(old: Identification, new: Identification) -> bool:
+    """Whether two rows are about the same form; a row for any number of elements is about few and many."""
+    alike = "any" in (old.form.elements, new.form.elements)
+    elements = new.form.elements if alike else old.form.elements
+    return old.backend == new.backend and msgspec.structs.replace(old.form, elements=elements) == new.form
+
+
+def _change(old: Identification, row: Identification) -> dict[str, Any]:
+    fields = [f for f, c in row.choices.items() if old.choices.get(f) != c]
+    parts = [f"{f} {old.choices.get(f)} -> {row.choices[f]}" for f in fields]
+    what = f"{row.backend}: {title(row.form)}: " + (", ".join(parts) or f"{old.verdict} -> {row.verdict}")
+    witness = next((w for w in row.witnesses if w.field in fields and w.choice == old.choices.get(w.field)), None)
+    return {"what": what, "witness": witness or row.refuted_by}

@@ -64,6 +64,19 @@ def test_a_lock_holds_and_a_change_is_named_with_its_witness(
     assert all((c["witness"]["field"], c["witness"]["choice"]) == ("rounding", "half_away") for c in changed)
 
 
+def test_a_form_that_is_refused_now_is_a_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock = tmp_path / "arithmetic.json"
+    said(capsys, *EXACT, "--lock", str(lock), "-q")
+    locked: dict[str, Any] = json.loads(lock.read_text())
+    gone = locked["rows"][0]
+    locked["rows"].append(gone | {"form": gone["form"] | {"op": "requantize", "relu": True}})
+    del locked["rows"][1]
+    lock.write_text(json.dumps(locked))
+    changed = said(capsys, *EXACT, "--check", str(lock), code=1)
+    assert "dequantize, int8: was not taken" in changed
+    assert "requantize, uint8: is not taken any more" in changed
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
