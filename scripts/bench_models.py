@@ -60,8 +60,9 @@ def audits(options: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         targets = {
-            f"{name}, PyTorch eager": f"{NETWORKS / 'torch_networks.py'}:build_{name}"
+            f"{name}, PyTorch {flow or 'eager'}": f"{NETWORKS / 'torch_networks.py'}:build_{name}{flow and '_pt2e'}"
             for name in ("resnet18", "mobilenet_v2")
+            for flow in ("", "PT2E")
         }
         for name in ("resnet18", "mobilenet_v2"):
             for quant_format in ("QDQ", "QOperator"):

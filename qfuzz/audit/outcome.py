@@ -82,18 +82,17 @@ class Audit(msgspec.Struct, frozen=True, kw_only=True):
         return f"no violation: {elements} elements in {_layers(len(self.layers))}, {how}{self._weights()}{unjudged}"
 
     def _weights(self) -> str:
-        """How weights were used, as far as the models tell that explain the layers."""
+        """Which use of the weights explains how many layers, of the arithmetics that the catalogue has.
+
+        Of a kernel that sums floats in an order of its own, integers may be all that explains it.
+        """
         told = [r.weights for r in self.layers if r.weights]
-        parts = [
-            (f"weights used as integers in {_layers(n)}", n)
-            if w == ("integers",)
-            else (f"as dequantized float32 in {_layers(n)}", n)
-            if w == ("dequantized",)
-            else (f"integers and dequantized float32 both explain {_layers(n)}", n)
-            for w in (("integers",), ("dequantized",), ("integers", "dequantized"))
-            for n in (told.count(w),)
-        ]
-        return "".join(f"; {text}" for text, n in parts if n)
+        texts = {
+            ("integers",): "only integers explain",
+            ("dequantized",): "only dequantized float32 explains",
+            ("integers", "dequantized"): "integers and dequantized float32 both explain",
+        }
+        return "".join(f"; {text} {_layers(told.count(w))}" for w, text in texts.items() if w in told)
 
 
 CASES_KEPT = 16

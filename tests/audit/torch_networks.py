@@ -106,3 +106,27 @@ def build_mobilenet_v2(size: int = 224) -> tuple[nn.Module, Any]:
     """For ``qfuzz audit torch_networks.py:build_mobilenet_v2``."""
     torch.manual_seed(0)
     return eager_ptq(mobilenet_v2(), "qnnpack", size), torch.randn(1, 3, size, size)
+
+
+def pt2e(model: Classifier, size: int) -> tuple[nn.Module, Any]:
+    """`model` exported, calibrated on a random image, and converted by torchao's PT2E flow."""
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    x = torch.randn(1, 3, size, size)
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    prepared = prepare_pt2e(torch.export.export(model.eval(), (x,)).module(), quantizer)
+    prepared(x)
+    return convert_pt2e(prepared), x
+
+
+def build_resnet18_pt2e(size: int = 224) -> tuple[nn.Module, Any]:
+    """For ``qfuzz audit torch_networks.py:build_resnet18_pt2e``."""
+    torch.manual_seed(0)
+    return pt2e(resnet18(), size)
+
+
+def build_mobilenet_v2_pt2e(size: int = 224) -> tuple[nn.Module, Any]:
+    """For ``qfuzz audit torch_networks.py:build_mobilenet_v2_pt2e``."""
+    torch.manual_seed(0)
+    return pt2e(mobilenet_v2(), size)
