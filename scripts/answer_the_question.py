@@ -17,10 +17,10 @@ from qfuzz.arithmetic.catalogue import family_of
 from qfuzz.arithmetic.family import Choices, Form
 from qfuzz.backends.discovery import is_installed
 from qfuzz.campaign.client import WorkerClient
+from qfuzz.cli.identify_command import first_taken
 from qfuzz.identify.contraction_probes import cancelling_products
 from qfuzz.identify.experiment import classes
 from qfuzz.identify.forms import forms
-from qfuzz.identify.outcome import Identification, identification
 from qfuzz.identify.rows import evaluate, with_rows
 from qfuzz.ir.network import Case
 
@@ -136,7 +136,7 @@ def main() -> int:
             values = client.values(case, spec)
             returned = int(values["y"].ravel()[0]) if isinstance(values, dict) else None
             answer = {of_integers: "integers"} | dict.fromkeys(of_floats, "dequantized float32")
-            found = _identified(client, spec)
+            found = first_taken(client, spec, next(forms("conv")), witnesses=False)
         said = f"returned {returned}: {answer.get(returned, 'neither')}"
         untold += returned not in answer
         if found is not None and found.choices:
@@ -147,18 +147,6 @@ def main() -> int:
                 said += f", as {found.published[0].partition(' (')[0]}"
         print(f"  {spec:34} {said}")
     return 1 if untold else 0
-
-
-def _identified(client: WorkerClient, spec: str) -> Identification | None:
-    def run(case: Case) -> Any:
-        values = client.values(case, spec)
-        return values["y"] if isinstance(values, dict) else f"{values.verdict}: {values.reason}"
-
-    for form in next(forms("conv")):
-        found = identification(spec, form, run, witnesses=False)
-        if isinstance(found, Identification):
-            return found
-    return None
 
 
 if __name__ == "__main__":

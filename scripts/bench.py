@@ -125,7 +125,7 @@ def _judge_directed(
         return
     kinds[node.op.name] += verdict.counts.violation
     totals["violations"] += len(verdict.mismatches)
-    received = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in case.network.constant_data.items()}
+    received = case.arrays
     slow = evaluate_on(case.network, node, [received[i] for i in node.inputs])
     operands = [Operand.point(t, received[i]) for i, t in zip(node.inputs, case.network.input_types(node), strict=True)]
     contract = backend.contracts.get(node.op.name, DEFAULT_CONTRACT)

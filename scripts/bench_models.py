@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from qfuzz.arithmetic.catalogue import family_of
-from qfuzz.arithmetic.family import alternatives
 from qfuzz.identify.experiment import identify
 from qfuzz.identify.forms import OPERATORS, forms
 from qfuzz.identify.rows import evaluate
@@ -34,12 +33,7 @@ def identification(options: argparse.Namespace) -> None:
         for _ in range(n):
             form, model = draws.choice(asked), None
             while model is None or family.why_not(model) is not None:
-                model = family.model(
-                    **{
-                        f: draws.choice([a for a in alternatives(family.model, f) if a not in family.faults.get(f, ())])
-                        for f in family.model.__struct_fields__
-                    }
-                )
+                model = family.model(**{f: draws.choice(family.made(f)) for f in family.model.__struct_fields__})
             start = time.perf_counter()
             outcome = identify(form, lambda case, model=model: evaluate(case).stored(model))
             seconds.append(time.perf_counter() - start)

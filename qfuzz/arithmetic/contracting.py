@@ -52,11 +52,9 @@ class ContractionEvaluation:
         )
         return laid_out(q, self.op, self.shape)
 
-    def steps(self, model: Contraction) -> dict[str, Array]:
-        """What the model computes on its way, by name, in order: each in the output's shape."""
-        m = model
-        named = {"accumulator": self.accumulator(m), "scaled": self.scaled(m)}
-        return {n: laid_out(v, self.op, self.shape) for n, v in named.items()} | {"stored": self.stored(m)}
+    def result(self, model: Contraction) -> Array:
+        """The number before rounding, in output units and the output's shape."""
+        return laid_out(self.scaled(model), self.op, self.shape)
 
     def work(self, model: Contraction) -> int:
         """The products, where they are taken one by one: saturating pairs, and sums in floating point."""

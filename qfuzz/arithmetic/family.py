@@ -105,8 +105,8 @@ class Evaluation(Protocol):
     def stored(self, model: Any) -> Array:
         """What the model computes, in the output's shape."""
 
-    def steps(self, model: Any) -> dict[str, Array]:
-        """What the model computes on its way, by name, in order, each in the output's shape; ``stored`` is last."""
+    def result(self, model: Any) -> Array:
+        """The number before rounding, in output units and the output's shape; a float32 output as it is."""
 
     def work(self, model: Any) -> int:
         """Operations that no matrix product does: what a large layer cannot afford."""
@@ -145,6 +145,10 @@ class Family:
     published: tuple[Published, ...] = ()
     faults: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
+    def made(self, field_name: str) -> tuple[str, ...]:
+        """The choices of a field that are no faults, the exact one first."""
+        return tuple(c for c in alternatives(self.model, field_name) if c not in self.faults.get(field_name, ()))
+
     @cached_property
     def candidates(self) -> tuple[Choices, ...]:
         """Combinations of choices that a kernel could make, in a fixed order: the exact arithmetic first.
@@ -152,10 +156,7 @@ class Family:
         Of choices that are the same on every domain, only the one that stands for both.
         """
         same = {(e.field, e.choice) for e in self.equalities if e.when is always}
-        fields = {f: alternatives(self.model, f) for f in self.model.__struct_fields__}
-        usual = {
-            f: [a for a in all_ if a not in self.faults.get(f, ()) and (f, a) not in same] for f, all_ in fields.items()
-        }
+        usual = {f: [c for c in self.made(f) if (f, c) not in same] for f in self.model.__struct_fields__}
         models = (self.model(**dict(zip(usual, values, strict=True))) for values in product(*usual.values()))
         return tuple(m for m in models if self.why_not(m) is None)
 
@@ -167,10 +168,7 @@ class Family:
     @cached_property
     def told(self) -> tuple[str, ...]:
         """The fields that an identification tells: those with choices that kernels make, but for a fused relu's."""
-        fields = self.model.__struct_fields__
-        return tuple(
-            f for f in fields if f != "relu" and len(set(alternatives(self.model, f)) - self.faults.get(f, set())) > 1
-        )
+        return tuple(f for f in self.model.__struct_fields__ if f != "relu" and len(self.made(f)) > 1)
 
     def departing(self, model: Choices, choices: Mapping[str, str]) -> Choices | None:
         """`model` but for `choices`; None where this family has no such choices, or they do not go together."""

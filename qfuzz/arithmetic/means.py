@@ -8,7 +8,7 @@ import numpy as np
 
 from qfuzz.arithmetic import rounded
 from qfuzz.arithmetic.dequantized import Output
-from qfuzz.arithmetic.family import Equality, Published
+from qfuzz.arithmetic.family import Published
 from qfuzz.arithmetic.float32 import sequential_sum
 from qfuzz.arithmetic.rounded import Rounded, RoundedEvaluation
 from qfuzz.exact.rounding import Floats, Ints
@@ -134,5 +134,3 @@ PUBLISHED: tuple[Published, ...] = (
         "tensorflow/lite/kernels/internal/reference/integer_ops/pooling.h: the stored integers' mean, half away from 0",
     ),
 )
-
-EQUALITIES: tuple[Equality, ...] = rounded.EQUALITIES

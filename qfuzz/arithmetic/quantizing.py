@@ -2,7 +2,7 @@
 
 from qfuzz.arithmetic import rounded
 from qfuzz.arithmetic.dequantized import Output
-from qfuzz.arithmetic.family import Equality, Published
+from qfuzz.arithmetic.family import Published
 from qfuzz.arithmetic.rounded import Rounded, RoundedEvaluation
 from qfuzz.ir.protocols import Array
 
@@ -54,5 +54,3 @@ PUBLISHED: tuple[Published, ...] = (
         "tensorflow/lite/kernels/internal/reference/quantize.h: TfLiteRound(x / scale)",
     ),
 )
-
-EQUALITIES: tuple[Equality, ...] = rounded.EQUALITIES

@@ -180,10 +180,6 @@ class RoundedEvaluation:
             added=self.zero_point_added(model),
         )
 
-    def steps(self, model: Any) -> dict[str, Array]:
-        """The result before its rounding, and the stored one."""
-        return {"scaled": self.result(model), "stored": self.stored(model)}
-
     def work(self, model: Any) -> int:
         """None: everything is elementwise."""
         return 0

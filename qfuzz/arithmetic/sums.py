@@ -6,7 +6,7 @@ import numpy as np
 
 from qfuzz.arithmetic import rounded
 from qfuzz.arithmetic.dequantized import Output, dequantized
-from qfuzz.arithmetic.family import Equality, Published
+from qfuzz.arithmetic.family import Published
 from qfuzz.arithmetic.fixed_point import (
     doubling_high_multiply,
     halves_of_shift,
@@ -239,5 +239,3 @@ PRODUCTS: tuple[Published, ...] = (
         "tensorflow/lite/kernels/internal/reference/integer_ops/mul.h",
     ),
 )
-
-EQUALITIES: tuple[Equality, ...] = rounded.EQUALITIES

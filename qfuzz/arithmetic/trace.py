@@ -9,7 +9,6 @@ import numpy as np
 
 from qfuzz.arithmetic.catalogue import family_of
 from qfuzz.arithmetic.contracting import ContractionEvaluation
-from qfuzz.arithmetic.family import Choices
 from qfuzz.arithmetic.finish import rounded
 from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
@@ -57,32 +56,22 @@ def products(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], i
 
 def exact_steps(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], index: Index) -> tuple[Step, ...]:
     """The exact column: the accumulator where there is one, the real number, and its correctly rounded integer."""
-    family = family_of(node.op.name)
-    evaluation, exact = family.evaluate(node, types, arrays), family.model()
-    stored = evaluation.stored(exact)[index]
-    real = real_value(node, types, arrays, index)
-    steps = list(evaluation.on_the_way(exact, index))
-    if not isinstance(node.element, QType):
-        return (*_named(steps), Step("returned", *_written(stored)))
-    return (*_named(steps), *_finish(real, node.element, int(stored), "after_rounding", None))
+    return model_steps(node, types, arrays, index, family_of(node.op.name).model())
 
 
 def model_steps(
-    node: Node, types: Sequence[TensorType], arrays: Sequence[Array], index: Index, model: Choices
+    node: Node, types: Sequence[TensorType], arrays: Sequence[Array], index: Index, model: Any
 ) -> tuple[Step, ...]:
     """The column of a model."""
     family = family_of(node.op.name)
-    if model == family.model():
-        return exact_steps(node, types, arrays, index)
-    evaluation = family.evaluate(node, types, arrays)
+    evaluation, is_exact = family.evaluate(node, types, arrays), model == family.model()
     stored = evaluation.stored(model)[index]
-    steps = list(evaluation.on_the_way(model, index))
-    scaled = evaluation.steps(model)["scaled"][index]
+    steps = tuple(Step(name, *_written(value)) for name, value in evaluation.on_the_way(model, index))
     if not isinstance(node.element, QType):
-        return (*_named(steps), Step("returned", *_written(stored)))
-    choices: Any = model
-    rest = _finish(scaled, node.element, int(stored), choices.zero_point, choices.rounding)
-    return (*_named(steps), *rest)
+        return (*steps, Step("returned", *_written(stored)))
+    before = real_value(node, types, arrays, index) if is_exact else evaluation.result(model)[index]
+    rounding = None if is_exact else model.rounding
+    return (*steps, *_finish(before, node.element, int(stored), model.zero_point, rounding))
 
 
 def real_value(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], index: Index) -> Fraction:
@@ -94,16 +83,13 @@ def real_value(node: Node, types: Sequence[TensorType], arrays: Sequence[Array],
     return (low + high) / 2
 
 
-def _named(steps: Sequence[tuple[str, Any]]) -> tuple[Step, ...]:
-    return tuple(Step(name, *_written(value)) for name, value in steps)
-
-
 def _finish(scaled: Any, element: QType, stored: int, zero_point: str, rounding: Any) -> tuple[Step, ...]:
     """From the number before rounding to the stored integer; `rounding` is None for the exact one."""
     (z,) = element.zero_point
     first = Step("before rounding", *_written(scaled))
+    last = Step(f"stored, within {element.qmin}..{element.qmax}", str(stored))
     if not isinstance(scaled, Fraction) and not np.isfinite(scaled):
-        return first, Step(f"stored, within {element.qmin}..{element.qmax}", str(stored))
+        return first, last
     number = Fraction(scaled) if isinstance(scaled, Fraction) else Fraction(float(scaled))
     shift = 0
     if zero_point == "before_rounding":
@@ -118,11 +104,7 @@ def _finish(scaled: Any, element: QType, stored: int, zero_point: str, rounding:
     steps += [Step("distance from a tie", tie), Step("rounded", str(integer))]
     if not shift:
         steps.append(Step("with zero point", str(integer + z)))
-    return (*steps, Step(_stored(element), str(stored)))
-
-
-def _stored(element: QType) -> str:
-    return f"stored, within {element.qmin}..{element.qmax}"
+    return (*steps, last)
 
 
 def _written(value: Any) -> tuple[str, str]:

@@ -150,8 +150,8 @@ def judge(layer: Layer) -> LayerReport:
 def received(case: Case) -> Sequence[Array]:
     """Values of all inputs of a case's only node, constants included."""
     (node,) = case.network.nodes
-    values = {name: t.array for name, t in (*case.feeds.items(), *case.network.constant_data.items())}
-    return [values[i] for i in node.inputs]
+    known = case.arrays
+    return [known[i] for i in node.inputs]
 
 
 def _observe(layer: Layer) -> Iterator[tuple[Sequence[Array], Array]]:

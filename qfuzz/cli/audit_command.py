@@ -12,7 +12,7 @@ from qfuzz.audit.isolated import isolated
 from qfuzz.audit.layer import LayerReport
 from qfuzz.audit.outcome import Audit, audit
 from qfuzz.cli.options import output_options, print_json
-from qfuzz.cli.piped_console import PipedConsole
+from qfuzz.cli.piped_console import table_console
 from qfuzz.cli.rim import FOUND, OK
 from qfuzz.ir.errors import InvalidCase
 
@@ -94,8 +94,6 @@ def _dimensions(dims: tuple[str, ...]) -> dict[str, int]:
     return sizes
 
 
-_PIPED_WIDTH = 160
-"""Columns where no terminal says how many it has."""
 _MODELS_SHOWN = 2
 
 
@@ -113,9 +111,7 @@ def _document(result: Audit, exported: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _print(result: Audit, exported: list[dict[str, Any]], *, quiet: bool, verbose: bool) -> None:
-    console = PipedConsole(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
+    console = table_console()
     rows = [r for r in result.layers if r.violation] if quiet else list(result.layers)
     if rows:
         console.print(_table(rows, verbose=verbose))

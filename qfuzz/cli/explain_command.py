@@ -1,8 +1,8 @@
 """``qfuzz explain CASE``: one element, step by step, in exact arithmetic and as each backend computes it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -20,11 +20,17 @@ from qfuzz.findings.corpus import read_case
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.protocols import Array
+from qfuzz.oracle.admissible import Admissible
 from qfuzz.oracle.check import problem
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
 
-_Own: TypeAlias = tuple[list[Array], Array] | str
-"""What a backend's node received and returned, or why that is not known."""
+
+class _Own(NamedTuple):
+    """What a backend's node received, what it returned, and what it may have returned."""
+
+    inputs: list[Array]
+    got: Array
+    allowed: Admissible
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +114,7 @@ def command(
             untapped = client.values(network_case, spec) if inner else values
             if isinstance(untapped, dict) and node.name in untapped:
                 fused[spec] = untapped[node.name]
-    own = {spec: _inputs_and_output(network_case, node, values) for spec, values in received.items()}
+    own = {spec: _own(network_case, node, spec, values) for spec, values in received.items()}
     index = _index(network_case, node, element, own)
     columns = tuple(_column(network_case, node, spec, index, mine, fused.get(spec)) for spec, mine in own.items())
     exact_inputs = _exact_inputs(network_case, node)
@@ -138,27 +144,29 @@ def _node(case: Case, name: str | None, accused: str | None) -> Node:
 
 
 def _exact_inputs(case: Case, node: Node) -> list[Array]:
-    known = {n: t.array for n, t in (*case.feeds.items(), *case.network.constant_data.items())}
-    exact = Reference(case).exact()
-    return [known[i] if i in known else exact[i] for i in node.inputs]
+    known = {**Reference(case).exact(), **case.arrays}
+    return [known[i] for i in node.inputs]
 
 
-def _inputs_and_output(case: Case, node: Node, values: Mapping[str, Array] | str) -> _Own:
-    """What a backend's node received and returned; or why that is not known."""
+def _own(case: Case, node: Node, spec: str, values: Mapping[str, Array] | str) -> _Own | str:
+    """A backend's own part; or why that is not known."""
     if isinstance(values, str):
         return values
-    known = {n: t.array for n, t in (*case.feeds.items(), *case.network.constant_data.items())} | dict(values)
+    known = case.arrays | dict(values)
     for name in (*node.inputs, node.name):
         if name not in known:
             return f"the backend does not show {name!r}"
-    for name in (*(i for i in node.inputs if i in case.network.types and i in values), node.name):
+    for name in (*(i for i in node.inputs if i in values), node.name):
         why = problem(known[name], case.network.types[name])
         if why:
             return f"{name}: {why}"
-    return [known[i] for i in node.inputs], known[node.name]
+    inputs, constants = [known[i] for i in node.inputs], case.network.constant_data
+    contract = load_backend(spec).contracts.get(node.op.name, DEFAULT_CONTRACT)
+    received = [None if i in constants else known[i] for i in node.inputs]
+    return _Own(inputs, known[node.name], Reference(case).node(node, received, contract))
 
 
-def _index(case: Case, node: Node, text: str | None, own: Mapping[str, _Own]) -> Index:
+def _index(case: Case, node: Node, text: str | None, own: Mapping[str, _Own | str]) -> Index:
     shape = case.network.types[node.name].shape
     if 0 in shape:
         raise InvalidCase(f"{node.name}: shape {shape} has no elements")
@@ -171,11 +179,10 @@ def _index(case: Case, node: Node, text: str | None, own: Mapping[str, _Own]) ->
             raise InvalidCase(f"--element {text}: not a position in the shape {shape} of {node.name}")
         return index
     wrong = differs = None
-    for spec, mine in own.items():
+    for mine in own.values():
         if isinstance(mine, str):
             continue
-        inputs, got = mine
-        allowed = _allowed(case, node, spec, inputs)
+        _, got, allowed = mine
         bad = np.argwhere(~((got >= allowed.lo) & (got <= allowed.hi)))
         other = np.argwhere(got != allowed.exact)
         wrong = wrong if wrong is not None or not len(bad) else bad[0]
@@ -184,20 +191,14 @@ def _index(case: Case, node: Node, text: str | None, own: Mapping[str, _Own]) ->
     return (0,) * len(shape) if first is None else tuple(int(i) for i in first)
 
 
-def _allowed(case: Case, node: Node, spec: str, inputs: Sequence[Array]) -> Any:
-    contract = load_backend(spec).contracts.get(node.op.name, DEFAULT_CONTRACT)
-    constants = case.network.constant_data
-    received = [None if i in constants else a for i, a in zip(node.inputs, inputs, strict=True)]
-    return Reference(case).node(node, received, contract)
-
-
-def _column(case: Case, node: Node, spec: str, index: Index, mine: _Own, fused: Array | None) -> Column:
+def _column(case: Case, node: Node, spec: str, index: Index, mine: _Own | str, fused: Array | None) -> Column:
     if isinstance(mine, str):
         return Column(backend=spec, verdict=mine)
-    inputs, got = mine
-    allowed, types = _allowed(case, node, spec, inputs), case.network.input_types(node)
+    inputs, got, allowed = mine
+    types, exact = case.network.input_types(node), allowed.exact
+    assert exact is not None  # what the node received is known
     value, lo, hi = (float(a[index]) for a in (got, allowed.lo, allowed.hi))
-    verdict = "exact" if got[index] == allowed.exact[index] else "admissible" if lo <= value <= hi else "violation"
+    verdict = "exact" if got[index] == exact[index] else "admissible" if lo <= value <= hi else "violation"
     models = sorted(explaining(node, types, inputs, got), key=lambda m: -_likeness(spec, m))
     steps = model_steps(node, types, inputs, index, models[0].model) if models else ()
     return Column(

@@ -7,12 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from qfuzz.arithmetic.trace import Product, Step
-from qfuzz.cli.piped_console import PipedConsole
+from qfuzz.cli.piped_console import PipedConsole, table_console
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import Element, QType
 
-_PIPED_WIDTH = 160
-"""Columns where no terminal says how many it has."""
 _PRODUCTS_SHOWN = 16
 _PARTS = " <-"
 """Behind the first number of a column that is another one than the exact column's."""
@@ -20,9 +18,7 @@ _PARTS = " <-"
 
 def print_page(page: Any, network: Network, *, quiet: bool, verbose: bool) -> None:
     """The page of one element."""
-    console = PipedConsole(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
+    console = table_console()
     node = network.node(page.node)
     where = ", ".join(map(str, page.index))
     console.print(Text(f"{page.op} {page.node}[{where}]", style="bold"))

@@ -13,10 +13,11 @@ from qfuzz.campaign.client import WorkerClient
 from qfuzz.cli.identify_table import print_rows
 from qfuzz.cli.options import backend_option, chosen_specs, output_options, print_json
 from qfuzz.cli.rim import FOUND, OK
-from qfuzz.identify.experiment import Run
 from qfuzz.identify.forms import OPERATORS, forms, title
 from qfuzz.identify.outcome import Identification, identification
 from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.network import Case
+from qfuzz.ir.protocols import Array
 
 
 class Lock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,10 +66,10 @@ def command(
     for spec in chosen:
         with WorkerClient((spec,)) as client:
             described |= client.described
-            for row in _rows(client, spec, chosen_ops):
-                rows.append(row)
+            own = list(_rows(client, spec, chosen_ops))
+            rows += own
             if not as_json and not (quiet and before):
-                print_rows(spec, [r for r in rows if r.backend == spec], quiet=quiet, verbose=verbose)
+                print_rows(spec, own, quiet=quiet, verbose=verbose)
     changed = _changes(before, rows, chosen_ops) if before else []
     if lock:
         lock.write_bytes(msgspec.json.format(msgspec.json.encode(Lock(1, described, tuple(rows))), indent=2))
@@ -84,15 +85,10 @@ def command(
 
 def _rows(client: WorkerClient, spec: str, ops: list[str]) -> Iterator[Identification]:
     """What a backend computes with; rows that differ in the number of elements only become one."""
-
-    def run(case: Any) -> Any:
-        values = client.values(case, spec)
-        return values["y"] if isinstance(values, dict) else f"{values.verdict}: {values.reason}"
-
     for op in ops:
         found: dict[Form, Identification] = {}
         for variants in forms(op):
-            row = _first_taken(spec, variants, run)
+            row = first_taken(client, spec, variants)
             if row is None:
                 continue
             anyway = msgspec.structs.replace(row.form, elements="any")
@@ -104,9 +100,17 @@ def _rows(client: WorkerClient, spec: str, ops: list[str]) -> Iterator[Identific
         yield from found.values()
 
 
-def _first_taken(spec: str, variants: Sequence[Form], run: Run) -> Identification | None:
+def first_taken(
+    client: WorkerClient, spec: str, variants: Sequence[Form], *, witnesses: bool = True
+) -> Identification | None:
+    """What a backend computes the first of these forms with that it takes; None where it takes none."""
+
+    def run(case: Case) -> Array | str:
+        values = client.values(case, spec)
+        return values["y"] if isinstance(values, dict) else f"{values.verdict}: {values.reason}"
+
     for form in variants:
-        answer = identification(spec, form, run)
+        answer = identification(spec, form, run, witnesses=witnesses)
         if isinstance(answer, Identification):
             return answer
     return None

@@ -7,22 +7,18 @@ from rich.text import Text
 
 from qfuzz.arithmetic.catalogue import family_of
 from qfuzz.arithmetic.family import Form
-from qfuzz.cli.piped_console import PipedConsole
+from qfuzz.cli.piped_console import PipedConsole, table_console
 from qfuzz.identify.forms import title
 from qfuzz.identify.outcome import Identification, Witness
 from qfuzz.identify.probes import CONTRACTIONS
 
-_PIPED_WIDTH = 160
-"""Columns where no terminal says how many it has."""
 _OTHERS_SHOWN = 3
 _LAST = ("rounding", "zero_point", "clamp")
 
 
 def print_rows(backend: str, rows: Sequence[Identification], *, quiet: bool, verbose: bool) -> None:
     """The tables of one backend."""
-    console = PipedConsole(highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
+    console = table_console()
     console.print(Text(backend, style="bold"))
     contractions = [r for r in rows if r.form.op in CONTRACTIONS]
     others = [r for r in rows if r.form.op not in CONTRACTIONS]

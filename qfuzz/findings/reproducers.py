@@ -50,7 +50,7 @@ def _script(case: Case, verdict: BackendVerdict, backend: object, spec: str) -> 
     exposed = not fuses or (mismatch is not None and mismatch.tapped)
     taps = tuple(n.name for n in network.nodes if n.name not in network.outputs) if exposed else ()
     if isinstance(backend, Scriptable):
-        arrays = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in network.constant_data.items()}
+        arrays = case.arrays
         try:
             return backend.script(network, arrays, taps)
         except QfuzzError:
@@ -78,7 +78,7 @@ def _by_hand(case: Case, verdict: BackendVerdict) -> list[str]:
         return []
     network = case.network
     node = network.node(mismatch.value)
-    known = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in network.constant_data.items()}
+    known = case.arrays
     if any(name not in known for name in node.inputs) or not isinstance(node.element, QType):
         return []
     q = node.element

@@ -139,7 +139,7 @@ def closest(form: Form, key: int, left: Sequence[Any], *, size: int = 0) -> Case
     for scales, zeros, y in _next_to_ties(form, draw):
         case = _built(form, _data(form, draw, zeros, ROWS_SEARCHED, y), scales, zeros, y)
         if case is not None:
-            real = evaluate(case).steps(family_of(form.op).model())["scaled"]
+            real = evaluate(case).result(family_of(form.op).model())
             distance = np.abs(real - np.rint(2 * real) / 2).reshape(len(real), -1).min(axis=1)
             return _sized(form, with_rows(case, np.argsort(distance, kind="stable")[:ROWS_KEPT]), size)
     return None

@@ -8,8 +8,7 @@ ELEMENTWISE = (
     *("add", "mul", "avg_pool", "global_avg_pool", "quantize", "dequantize", "requantize", "relu", "clamp"),
     *("leaky_relu", "concat", "sigmoid", "tanh", "elu", "hardsigmoid", "hardswish", "softmax"),
 )
-UNDIVIDED = "moves stored integers: no two models of it can differ"
-"""Of the other operators, why there are no probes."""
+"""The other operators move stored integers: no two models of them can differ."""
 
 PROBES: dict[str, tuple[Probe, ...]] = {
     **dict.fromkeys(CONTRACTIONS, contraction_probes.PROBES),

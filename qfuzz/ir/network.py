@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.operator import Operator
@@ -105,6 +107,11 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def feeds(self) -> dict[str, Tensor]:
         """Input tensors by name."""
         return {v.name: t for v, t in zip(self.network.inputs, self.inputs, strict=True)}
+
+    @property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What inputs and constants hold, by name."""
+        return {name: t.array for name, t in (*self.feeds.items(), *self.network.constant_data.items())}
 
     @property
     def n_elements(self) -> int:

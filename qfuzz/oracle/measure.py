@@ -25,9 +25,7 @@ def worst_errors(case: Case, backend: Backend) -> dict[str, float]:
     network = case.network
     inner = tuple(n.name for n in network.nodes if n.name not in network.outputs)
     values = backend.compile(network, inner).run({n: np.array(t.array) for n, t in case.feeds.items()}, inner)
-    known: Mapping[str, Array] = (
-        {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in network.constant_data.items()} | values
-    )
+    known: Mapping[str, Array] = case.arrays | values
     worst: dict[str, float] = {}
     for node in network.nodes:
         if not isinstance(node.element, QType):
@@ -42,7 +40,7 @@ def worst_errors(case: Case, backend: Backend) -> dict[str, float]:
 def near_ties(case: Case, distance: float) -> int:
     """How many output elements of single-node cases have a real result within `distance` of a rounding tie."""
     (node,) = case.network.nodes
-    known = {n: t.array for n, t in case.feeds.items()} | {n: t.array for n, t in case.network.constant_data.items()}
+    known = case.arrays
     types = case.network.input_types(node)
     r = image_of(node, [Operand.point(t, known[i]) for i, t in zip(node.inputs, types, strict=True)]).lower.approx
     return int(np.count_nonzero(np.abs(r - np.floor(r) - 0.5) <= distance))
