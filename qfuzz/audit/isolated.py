@@ -8,7 +8,8 @@ from typing import TypeAlias
 import msgspec
 
 from qfuzz.audit.outcome import Audit
-from qfuzz.campaign.protocol import Broke, decode_reply
+from qfuzz.campaign.pipes import decode_reply
+from qfuzz.campaign.protocol import Broke
 from qfuzz.campaign.runner import Mark, Send, run_forked
 from qfuzz.ir.errors import BackendMissing, InvalidCase, WorkerFailed
 

@@ -10,20 +10,18 @@ import tempfile
 from collections.abc import Sequence
 from types import TracebackType
 
+from qfuzz.campaign.pipes import FrameBuffer, decode_reply, frame, write_all
 from qfuzz.campaign.protocol import (
+    PROTOCOL,
     Broke,
     CheckCase,
     Checked,
-    FrameBuffer,
     Ran,
     Ready,
     Reply,
     Request,
     RunCase,
     StartFailed,
-    decode_reply,
-    frame,
-    write_all,
 )
 from qfuzz.ir.errors import BackendMissing, WorkerFailed
 from qfuzz.ir.network import Case
@@ -71,7 +69,9 @@ class WorkerClient:
 
     def _await_ready(self) -> dict[str, dict[str, str]]:
         match self.next_reply(START_LIMIT):
-            case Ready(described):
+            case Ready(protocol, described):
+                if protocol != PROTOCOL:
+                    raise WorkerFailed(f"the worker speaks protocol {protocol}; this is qfuzz with protocol {PROTOCOL}")
                 return described
             case StartFailed(message):
                 raise BackendMissing(message)
@@ -121,15 +121,25 @@ class WorkerClient:
             self._pending = self.receive()
         return self._pending.pop(0)
 
-    def check(self, case: Case, specs: Sequence[str] = (), *, tap: bool = True, time_limit: float = 30.0) -> Verdicts:
+    def check(
+        self,
+        case: Case,
+        specs: Sequence[str] = (),
+        *,
+        tap: bool = True,
+        compare: bool = False,
+        time_limit: float = 30.0,
+    ) -> Verdicts:
         """Judge `case` in a runner of this worker; crashes and hangs come back as verdicts.
+
+        With `compare`, two specs are compared, and a third verdict says how they differ.
 
         Raises
         ------
         WorkerFailed
             For an error inside qfuzz, with its traceback, or when the worker is gone.
         """
-        self.send(CheckCase(CODEC.encode(case), tuple(specs) or self.specs, tap, time_limit))
+        self.send(CheckCase(CODEC.encode(case), tuple(specs) or self.specs, tap, compare, time_limit))
         match self.next_reply():
             case Checked(verdicts):
                 return verdicts

@@ -1,18 +1,19 @@
-"""From suspects to findings: reduce each out of process, see who else reproduces it, merge equal signatures, triage."""
+"""From a suspect to a finding: reduce it out of process, see who else reproduces it, and whether it is known."""
 
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
-from qfuzz.campaign.client import WorkerClient
-from qfuzz.campaign.run import Suspect
+from qfuzz.campaign.protocol import Suspect
 from qfuzz.findings.corpus import KnownIssue, known_as
 from qfuzz.findings.finding import Finding
 from qfuzz.findings.signature import Symptom, signature_of, symptom_of
 from qfuzz.ir.network import Case
 from qfuzz.ops import CODEC
+from qfuzz.oracle.compare import ARROW
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
 from qfuzz.reduce.driver import MAX_ATTEMPTS, never, reduce_case
 
@@ -26,33 +27,57 @@ FLAKY_TRIES = 8
 """How often a case that does not show its symptom every time is judged."""
 
 
+class Bench(Protocol):
+    """Where cases are judged in isolation: a `qfuzz.campaign.client.WorkerClient`, or a worker by itself."""
+
+    @property
+    def described(self) -> dict[str, dict[str, str]]:
+        """What each backend says of itself, by spec."""
+        ...
+
+    def check(
+        self,
+        case: Case,
+        specs: Sequence[str] = (),
+        *,
+        tap: bool = True,
+        compare: bool = False,
+        time_limit: float = 30.0,
+    ) -> Verdicts:
+        """Judge `case`; crashes and hangs are verdicts."""
+        ...
+
+
 class Lab:
-    """A worker to judge cases in, and what it takes to make findings of them.
+    """A bench to judge cases on, and what it takes to make findings of them.
 
     Parameters
     ----------
-    client
-        Runs cases on `specs`; replaced by the caller when lost.
+    bench
+        Runs cases.
     issues
         The known issues.
+    compare
+        Whether the bench's two backends are compared: then the one spec is ``a => b``.
     """
 
-    def __init__(self, client: WorkerClient, issues: Sequence[KnownIssue], max_attempts: int = MAX_ATTEMPTS) -> None:
-        self.client, self.issues, self.max_attempts = client, issues, max_attempts
-
-    @property
-    def described(self) -> Mapping[str, Mapping[str, str]]:
-        """What each backend says of itself, by spec."""
-        return self.client.described
+    def __init__(
+        self, bench: Bench, issues: Sequence[KnownIssue], max_attempts: int = MAX_ATTEMPTS, *, compare: bool = False
+    ) -> None:
+        self._bench, self._issues, self._max_attempts, self._compare = bench, issues, max_attempts, compare
+        self.described: Mapping[str, Mapping[str, str]] = bench.described
+        if compare:
+            self.described = {**bench.described, **described_pair(bench.described)}
 
     def judge(self, case: Case, spec: str) -> BackendVerdict:
-        """The verdict on one backend."""
-        (verdict,) = self.judge_all(case, (spec,)).backends
-        return verdict
+        """The verdict on one backend, or on the comparison of two."""
+        return self._judge_all(case, (spec,))[-1]
 
-    def judge_all(self, case: Case, specs: Sequence[str]) -> Verdicts:
-        """The verdicts on several."""
-        return self.client.check(case, specs, time_limit=CHECK_LIMIT)
+    def _judge_all(self, case: Case, specs: Sequence[str]) -> tuple[BackendVerdict, ...]:
+        if self._compare:
+            pair = tuple(self._bench.described)
+            return self._bench.check(case, pair, compare=True, time_limit=CHECK_LIMIT).backends[-1:]
+        return self._bench.check(case, specs, time_limit=CHECK_LIMIT).backends
 
     def finding(
         self,
@@ -84,11 +109,11 @@ class Lab:
 
         reduction = "none"
         if reduce:
-            result = reduce_case(case, interesting, max_attempts=self.max_attempts, out_of_time=out_of_time)
+            result = reduce_case(case, interesting, max_attempts=self._max_attempts, out_of_time=out_of_time)
             case, reduction = result.case, "stopped" if result.stopped else "done"
-        verdicts = self.judge_all(case, tuple(self.described))
+        verdicts = self._judge_all(case, tuple(self.described))
         specs_of = {facts["name"]: s for s, facts in self.described.items()}
-        last = next(v for v in verdicts.backends if specs_of[v.backend] == spec)
+        last = next(v for v in verdicts if specs_of[v.backend] == spec)
         verdict = self._accused_at_times(case, spec) if flaky else last
         if verdict is None or not verdict.is_finding:
             return None
@@ -97,11 +122,11 @@ class Lab:
             final = msgspec.structs.replace(final, op=case.network.nodes[0].op.name)
         alike = tuple(
             specs_of[v.backend]
-            for v in verdicts.backends
+            for v in verdicts
             if v.is_finding and (v.verdict, v.cause or "") == (final.verdict, final.cause)
         )
         signature = signature_of(case, final)
-        known = known_as(self.issues, signature, spec, self.described[spec])
+        known = known_as(self._issues, signature, spec, self.described[spec])
         return Finding(
             signature=signature,
             case=case,
@@ -117,7 +142,7 @@ class Lab:
     def known(self, case: Case, suspect: Suspect) -> Finding | None:
         """The known issue that an unreduced suspect plainly is, as a finding that needs no reduction."""
         signature = signature_of(case, suspect.symptom)
-        issue = known_as(self.issues, signature, suspect.spec, self.described[suspect.spec])
+        issue = known_as(self._issues, signature, suspect.spec, self.described[suspect.spec])
         if issue is None:
             return None
         return Finding(
@@ -146,45 +171,30 @@ class Lab:
         return accusing
 
 
-def conclude(
-    lab: Lab,
-    suspects: Sequence[Suspect],
-    *,
-    reduce: bool,
-    on_finding: Callable[[Finding], None],
-    deadline: float | None = None,
-) -> tuple[Finding, ...]:
-    """Findings of all suspects, one per signature, in the order of their first examples.
+def described_pair(described: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """What two backends that are compared say of themselves together, by their spec ``a => b``."""
+    a, b = described.values()
+    facts = {k: a[k] if a.get(k) == b.get(k) else f"{a.get(k, '')}{ARROW}{b.get(k, '')}" for k in {**a, **b} if k in a}
+    return {ARROW.join(described): facts}
+
+
+def conclude(lab: Lab, suspect: Suspect, *, reduce: bool, deadline: float | None = None) -> Finding | None:
+    """The finding of a suspect; None where it does not show again.
 
     Parameters
     ----------
-    on_finding
-        Called with each finding once it is final, so that an interruption loses only what is under way.
     deadline
-        A `time.monotonic` value after which reduction only stops early; results are then marked so.
+        A `time.monotonic` value after which reduction stops early; the finding is then marked so.
     """
-    findings: dict[str, Finding] = {}
-    for suspect in suspects:
-        covering = next((f for f in findings.values() if _covers(f, suspect)), None)
-        if covering is not None:
-            continue
-        case = CODEC.decode(suspect.case).case
-        finding = lab.known(case, suspect) or lab.finding(
-            case,
-            suspect.spec,
-            suspect.symptom,
-            first_example=suspect.example,
-            reduce=reduce,
-            out_of_time=_after(deadline),
-        )
-        if finding is None:
-            continue
-        text = finding.signature.text
-        if text in findings:
-            continue
-        findings[text] = finding
-        on_finding(finding)
-    return tuple(findings.values())
+    case = CODEC.decode(suspect.case).case
+    return lab.known(case, suspect) or lab.finding(
+        case,
+        suspect.spec,
+        suspect.symptom,
+        first_example=suspect.example,
+        reduce=reduce,
+        out_of_time=_after(deadline),
+    )
 
 
 def _after(deadline: float | None) -> Callable[[], bool]:
@@ -193,9 +203,3 @@ def _after(deadline: float | None) -> Callable[[], bool]:
         return never
     asked = itertools.count()
     return lambda: next(asked) >= ATTEMPTS_AT_LEAST and time.monotonic() > deadline
-
-
-def _covers(finding: Finding, suspect: Suspect) -> bool:
-    """Whether the suspect is the same bug, seen on another backend that reproduces the finding's case."""
-    same_kind = suspect.symptom.kind == finding.signature.symptom.kind
-    return suspect.spec in finding.backends and same_kind and suspect.symptom.leads_to(finding.signature.symptom)

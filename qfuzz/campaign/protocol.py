@@ -1,23 +1,31 @@
-"""What the supervisor and a worker say to each other: length-prefixed MessagePack over pipes. Nothing is unpickled."""
+"""What the supervisor and a worker say to each other, as frozen data; `qfuzz.campaign.pipes` says how it travels."""
 
-import os
-import struct
 from typing import TypeAlias
 
 import msgspec
 import numpy as np
 
-from qfuzz.ir.errors import WorkerFailed
+from qfuzz.campaign.tally import Tally
+from qfuzz.findings.corpus import KnownIssue
+from qfuzz.findings.finding import Finding
+from qfuzz.findings.signature import Signature, Symptom
 from qfuzz.ir.expectation import Condition
 from qfuzz.ir.protocols import Array
+from qfuzz.ops import CODEC
 from qfuzz.oracle.verdicts import BackendVerdict, Verdicts
+from qfuzz.reduce.driver import MAX_ATTEMPTS
 
-MAX_MESSAGE = 256 * 2**20
-_LENGTH = struct.Struct("<I")
+PROTOCOL = 2
+"""Version of what follows. A worker of another version is refused."""
 
+SHARD_SIZE = 200
+"""Cases of a shard; what `qfuzz.strategies.cases_of` makes (repeated here, for that room loads hypothesis)."""
 
 TAP_EVERY = 4
 """Fusing backends run a second, tapped session on every so many-th example: it costs as much as the untapped one."""
+
+HANGS_PER_SHARD = 2
+"""Confirmed hangs of one backend on one set of operators, after which the shard runs it on no more such examples."""
 
 
 class Ride(msgspec.Struct, frozen=True):
@@ -40,27 +48,90 @@ class KnownDeath(msgspec.Struct, frozen=True):
     when: Condition
 
 
-class RunShard(msgspec.Struct, frozen=True, tag=True):
-    """Generate shard `shard` of `seed` and judge its examples `start` to `stop` (exclusive).
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What the shards of a campaign have in common. A shard's result is a function of (seed, shard, profile).
 
     Attributes
     ----------
+    rides
+        The backends and how often each runs.
+    ops, max_nodes
+        As for `qfuzz.cases`.
+    compare
+        Whether the two backends are compared with each other: only their differences accuse.
     tap_every
         Intermediate values of fusing backends are exposed on every n-th example by index.
     time_limit
         Seconds that one backend may take for one example.
+    memory_limit
+        Bytes of address space that a runner may take beyond what its worker has.
     """
+
+    rides: tuple[Ride, ...]
+    ops: tuple[str, ...] = ()
+    max_nodes: int = 4
+    compare: bool = False
+    tap_every: int = TAP_EVERY
+    time_limit: float = 30.0
+    memory_limit: int = 4 * 2**30
+    hangs_per_shard: int = HANGS_PER_SHARD
+    known_deaths: tuple[KnownDeath, ...] = ()
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """Specs of the backends, in order."""
+        return tuple(r.spec for r in self.rides)
+
+
+class RunShard(msgspec.Struct, frozen=True, tag=True):
+    """Generate shard `shard` of `seed` and judge its examples `start` to `stop` (exclusive)."""
 
     seed: int
     shard: int
     start: int
     stop: int
-    rides: tuple[Ride, ...]
-    ops: tuple[str, ...] = ()
-    max_nodes: int = 4
-    tap_every: int = TAP_EVERY
-    time_limit: float = 30.0
-    known_deaths: tuple[KnownDeath, ...] = ()
+    profile: Profile
+
+
+class Suspect(msgspec.Struct, frozen=True, kw_only=True):
+    """An example that showed a symptom on a backend.
+
+    Attributes
+    ----------
+    example
+        Its number in the campaign: `SHARD_SIZE` times its shard plus its index.
+    case
+        Bytes of the case file; empty where an earlier example of the shard showed the symptom, too.
+    """
+
+    spec: str
+    example: int
+    symptom: Symptom
+    verdict: BackendVerdict
+    case: bytes = b""
+
+
+class Conclude(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Make a finding of a suspect: reduce it, see who else reproduces it, and whether it is known.
+
+    Attributes
+    ----------
+    seconds
+        After which reduction stops early; None is never.
+    attempts
+        How many candidates may be tried.
+    """
+
+    suspect: Suspect
+    profile: Profile
+    issues: tuple[KnownIssue, ...] = ()
+    reduce: bool = True
+    seconds: float | None = None
+    attempts: int = MAX_ATTEMPTS
+
+
+class Recall(msgspec.Struct, frozen=True, tag=True):
+    """Stop the shard under way: what was judged so far is sent, and `ShardDone` says how far it went."""
 
 
 class CheckCase(msgspec.Struct, frozen=True, tag=True):
@@ -75,6 +146,7 @@ class CheckCase(msgspec.Struct, frozen=True, tag=True):
     case: bytes
     specs: tuple[str, ...]
     tap: bool = True
+    compare: bool = False
     time_limit: float = 30.0
     known: tuple[tuple[int, BackendVerdict], ...] = ()
 
@@ -94,12 +166,13 @@ class RunCase(msgspec.Struct, frozen=True, tag=True):
     time_limit: float = 30.0
 
 
-Request: TypeAlias = RunShard | CheckCase | RunCase
+Request: TypeAlias = RunShard | Recall | Conclude | CheckCase | RunCase
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """The worker has loaded its backends."""
 
+    protocol: int
     described: dict[str, dict[str, str]]
 
 
@@ -110,20 +183,16 @@ class StartFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Example(msgspec.Struct, frozen=True, tag=True):
-    """One judged example.
+    """One judged example, as a runner tells it to its worker.
 
     Attributes
     ----------
     case
         Bytes of the case file where a backend is accused, else empty.
-    ops
-        Operator names of its nodes.
     """
 
-    shard: int
     index: int
     verdicts: tuple[BackendVerdict, ...]
-    ops: tuple[str, ...]
     case: bytes = b""
     reference_seconds: float = 0.0
     oracle_seconds: float = 0.0
@@ -131,26 +200,81 @@ class Example(msgspec.Struct, frozen=True, tag=True):
     elements_decided: int = 0
 
 
-class ShardDone(msgspec.Struct, frozen=True, tag=True):
-    """The shard's last example was sent.
+class Errored(msgspec.Struct, frozen=True, tag=True):
+    """An error inside qfuzz on one example, with its traceback: never a finding about a backend."""
+
+    index: int
+    traceback: str
+
+
+class Judged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Some more examples of a shard, in sum.
 
     Attributes
     ----------
-    examples
-        How many cases the shard has; fewer than asked where generation found no more.
-    draws, draws_rejected
-        Hypothesis's own count of tries, and of those that gave no case.
-    deaths
-        How many runner processes died.
+    stop
+        The examples before this index have been told by now.
+    suspects
+        All accusations, in order; only the first of each symptom in the shard brings its case.
+    errors
+        What went wrong inside qfuzz.
     """
 
     shard: int
-    examples: int
-    generate_seconds: float
+    stop: int
+    tally: Tally
+    suspects: tuple[Suspect, ...] = ()
+    errors: tuple[Errored, ...] = ()
+
+
+class ShardDone(msgspec.Struct, frozen=True, tag=True):
+    """The shard has ended; nothing more comes of it.
+
+    Attributes
+    ----------
+    stop
+        The examples before this index were told.
+    complete
+        Whether these are all that was asked for; else the shard was recalled.
+    """
+
+    shard: int
+    stop: int
+    complete: bool
+
+
+class Concluded(msgspec.Struct, frozen=True, tag=True):
+    """What a suspect came to: a finding, or nothing where its symptom does not show again."""
+
+    suspect: Suspect
+    finding: "FoundCase | None"
     seconds: float
-    draws: int = 0
-    draws_rejected: int = 0
-    deaths: int = 0
+
+
+class FoundCase(msgspec.Struct, frozen=True, kw_only=True):
+    """A `qfuzz.findings.finding.Finding` as it goes over a pipe and to disk: its case is the bytes of a case file."""
+
+    signature: Signature
+    case: bytes
+    backend: str
+    backends: tuple[str, ...]
+    verdict: BackendVerdict
+    environment: dict[str, dict[str, str]]
+    first_example: int | None
+    known: str
+    reduction: str
+
+    @classmethod
+    def of(cls, finding: Finding) -> "FoundCase":
+        """The finding, to be sent."""
+        fields = {name: getattr(finding, name) for name in finding.__struct_fields__}
+        fields["environment"] = {spec: dict(facts) for spec, facts in finding.environment.items()}
+        return cls(**fields | {"case": CODEC.encode(finding.case)})
+
+    def finding(self) -> Finding:
+        """The finding itself."""
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Finding(**fields | {"case": CODEC.decode(self.case).case})
 
 
 class Checked(msgspec.Struct, frozen=True, tag=True):
@@ -191,75 +315,4 @@ class Broke(msgspec.Struct, frozen=True, tag=True):
     traceback: str
 
 
-Reply: TypeAlias = Ready | StartFailed | Example | ShardDone | Checked | Ran | Broke
-
-_ENCODER = msgspec.msgpack.Encoder()
-_REQUESTS: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
-_REPLIES: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
-
-
-def frame(message: Request | Reply) -> bytes:
-    """A message as it goes over a pipe."""
-    data = _ENCODER.encode(message)
-    return _LENGTH.pack(len(data)) + data
-
-
-def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data` to a blocking descriptor."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def read_request(fd: int) -> Request | None:
-    """The next request, or None at the end of the pipe."""
-    data = _read_frame(fd)
-    return None if data is None else _REQUESTS.decode(data)
-
-
-def _read_frame(fd: int) -> bytes | None:
-    head = _read_exactly(fd, _LENGTH.size)
-    if head is None:
-        return None
-    (length,) = _LENGTH.unpack(head)
-    if length > MAX_MESSAGE:
-        raise WorkerFailed(f"a message of {length} bytes; at most {MAX_MESSAGE}")
-    return _read_exactly(fd, length)
-
-
-def _read_exactly(fd: int, n: int) -> bytes | None:
-    chunks = []
-    while n:
-        chunk = os.read(fd, min(n, 2**20))
-        if not chunk:
-            return None
-        chunks.append(chunk)
-        n -= len(chunk)
-    return b"".join(chunks)
-
-
-class FrameBuffer:
-    """Collects bytes and gives whole replies; what a dying writer left half-written is never given."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Add bytes; return the frames (with their length) that are now whole."""
-        self._data += data
-        frames = []
-        while len(self._data) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._data)
-            if length > MAX_MESSAGE:
-                raise WorkerFailed(f"a message of {length} bytes; at most {MAX_MESSAGE}")
-            end = _LENGTH.size + length
-            if len(self._data) < end:
-                break
-            frames.append(bytes(self._data[:end]))
-            del self._data[:end]
-        return frames
-
-
-def decode_reply(data: bytes) -> Reply:
-    """The reply in a whole frame."""
-    return _REPLIES.decode(memoryview(data)[_LENGTH.size :])
+Reply: TypeAlias = Ready | StartFailed | Example | Errored | Judged | ShardDone | Concluded | Checked | Ran | Broke

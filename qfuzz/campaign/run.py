@@ -1,268 +1,371 @@
-"""The main job: shards go to workers, their examples are counted, and what they find is gathered by symptom.
+"""The main job: shards go to a crew, what they find is gathered by symptom, concluded, merged and committed.
 
-Results depend on the seed and the number of examples alone: a shard is a pure function of (seed, shard), every suspect
-keeps its lowest example, and reduction starts from there when all examples have run.
+Results depend on the seed and the number of examples alone: a shard is a pure function of (seed, shard, profile), every
+symptom keeps its lowest example, a suspect is concluded once all shards before it are done, in the order of examples,
+and of a signature the smallest case is kept.
 """
 
-import selectors
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
-from qfuzz.campaign.client import WorkerClient
-from qfuzz.campaign.protocol import Broke, Example, KnownDeath, Ride, RunShard, ShardDone
-from qfuzz.campaign.tally import BackendTally, Tally
-from qfuzz.findings.signature import Symptom, symptom_of
+from qfuzz.campaign.crew import RECALLED, Crew, Lost, Report, Task
+from qfuzz.campaign.plan import Ledger, Plan
+from qfuzz.campaign.protocol import SHARD_SIZE, Conclude, Concluded, FoundCase, Judged, RunShard, ShardDone, Suspect
+from qfuzz.campaign.record import Moment
+from qfuzz.campaign.state import Snapshot, State, symptom_key
+from qfuzz.campaign.tally import Tally
+from qfuzz.findings.corpus import KnownIssue, known_as
+from qfuzz.findings.signature import Symptom, signature_of
 from qfuzz.ir.errors import WorkerFailed
-from qfuzz.oracle.verdicts import BackendVerdict
+from qfuzz.ops import CODEC
+from qfuzz.reduce.driver import never
+from qfuzz.reduce.order import size_key
 
-SHARD_SIZE = 200
 SECONDS_A_SUSPECT = 3.0
-"""What reducing one suspect takes, about."""
-SHARD_TRIES = 3
-"""How often a shard is given to a fresh worker after its worker was lost."""
+"""What concluding one suspect takes, about."""
+REDUCTION_SHARE = 0.35
+"""Of a time budget, at most this much is kept for reduction; fuzzing ends earlier by it once there are suspects."""
+MOMENT_EVERY = 1.0
+"""Seconds between two points of the timeline."""
+ERRORS_ALLOWED = 20
+"""Errors inside qfuzz after which a campaign stops, unless they are rare."""
+RARE = 0.001
+"""Share of examples up to which such errors count as rare."""
+TICK = 0.5
+"""Seconds between two looks at the clock."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a campaign is to do.
+class Listener(Protocol):
+    """Is told what happens."""
 
-    Attributes
-    ----------
-    max_examples, seconds
-        Bounds; None is unbounded.
-    rides
-        The backends and how often each runs.
-    seconds_per_call
-        How long one backend may take for one example.
-    """
+    def update(self, campaign: "Campaign") -> None:
+        """Counts have changed."""
+        ...
 
-    seed: int
-    rides: tuple[Ride, ...]
-    max_examples: int | None = None
-    seconds: float | None = None
-    ops: tuple[str, ...] = ()
-    max_nodes: int = 4
-    jobs: int = 1
-    fail_fast: bool = False
-    known_deaths: tuple[KnownDeath, ...] = ()
-    seconds_per_call: float = 30.0
-    out: Path = Path("qfuzz-out")
+    def suspect(self, suspect: Suspect, *, new: bool) -> None:
+        """An accusation; `new` where its symptom was not seen before."""
+        ...
+
+    def finding(self, found: FoundCase, path: str) -> None:
+        """A finding is written."""
+        ...
+
+    def trouble(self, what: str) -> None:
+        """Something went wrong that is no finding."""
+        ...
 
 
-class Suspect(msgspec.Struct, frozen=True, kw_only=True):
-    """The first example, by index, that showed a symptom on a backend."""
-
-    spec: str
-    example: int
-    symptom: Symptom
-    verdict: BackendVerdict
-    case: bytes
-
-
-Progress = Callable[[Tally, Sequence[Suspect]], None]
-
-
-class Fuzzing(msgspec.Struct, frozen=True, kw_only=True):
-    """What the fuzzing part of a campaign gave.
-
-    Attributes
-    ----------
-    described
-        What each backend says of itself, by spec.
-    stopped
-        Why it ended before its plan: ``interrupted``, ``fail-fast``, or nothing.
-    """
-
-    tally: Tally
-    suspects: tuple[Suspect, ...]
-    described: dict[str, dict[str, str]]
-    seconds: float
-    stopped: str = ""
+Write = Callable[[FoundCase], str]
+"""Writes a finding's folder, or knows where a known issue lies; its path."""
 
 
 class Campaign:
-    """Runs a plan.
+    """Runs a plan with a crew, and keeps it in a state.
 
     Parameters
     ----------
-    on_progress
-        Called after every batch of examples.
-    on_suspect
-        Called at each new symptom.
-    reduction_share
-        The most of a time budget that is left over for reduction once there are suspects.
+    issues
+        The known issues.
+    write
+        Writes findings.
+    interrupted
+        Whether to end: what is under way is kept as far as it has come, and findings as they were found.
     """
 
     def __init__(
         self,
         plan: Plan,
-        on_progress: Progress,
-        on_suspect: Callable[[Suspect], None],
-        *,
-        reduction_share: float = 0.0,
+        crew: Crew,
+        state: State,
+        issues: Sequence[KnownIssue],
+        write: Write,
+        listener: Listener,
+        interrupted: Callable[[], bool] = never,
     ) -> None:
-        self.plan = plan
-        self._reduction_share = reduction_share
-        self._on_progress, self._on_suspect = on_progress, on_suspect
-        self._suspects: dict[tuple[str, Symptom], Suspect] = {}
-        self._specs = {r.spec: r.spec for r in plan.rides}
-        self._shards = self._remaining_shards()
-        self.tally = Tally({})
+        self.plan, self.crew, self.state = plan, crew, state
+        self._issues, self._write, self._listener = tuple(issues), write, listener
+        self._interrupted = interrupted
+        before: Snapshot = state.snapshot()
+        self.described = crew.described
+        self._committed = before.tally
+        self._ledger = Ledger(before.ranges, before.partial)
+        self._remaining = self._ledger.remaining(plan)
+        self._under_way: dict[int, Tally] = {}
+        self._pending: dict[int, list[Suspect]] = {}
+        self._suspects = {(s.spec, s.symptom): s for s in before.suspects}
+        self._concluded = set(before.concluded)
+        self._concluding: list[Suspect] = []
+        self.findings = dict(before.findings)
+        self.paths = dict(before.paths)
+        self.lost: dict[int, str] = {}
+        self.errors = before.errors
+        self.seconds_before = self.state_seconds = before.seconds
+        self._started = self._noted = time.monotonic()
+        self.stopped = ""
+        self._dirty: dict[tuple[str, Symptom], Suspect] = {}
 
-    def fuzz(self) -> Fuzzing:
-        """Run all shards, or until time is up, a finding stops it, or Ctrl-C.
+    # What others may look at.
+
+    @property
+    def tally(self) -> Tally:
+        """Counts so far, those of shards under way among them."""
+        total = Tally()
+        for part in (self._committed, *self._under_way.values()):
+            total.merge(part)
+        total.deaths += self.crew.lost_workers
+        return total
+
+    @property
+    def seconds(self) -> float:
+        """That the campaign has taken, with those before it was resumed."""
+        return self.seconds_before + time.monotonic() - self._started
+
+    @property
+    def n_suspects(self) -> int:
+        """Symptoms that have not been concluded."""
+        return len(self._open())
+
+    # The run.
+
+    def run(self) -> None:
+        """Do all shards, or until time is up, a finding stops it, or it is interrupted; then conclude what was found.
 
         Raises
         ------
-        BackendMissing, WorkerFailed
-            When a worker cannot be started, or qfuzz itself fails in one.
+        CampaignFailed, BackendMissing, WorkerFailed
+            Where it cannot go on. What was committed is kept.
         """
-        started = time.monotonic()
-        stopped = ""
-        specs = tuple(r.spec for r in self.plan.rides)
-        with ExitStack() as stack:
-            # No more workers than there are shards: each loads the frameworks once.
-            wanted = self.plan.jobs
-            if self.plan.max_examples is not None:
-                wanted = max(1, min(wanted, -(-self.plan.max_examples // SHARD_SIZE)))
-            seats = [_Seat(specs) for _ in range(wanted)]
-            for seat in seats:
-                stack.callback(seat.close)
-                seat.open()
-            described = seats[0].client.described
-            self._specs = {described[s]["name"]: s for s in specs}
-            self.tally = Tally({described[s]["name"]: BackendTally() for s in specs})
-            deadline = None if self.plan.seconds is None else time.monotonic() + self.plan.seconds
-            try:
-                stopped = self._serve(seats, deadline)
-            except KeyboardInterrupt:
-                stopped = "interrupted"
-        ordered = sorted(self._suspects.values(), key=lambda s: (s.example, specs.index(s.spec)))
-        return Fuzzing(
-            tally=self.tally,
-            suspects=tuple(ordered),
-            described=described,
-            seconds=time.monotonic() - started,
-            stopped=stopped,
-        )
+        self._started = self._noted = time.monotonic()
+        self.state.begin(self.described, self.plan)
+        self._fuzz()
+        self._conclude_rest()
+        self._commit(force_moment=True)
+        self.state_seconds = self.seconds
+        self.state.end(self.stopped, self.state_seconds)
 
-    def _remaining_shards(self) -> Iterator[RunShard]:
-        shard = 0
-        while self.plan.max_examples is None or shard * SHARD_SIZE < self.plan.max_examples:
-            left = SHARD_SIZE if self.plan.max_examples is None else self.plan.max_examples - shard * SHARD_SIZE
-            yield RunShard(
-                self.plan.seed,
-                shard,
-                0,
-                min(SHARD_SIZE, left),
-                self.plan.rides,
-                self.plan.ops,
-                self.plan.max_nodes,
-                time_limit=self.plan.seconds_per_call,
-                known_deaths=self.plan.known_deaths,
-            )
-            shard += 1
+    def _fuzz(self) -> None:
+        """Shards, and suspects as they become final, until there are none left or fuzzing is over."""
+        while not self._fuzzing_is_over():
+            self._hand_out()
+            if not (self._under_way or self._concluding):
+                return
+            self._take_all(self.crew.wait(self._patience()))
+            self._listener.update(self)
+        self._take_all(self.crew.recall())
 
-    def _serve(self, seats: "Sequence[_Seat]", deadline: float | None) -> str:
-        with selectors.DefaultSelector() as selector:
-            for seat in seats:
-                self._assign(seat, selector)
-            while selector.get_map():
-                left = None if deadline is None else deadline - self._for_reduction() - time.monotonic()
-                if left is not None and left <= 0:
-                    return ""
-                for key, _ in selector.select(0.5 if left is None else min(0.5, left)):
-                    seat = key.data
-                    try:
-                        replies = seat.client.receive()
-                    except WorkerFailed as e:
-                        selector.unregister(key.fd)
-                        seat.reopen(e)
-                        selector.register(seat.client.fileno, selectors.EVENT_READ, seat)
-                        continue
-                    for reply in replies:
-                        match reply:
-                            case Example():
-                                seat.done = reply.index + 1
-                                if self._take(reply) and self.plan.fail_fast:
-                                    return "fail-fast"
-                            case ShardDone():
-                                self.tally.add_shard(reply)
-                                selector.unregister(key.fd)
-                                self._assign(seat, selector)
-                            case Broke(text):
-                                raise WorkerFailed(f"an error inside qfuzz:\n{text}")
-                            case _:
-                                raise WorkerFailed(f"unexpected reply {type(reply).__name__}")
-                self._on_progress(self.tally, tuple(self._suspects.values()))
-        return ""
+    def _conclude_rest(self) -> None:
+        """No more shards will be done: every suspect is final."""
+        reduce = self.plan.reduce
+        while suspects := self._open():
+            if reduce and self._is_interrupted():
+                reduce = False  # what was found so far is kept as it was found
+                self._take_all(self.crew.abandon())
+            self._hand_out_suspects(suspects, reduce=reduce)
+            if not self._concluding:
+                return
+            self._take_all(self.crew.wait(TICK))
+            self._listener.update(self)
+
+    def _is_interrupted(self) -> bool:
+        if self._interrupted():
+            self.stopped = "interrupted"
+        return self.stopped == "interrupted"
+
+    def _fuzzing_is_over(self) -> bool:
+        if self._is_interrupted() or self.stopped:
+            return True
+        left = self._seconds_left()
+        return left is not None and left - self._for_reduction() <= 0
+
+    def _seconds_left(self) -> float | None:
+        return None if self.plan.seconds is None else self.plan.seconds - self.seconds
 
     def _for_reduction(self) -> float:
         """Seconds to leave for reducing the suspects so far."""
-        most = self._reduction_share * (self.plan.seconds or 0.0)
-        return min(most, SECONDS_A_SUSPECT * len(self._suspects))
+        if not self.plan.reduce or self.plan.seconds is None:
+            return 0.0
+        waves = -(-len(self._open()) // self.crew.size)
+        return min(REDUCTION_SHARE * self.plan.seconds, SECONDS_A_SUSPECT * waves)
 
-    def _assign(self, seat: "_Seat", selector: selectors.BaseSelector) -> None:
-        shard = next(self._shards, None)
-        if shard is not None:
-            seat.give(shard)
-            selector.register(seat.client.fileno, selectors.EVENT_READ, seat)
+    def _patience(self) -> float:
+        left = self._seconds_left()
+        return TICK if left is None else max(0.0, min(TICK, left - self._for_reduction()))
 
-    def _take(self, example: Example) -> bool:
-        """Count an example; True where it shows a symptom not seen before."""
-        self.tally.add_example(example)
-        number = example.shard * SHARD_SIZE + example.index
-        new = False
-        for verdict in example.verdicts:
-            if not verdict.is_finding:
+    # Giving tasks.
+
+    def _hand_out(self) -> None:
+        self._hand_out_suspects([s for s in self._open() if self._is_final(s)], reduce=self.plan.reduce)
+        while self.crew.wants() > 0:
+            shard = next(self._remaining, None)
+            if shard is None:
+                return
+            self._under_way[shard.shard] = Tally()
+            self.crew.give(shard)
+
+    def _hand_out_suspects(self, suspects: Sequence[Suspect], *, reduce: bool) -> None:
+        """Those that no finding covers, nor that one under way or before them could come to cover."""
+        before = list(self._concluding)
+        for suspect in suspects:
+            if self.crew.wants() <= 0:
+                return
+            if suspect in self._concluding or any(_could_cover(b, suspect) for b in before):
+                before.append(suspect)
                 continue
-            spec = self._specs[verdict.backend]
-            key = (spec, symptom_of(verdict))
+            if any(_covers(f, suspect) for f in self.findings.values()):
+                self._concluded.add(symptom_key(suspect))
+                self.state.conclude(suspect, None, "")
+                continue
+            before.append(suspect)
+            self._concluding.append(suspect)
+            self.crew.give(self._request(suspect, reduce=reduce))
+
+    def _request(self, suspect: Suspect, *, reduce: bool) -> Conclude:
+        left = self._seconds_left()
+        return Conclude(
+            suspect=suspect,
+            profile=self.plan.profile,
+            issues=self._issues,
+            reduce=reduce,
+            seconds=None if left is None else max(0.0, left),
+        )
+
+    def _open(self) -> list[Suspect]:
+        """Suspects that are to be concluded, in order."""
+        order = [*self.plan.profile.specs]
+        waiting = [s for s in self._suspects.values() if symptom_key(s) not in self._concluded]
+        return sorted(waiting, key=lambda s: (s.example, order.index(s.spec) if s.spec in order else -1, s.symptom))
+
+    def _is_final(self, suspect: Suspect) -> bool:
+        """Whether no lower example can show the symptom any more."""
+        return self.plan.fail_fast or suspect.example // SHARD_SIZE < self._ledger.frontier
+
+    # Taking what comes back.
+
+    def _take_all(self, reports: Sequence[Report]) -> None:
+        for report in reports:
+            self._take(report)
+        if any(isinstance(r, ShardDone | Lost) for r in reports):
+            self._commit()
+
+    def _take(self, report: Report) -> None:
+        match report:
+            case Judged():
+                self._under_way[report.shard].merge(report.tally)
+                self._pending.setdefault(report.shard, []).extend(s for s in report.suspects if s.case)
+                for suspect in report.suspects:
+                    new = (suspect.spec, suspect.symptom) not in self._suspects and self._is_new_in_pending(suspect)
+                    self._listener.suspect(suspect, new=new)
+                    if new and self.plan.fail_fast and not self._is_known(suspect):
+                        self.stopped = self.stopped or "fail-fast"
+                for error in report.errors:
+                    self._count_error(report.shard * SHARD_SIZE + error.index, error.traceback)
+            case ShardDone(shard, stop, complete):
+                self._settle(shard)
+                if complete:
+                    self._ledger.complete(shard)
+                else:
+                    self._ledger.partial[shard] = stop
+            case Concluded():
+                self._take_concluded(report)
+            case Lost(task, why):
+                self._take_lost(task, why)
+
+    def _take_lost(self, task: Task, why: str) -> None:
+        match task:
+            case RunShard():
+                # What was told of it was judged for good; the rest is not done.
+                self._settle(task.shard)
+                self._ledger.partial[task.shard] = task.start
+                shard, what = task.shard, f"shard {task.shard} from its example {task.start} on"
+            case Conclude(suspect=suspect):
+                self._concluding.remove(suspect)
+                if why != RECALLED:
+                    self._concluded.add(symptom_key(suspect))
+                shard, what = (
+                    suspect.example // SHARD_SIZE,
+                    f"the suspect of example {suspect.example} on {suspect.spec}",
+                )
+        if why != RECALLED:
+            self.lost[shard] = why
+            self._listener.trouble(f"{what}: {why}")
+
+    def _is_new_in_pending(self, suspect: Suspect) -> bool:
+        """Whether no shard under way has shown the symptom before."""
+        shown = [s for pending in self._pending.values() for s in pending if s is not suspect]
+        return bool(suspect.case) and all((s.spec, s.symptom) != (suspect.spec, suspect.symptom) for s in shown)
+
+    def _settle(self, shard: int) -> None:
+        """Add what the shard gave to what will be committed."""
+        self._committed.merge(self._under_way.pop(shard, Tally()))
+        for suspect in self._pending.pop(shard, ()):
+            key = (suspect.spec, suspect.symptom)
             known = self._suspects.get(key)
-            if known is None or number < known.example:
-                suspect = Suspect(spec=spec, example=number, symptom=key[1], verdict=verdict, case=example.case)
-                self._suspects[key] = suspect
-                if known is None:
-                    self._on_suspect(suspect)
-                    new = True
-        return new
+            if known is None or suspect.example < known.example:
+                self._suspects[key] = self._dirty[key] = suspect
+
+    def _take_concluded(self, report: Concluded) -> None:
+        if report.suspect in self._concluding:
+            self._concluding.remove(report.suspect)
+        self._concluded.add(symptom_key(report.suspect))
+        self._committed.seconds["reduce"] += report.seconds
+        found = report.finding
+        if found is None:
+            self.state.conclude(report.suspect, None, "")
+            return
+        text = found.signature.text
+        kept = _merged(self.findings.get(text), found)
+        if kept is not self.findings.get(text):
+            self.findings[text] = kept
+            self.paths[text] = self._write(kept)
+            self._listener.finding(kept, self.paths[text])
+        self.state.conclude(report.suspect, kept, self.paths[text])
+
+    def _is_known(self, suspect: Suspect) -> bool:
+        """Whether it plainly is a known issue, before anything is reduced."""
+        signature = signature_of(CODEC.decode(suspect.case).case, suspect.symptom)
+        return known_as(self._issues, signature, suspect.spec, self.described.get(suspect.spec, {})) is not None
+
+    def _count_error(self, example: int, text: str) -> None:
+        self.errors += 1
+        self._listener.trouble(f"an error inside qfuzz at example {example}:\n{text}")
+        if self.errors > ERRORS_ALLOWED and self.errors > RARE * self.tally.examples:
+            raise WorkerFailed(f"an error inside qfuzz, {self.errors} times by now:\n{text}")
+
+    def _commit(self, *, force_moment: bool = False) -> None:
+        now = time.monotonic()
+        moment = None
+        if force_moment or now - self._noted >= MOMENT_EVERY:
+            self._noted = now
+            t = self._committed
+            deaths = t.deaths + self.crew.lost_workers
+            moment = Moment(self.seconds, t.examples, t.elements, len(t.features), len(self.findings), deaths)
+        self.state.commit(
+            self._ledger, self._committed, tuple(self._dirty.values()), self.seconds, moment, self.lost, self.errors
+        )
+        self._dirty.clear()
 
 
-class _Seat:
-    """A place for one worker: opened again with the rest of its shard when the worker is lost."""
+def _covers(found: FoundCase, suspect: Suspect) -> bool:
+    """Whether the suspect is the same bug, seen on another backend that reproduces the finding's case."""
+    same_kind = suspect.symptom.kind == found.signature.symptom.kind
+    return suspect.spec in found.backends and same_kind and suspect.symptom.leads_to(found.signature.symptom)
 
-    def __init__(self, specs: Sequence[str]) -> None:
-        self._specs = specs
-        self._client: WorkerClient | None = None
-        self._shard: RunShard | None = None
-        self._tries = 0
-        self.done = 0
 
-    @property
-    def client(self) -> WorkerClient:
-        if self._client is None:
-            raise WorkerFailed("the worker was not started")
-        return self._client
+def _could_cover(a: Suspect, b: Suspect) -> bool:
+    """Whether the finding of `a` may turn out to cover `b`, or to have its signature."""
+    ops = {a.symptom.op, b.symptom.op}
+    return a.symptom.verdict == b.symptom.verdict and (len(ops) == 1 or "" in ops)
 
-    def open(self) -> None:
-        self._client = WorkerClient(self._specs)
 
-    def give(self, shard: RunShard) -> None:
-        self._shard, self._tries, self.done = shard, 1, shard.start
-        self.client.send(shard)
-
-    def reopen(self, why: WorkerFailed) -> None:
-        if self._shard is None or self._tries >= SHARD_TRIES:
-            raise WorkerFailed(f"a worker was lost {self._tries} times on one shard: {why}")
-        self._tries += 1
-        self.close()
-        self.open()
-        self.client.send(msgspec.structs.replace(self._shard, start=self.done))
-
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+def _merged(kept: FoundCase | None, found: FoundCase) -> FoundCase:
+    """Of two findings of one signature: the smallest case, and the first example of both."""
+    if kept is None:
+        return found
+    smaller = min((kept, found), key=lambda f: (size_key(CODEC.decode(f.case).case), f.first_example or 0))
+    examples = [f.first_example for f in (kept, found) if f.first_example is not None]
+    backends = tuple(dict.fromkeys((*smaller.backends, *kept.backends, *found.backends)))
+    merged = msgspec.structs.replace(smaller, first_example=min(examples, default=None), backends=backends)
+    return kept if merged == kept else merged

@@ -14,7 +14,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from qfuzz.campaign.protocol import Broke, FrameBuffer, Reply, frame, write_all
+from qfuzz.campaign.pipes import FrameBuffer, frame, write_all
+from qfuzz.campaign.protocol import Broke, Reply
 
 _MARK = struct.Struct("<iiq")
 _KEPT_OUTPUT = 2000

@@ -151,7 +151,7 @@ def _body(case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str
                 "print(verdicts.backends[0].reason)",
                 "sys.exit(1 if verdicts.findings else 0)",
             ]
-        case Outcome.JUDGED | Outcome.UNSUPPORTED:
+        case Outcome.JUDGED | Outcome.UNSUPPORTED | Outcome.CHANGED:
             return _compared(case, verdict, calls, by_hand)
 
 

@@ -106,6 +106,15 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
     return Signature(symptom, tuple(sorted(form)))
 
 
+def node_form(case: Case, node: Node) -> set[str]:
+    """What there is to say of one node: attributes that are not the plain ones, dtypes, per-channel, windows, empty."""
+    network = case.network
+    form = _attributes(node) | _types(case, node) | _windows(case, node)
+    if any(0 in network.types[name].shape for name in (*node.inputs, node.name)):
+        form.add("empty")
+    return form
+
+
 def _windows(case: Case, node: Node) -> set[str]:
     """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window."""
     op = node.op

@@ -6,7 +6,8 @@ QfuzzError
 │   └── UnknownBackend there is none of that name, or not with these options: bad usage, too (exit 2)
 ├── Unsupported        a backend has no kernel for a valid network; carries the reason
 ├── Rejected           a framework refused a network that it should accept
-└── WorkerFailed       a worker process could not be started or broke the protocol (exit 3)
+├── WorkerFailed       a worker process could not be started or broke the protocol (exit 3)
+└── CampaignFailed     a campaign could not go on: no space, no scheduler; what it had is kept (exit 3)
 """
 
 
@@ -36,3 +37,7 @@ class Rejected(QfuzzError):
 
 class WorkerFailed(QfuzzError):
     """A worker could not be started, or stopped speaking the protocol."""
+
+
+class CampaignFailed(QfuzzError):
+    """A campaign could not go on. What was committed before is kept, and ``--resume`` goes on from there."""

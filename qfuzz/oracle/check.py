@@ -1,5 +1,6 @@
 """`check(case, backends) -> Verdicts`: the centre. Run, replay, reduce, audit and pytest all call it."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -61,13 +62,22 @@ def check(case: Case, backends: Sequence[Backend], *, tap: bool = True) -> Verdi
 
 
 def check_one(
-    case: Case, backend: Backend, reference: Reference, *, tap: bool = True, explain: Explainer | None = None
+    case: Case,
+    backend: Backend,
+    reference: Reference,
+    *,
+    tap: bool = True,
+    explain: Explainer | None = None,
+    digest: bool = False,
 ) -> BackendVerdict:
-    """The verdict on one backend, sharing `reference` with the others. `explain` names causes of violations."""
+    """The verdict on one backend, sharing `reference` with the others.
+
+    `explain` names causes of violations; `digest` asks for digests of all values that come back.
+    """
     support = backend.supports(case.network)
     if isinstance(support, NotSupported):
         return BackendVerdict(backend.name, Outcome.UNSUPPORTED, support.reason)
-    run = _Run(case, backend, reference, explain)
+    run = _Run(case, backend, reference, explain, digest)
     try:
         run.all_forms(tap)
     except Unsupported as e:
@@ -113,12 +123,17 @@ class _Broken(Exception):
 class _Run:
     """One case on one backend: accumulates counts, mismatches and seconds."""
 
-    def __init__(self, case: Case, backend: Backend, reference: Reference, explain: Explainer | None) -> None:
+    def __init__(
+        self, case: Case, backend: Backend, reference: Reference, explain: Explainer | None, digest: bool
+    ) -> None:
+        self.digest = digest
+        self.digests: dict[str, str] = {}
+        self.by_op: dict[str, Counts] = {}
+        self.steps: dict[int, int] = {}
         self.case, self.backend, self.reference, self.explain = case, backend, reference, explain
         self.cause: str | None = None
         self.kind: Kind | None = None
         self.network = case.network
-        self.counts = Counts()
         self.mismatches: list[Mismatch] = []
         self.no_node_is_guilty = False
         self.compile_seconds = self.run_seconds = 0.0
@@ -131,8 +146,11 @@ class _Run:
             op=self._accused(outcome),
             cause=self.cause,
             kind=self.kind,
-            counts=self.counts,
+            counts=sum(self.by_op.values(), Counts()),
             mismatches=tuple(self.mismatches),
+            by_op=tuple(self.by_op.items()),
+            steps=tuple(sorted(self.steps.items())),
+            digests=tuple(self.digests.items()),
             compile_seconds=self.compile_seconds,
             run_seconds=self.run_seconds,
         )
@@ -183,6 +201,8 @@ class _Run:
         for name in (*self.network.outputs, *taps):
             if name in first and name in second and not _bit_equal(first[name], second[name]):
                 raise _Broken(Outcome.UNSTABLE, f"two identical runs differ in {name!r}")
+        if self.digest:
+            self.digests = {n: digest_of(first[n]) for n in self.network.types if n in first} | self.digests
         return first
 
     def _timed(self, program: Program, fed: Mapping[str, Array], taps: Sequence[str]) -> dict[str, Array]:
@@ -195,11 +215,17 @@ class _Run:
                 raise _Broken(Outcome.CORRUPTED, f"input {name!r} was changed by the run")
         return values
 
+    def count(self, node: Node, counts: Counts) -> None:
+        """Add elements of `node`'s output."""
+        op = node.op.name
+        self.by_op[op] = self.by_op[op] + counts if op in self.by_op else counts
+
     def judge_whole(self, values: Mapping[str, Array]) -> None:
         exact = self.reference.exact()
         if all(name in values and _bit_equal(values[name], exact[name]) for name in self.network.outputs):
             # Right whatever the contracts: no interval needs to be propagated.
-            self.counts += Counts(exact=sum(values[name].size for name in self.network.outputs))
+            for name in self.network.outputs:
+                self.count(self.network.node(name), Counts(exact=values[name].size))
             return
         sets = self.reference.whole(self.backend.contracts)
         for name in self.network.outputs:
@@ -215,7 +241,7 @@ class _Run:
                 # What it received is right, and so is what it returned, whatever its contract.
                 right.add(node.name)
                 known[node.name] = got
-                self.counts += Counts(exact=got.size)
+                self.count(node, Counts(exact=got.size))
                 continue
             if problem(got, self.network.types[node.name]):
                 self._judge(node, got, None, tapped=True)
@@ -248,12 +274,15 @@ class _Run:
         why = problem(got, self.network.types[node.name])
         if why or got is None or allowed is None:
             n = self.network.types[node.name].n_elements
-            self.counts += Counts(violation=max(n, 1))
+            self.count(node, Counts(violation=max(n, 1)))
             self.kind = self.kind or Kind.MALFORMED
             self.mismatches.append(Mismatch(node.name, node.op.name, tapped, (), problem=why))
             return
         counts, bad = judge(got, allowed)
-        self.counts += counts
+        self.count(node, counts)
+        if counts.exact != counts.total and allowed.exact is not None and got.dtype.kind in "iu":
+            for step, n in steps_of(got, allowed.exact).items():
+                self.steps[step] = self.steps.get(step, 0) + n
         if counts.violation and not self.mismatches:
             self.kind = classify(got, allowed, bad, self.network.types[node.name])
         for index in bad[:MISMATCHES_KEPT]:
@@ -286,6 +315,24 @@ def judge(got: Array, allowed: Admissible) -> tuple[Counts, npt.NDArray[np.int64
     n_exact = int(np.count_nonzero(exact))
     counts = Counts(n_exact, n_inside - n_exact, got.size - n_inside)
     return counts, np.argwhere(~inside) if counts.violation else _NOWHERE
+
+
+def steps_of(got: Array, exact: Array) -> dict[int, int]:
+    """Non-zero differences in quantized steps and how often each occurs; far ones at powers of two away from zero."""
+    away = got.astype(np.int64) - exact.astype(np.int64)
+    found, n = np.unique(away[away != 0], return_counts=True)
+    steps: dict[int, int] = {}
+    for step, count in zip(found.tolist(), n.tolist(), strict=True):
+        size = abs(step) if abs(step) <= 8 else 1 << (abs(step) - 1).bit_length()
+        key = size if step > 0 else -size
+        steps[key] = steps.get(key, 0) + count
+    return steps
+
+
+def digest_of(array: Array) -> str:
+    """A digest of an array's dtype, shape and bits."""
+    head = f"{array.dtype.str}{array.shape}".encode()
+    return hashlib.blake2b(head + array.tobytes(), digest_size=8).hexdigest()
 
 
 _NOWHERE: npt.NDArray[np.int64] = np.empty((0, 0), dtype=np.int64)

@@ -8,7 +8,10 @@ from qfuzz.ir.network import Case
 
 
 class Outcome(StrEnum):
-    """What happened to one case on one backend. Exactly one of these, always."""
+    """What happened to one case on one backend. Exactly one of these, always.
+
+    ``changed`` is of two backends that are compared: they returned different bits.
+    """
 
     JUDGED = "judged"
     CRASH = "crash"
@@ -17,6 +20,7 @@ class Outcome(StrEnum):
     UNSUPPORTED = "unsupported"
     UNSTABLE = "unstable"
     CORRUPTED = "corrupted"
+    CHANGED = "changed"
 
 
 class Kind(StrEnum):
@@ -97,6 +101,13 @@ class BackendVerdict(msgspec.Struct, frozen=True):
         How the first guilty node's violations look.
     mismatches
         The first few of each guilty node, in network order.
+    by_op
+        `counts` by the operator whose output they are.
+    steps
+        Signed errors in quantized steps (returned minus correctly rounded) and how many output elements had each,
+        where both are known; errors of more than 8 steps count at the next power of two away from zero.
+    digests
+        Name and digest of each value that was returned, in network order, where they were asked for.
     compile_seconds, run_seconds
         Wall time inside the framework's own calls.
     """
@@ -109,6 +120,9 @@ class BackendVerdict(msgspec.Struct, frozen=True):
     kind: Kind | None = None
     counts: Counts = Counts()
     mismatches: tuple[Mismatch, ...] = ()
+    by_op: tuple[tuple[str, Counts], ...] = ()
+    steps: tuple[tuple[int, int], ...] = ()
+    digests: tuple[tuple[str, str], ...] = ()
     compile_seconds: float = 0.0
     run_seconds: float = 0.0
 
@@ -120,7 +134,9 @@ class BackendVerdict(msgspec.Struct, frozen=True):
                 return self.counts.violation > 0
             case Outcome.UNSUPPORTED:
                 return False
-            case Outcome.CRASH | Outcome.HANG | Outcome.REJECTED | Outcome.UNSTABLE | Outcome.CORRUPTED:
+            case (
+                Outcome.CRASH | Outcome.HANG | Outcome.REJECTED | Outcome.UNSTABLE | Outcome.CORRUPTED | Outcome.CHANGED
+            ):
                 return True
 
     @property

@@ -1,0 +1,255 @@
+"""What ``run`` and ``compare`` share: a campaign with its crew, state and listeners, from options to an exit code."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from qfuzz.campaign.crew import Crew, LocalCrew
+from qfuzz.campaign.plan import Plan
+from qfuzz.campaign.protocol import FoundCase, Suspect
+from qfuzz.campaign.report import as_document
+from qfuzz.campaign.run import Campaign, Listener, Write
+from qfuzz.campaign.state import State
+from qfuzz.cli.events import Events
+from qfuzz.cli.interrupts import Interrupts
+from qfuzz.cli.metrics import Metrics
+from qfuzz.cli.options import print_json
+from qfuzz.cli.progress import Progress
+from qfuzz.cli.rim import FOUND, INCOMPLETE, INTERRUPTED, OK
+from qfuzz.findings.corpus import KnownIssue
+from qfuzz.findings.files import write_file
+from qfuzz.ir.errors import CampaignFailed, InvalidCase
+
+DEFAULT_SECONDS = 60.0
+FOREVER = "forever"
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Duration(click.ParamType[float]):
+    """``90s``, ``5m``, ``2h``, or ``forever``: until Ctrl-C."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        if text == FOREVER:
+            return float("inf")
+        units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+        number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+        try:
+            seconds = float(number) * unit
+        except ValueError:
+            seconds = -1.0
+        if not 0 < seconds < float("inf"):
+            self.fail(f"{text!r} is no duration; say 90s, 5m, 2h or {FOREVER}", param, ctx)
+        return seconds
+
+
+class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+    """How a campaign is run and shown: what options say beside its plan.
+
+    Attributes
+    ----------
+    jobs
+        Worker processes here; None is one a core.
+    scheduler
+        Address of a Dask scheduler; empty for workers on this machine.
+    """
+
+    jobs: int | None
+    scheduler: str
+    metrics: Path | None
+    as_json: bool
+    as_lines: bool
+    quiet: bool
+    verbose: bool
+
+
+def campaign_options(f: F) -> F:
+    """The options of commands that fuzz."""
+    for option in reversed(
+        (
+            click.option("--ops", multiple=True, metavar="PATTERN", help="Shell glob over operator names. Repeatable."),
+            click.option("--max-examples", type=click.IntRange(min=1), metavar="N", help="How many cases to generate."),
+            click.option(
+                "--time", "seconds", type=Duration(), metavar="90s", help="How long to take; forever: until Ctrl-C."
+            ),
+            click.option(
+                "--seed", type=click.IntRange(min=0), metavar="N", help="Which cases. Default: a random one, printed."
+            ),
+            click.option(
+                "--max-nodes",
+                type=click.IntRange(1, 32),
+                default=4,
+                show_default=True,
+                metavar="N",
+                help="Largest network.",
+            ),
+            click.option(
+                "--jobs", type=click.IntRange(1, 1024), metavar="N", help="Worker processes. Default: one a core."
+            ),
+            click.option(
+                "--scheduler",
+                default="",
+                metavar="ADDRESS",
+                help="A Dask scheduler, whose workers do it: tcp://host:port.",
+            ),
+            click.option("--fail-fast", is_flag=True, help="Stop at the first finding that is not known."),
+            click.option("--no-reduce", is_flag=True, help="Write findings as they were found."),
+            click.option(
+                "--json-lines", "as_lines", is_flag=True, help="One JSON event a line on stdout as they come."
+            ),
+            click.option(
+                "--metrics",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="Keep a Prometheus text file up to date.",
+            ),
+        )
+    ):
+        f = option(f)
+    return f
+
+
+def run_campaign(
+    plan: Plan,
+    open_state: Callable[[], State],
+    chosen: Chosen,
+    issues: Sequence[KnownIssue],
+    write: Write,
+) -> int:
+    """Run it, show it, and say how it ended as an exit code.
+
+    Parameters
+    ----------
+    open_state
+        Called once workers are there: what cannot start writes nothing.
+    """
+    if chosen.as_json and chosen.as_lines:
+        raise click.UsageError("--json and --json-lines exclude each other")
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        events = Events() if chosen.as_lines else None
+        metrics = Metrics(chosen.metrics) if chosen.metrics is not None else None
+        silent = chosen.as_json or chosen.as_lines
+        progress = stack.enter_context(Progress(quiet=chosen.quiet, silent=silent))
+        crew = _crew(plan, chosen)
+        stack.callback(crew.close)
+        state = stack.enter_context(open_state())
+        listeners: list[Listener] = [each for each in (progress, events, metrics) if each is not None]
+        campaign = Campaign(plan, crew, state, issues, write, Everybody(listeners), interrupts)
+        before = campaign.tally.examples
+        progress.beginning(plan.seed, plan.profile.specs, before)
+        if events is not None:
+            events.say("start", seed=plan.seed, specs=plan.profile.specs, workers=crew.size, resumed_after=before)
+        campaign.run()
+        if metrics is not None:
+            metrics.final(campaign)
+    tally = campaign.tally
+    document = as_document(
+        plan,
+        tally,
+        campaign.described,
+        campaign.findings,
+        campaign.paths,
+        seconds=campaign.state_seconds,
+        stopped=campaign.stopped,
+        lost=campaign.lost,
+        errors=campaign.errors,
+    )
+    write_file(state.folder / "run.json", msgspec.json.format(msgspec.json.encode(document), indent=2))
+    if chosen.as_json:
+        print_json(document)
+    elif events is not None:
+        events.say("end", document=document)
+    else:
+        progress.summary(tally, document, verbose=chosen.verbose)
+    return _exit_code(campaign, document)
+
+
+def _exit_code(campaign: Campaign, document: dict[str, Any]) -> int:
+    if campaign.stopped == "interrupted":
+        return INTERRUPTED
+    if any(not f["known"] for f in document["findings"]):
+        return FOUND
+    if campaign.lost or campaign.errors:
+        parts = len(campaign.lost), campaign.errors
+        click.echo(f"qfuzz: error: not all was done: {parts[0]} shards lost, {parts[1]} errors inside qfuzz", err=True)
+        return INCOMPLETE
+    if not campaign.tally.has_compared:
+        click.echo("qfuzz: error: nothing was compared: no backend supported any case", err=True)
+        return INCOMPLETE
+    return OK
+
+
+def _crew(plan: Plan, chosen: Chosen) -> Crew:
+    if chosen.scheduler:
+        from qfuzz.campaign.cluster import ClusterCrew  # loads Dask
+
+        return ClusterCrew(plan.profile.specs, chosen.scheduler)
+    jobs = chosen.jobs or len(os.sched_getaffinity(0))
+    # No more workers than there are shards: each loads the frameworks once.
+    return LocalCrew(plan.profile.specs, jobs if plan.n_shards is None else max(1, min(jobs, plan.n_shards)))
+
+
+class Everybody:
+    """Listeners as one."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = listeners
+
+    def update(self, campaign: Campaign) -> None:
+        """Counts have changed."""
+        for each in self._listeners:
+            each.update(campaign)
+
+    def suspect(self, suspect: Suspect, *, new: bool) -> None:
+        """An accusation."""
+        for each in self._listeners:
+            each.suspect(suspect, new=new)
+
+    def finding(self, found: FoundCase, path: str) -> None:
+        """A finding is written."""
+        for each in self._listeners:
+            each.finding(found, path)
+
+    def trouble(self, what: str) -> None:
+        """Something went wrong."""
+        for each in self._listeners:
+            each.trouble(what)
+
+
+def budget(seconds: float | None, max_examples: int | None) -> float | None:
+    """Seconds that a campaign takes; None is unbounded."""
+    if seconds == float("inf"):
+        return None
+    return DEFAULT_SECONDS if seconds is None and max_examples is None else seconds
+
+
+def require_writable(out: Path) -> None:
+    """Raise now, not after an hour, where findings could not be written."""
+    if out.exists() and not out.is_dir():
+        raise InvalidCase(f"{out}: is no folder; findings need one")
+    existed = out.exists()
+    probe = out / ".qfuzz-writable"
+    write_file(probe, b"")
+    probe.unlink()
+    if not existed:
+        out.rmdir()
+
+
+def written(write: Write) -> Write:
+    """`write`, with what the disk says as the error of a campaign that cannot go on."""
+
+    def checked(found: FoundCase) -> str:
+        try:
+            return write(found)
+        except OSError as e:
+            raise CampaignFailed(f"{e.filename or 'a finding'}: {e.strerror or e}; what was committed is kept") from e
+
+    return checked
