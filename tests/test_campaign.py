@@ -3,32 +3,22 @@
 from pathlib import Path
 
 import pytest
+from campaigns import Heard, a_plan, counts, fuzz
 
 from qfuzz.arithmetic.catalogue import FAULTS
 from qfuzz.campaign.client import WorkerClient
-from qfuzz.campaign.conclude import Lab, conclude
+from qfuzz.campaign.plan import Plan
 from qfuzz.campaign.protocol import Ride
-from qfuzz.campaign.run import Campaign, Fuzzing, Plan
-from qfuzz.findings.finding import Finding, write_finding
 
 SPECS = ("planted?fault=truncation", "planted?fault=pads-with-stored-zero", "planted?fault=none")
 
 
-def fuzz(plan: Plan) -> Fuzzing:
-    return Campaign(plan, lambda *_: None, lambda _: None).fuzz()
+def the_plan(n: int = 400) -> Plan:
+    return a_plan(*SPECS, n=n)
 
 
-def the_plan(jobs: int, seed: int = 5, n: int = 400) -> Plan:
-    return Plan(seed=seed, rides=tuple(Ride(s) for s in SPECS), max_examples=n, jobs=jobs)
-
-
-def written(fuzzing: Fuzzing, folder: Path) -> dict[str, bytes]:
+def written(folder: Path) -> dict[str, bytes]:
     """Every case.json and repro.py of the findings, by path."""
-    made: list[Finding] = []
-    with WorkerClient(SPECS) as client:
-        conclude(Lab(client, ()), fuzzing.suspects, reduce=True, on_finding=made.append)
-    for finding in made:
-        write_finding(folder, finding, None)
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in sorted(folder.rglob("*"))
@@ -37,16 +27,17 @@ def written(fuzzing: Fuzzing, folder: Path) -> dict[str, bytes]:
 
 
 def test_jobs_change_nothing(tmp_path: Path) -> None:
-    one, two = fuzz(the_plan(1)), fuzz(the_plan(2))
-
-    def facts(f: Fuzzing) -> object:
-        tally = {n: (b.examples, b.unsupported, b.elements, dict(b.verdicts)) for n, b in f.tally.backends.items()}
-        return f.tally.examples, f.tally.elements, tally, [(s.spec, s.example, s.symptom, s.case) for s in f.suspects]
-
-    assert facts(one) == facts(two)
+    one = fuzz(the_plan(), 1, tmp_path / "one")
+    two = fuzz(the_plan(), 2, tmp_path / "two")
+    assert counts(one) == counts(two)
     assert one.tally.examples == 400
     assert one.tally.backends["planted?fault=none"].verdicts["violation"] == 0
-    first, second = written(one, tmp_path / "one"), written(two, tmp_path / "two")
+
+    def facts(campaign: object) -> object:
+        return {text: (f.first_example, f.backends, f.reduction) for text, f in campaign.findings.items()}  # type: ignore[attr-defined]
+
+    assert facts(one) == facts(two)
+    first, second = written(tmp_path / "one"), written(tmp_path / "two")
     assert first == second
     assert len(first) >= 4
     assert any("truncation" in p for p in first)
@@ -54,44 +45,40 @@ def test_jobs_change_nothing(tmp_path: Path) -> None:
 
 
 def test_other_seeds_are_other_cases() -> None:
-    a, b = fuzz(the_plan(1, seed=1, n=50)), fuzz(the_plan(1, seed=2, n=50))
+    a, b = (fuzz(a_plan(*SPECS, seed=seed, n=50, reduce=False)) for seed in (1, 2))
     assert a.tally.elements != b.tally.elements
 
 
 def test_rides_run_on_every_nth_example() -> None:
-    plan = Plan(seed=1, rides=(Ride("reference"), Ride("planted?fault=none", 4)), max_examples=30)
-    tally = fuzz(plan).tally
+    tally = fuzz(a_plan(rides=(Ride("reference"), Ride("planted?fault=none", 4)), seed=1, n=30)).tally
     assert tally.examples == tally.backends["reference"].examples == 30
     assert tally.backends["planted?fault=none"].examples == 8
 
 
 def test_fail_fast_stops_at_the_first_symptom() -> None:
-    plan = Plan(seed=1, rides=(Ride("planted?fault=truncation"),), fail_fast=True, seconds=60)
-    fuzzing = fuzz(plan)
-    assert fuzzing.stopped == "fail-fast"
-    assert fuzzing.suspects
-    assert fuzzing.tally.examples < 200
+    campaign = fuzz(a_plan("planted?fault=truncation", seed=1, seconds=60, fail_fast=True))
+    assert campaign.stopped == "fail-fast"
+    assert campaign.findings
+    assert campaign.tally.examples < 200
 
 
 def test_time_is_kept() -> None:
-    fuzzing = fuzz(Plan(seed=1, rides=(Ride("reference"),), seconds=1.0))
-    assert fuzzing.stopped == ""
-    assert fuzzing.tally.examples > 0
-    assert fuzzing.seconds < 20
+    campaign = fuzz(a_plan("reference", seed=1, seconds=1.0))
+    assert campaign.stopped == ""
+    assert campaign.tally.examples > 0
+    assert campaign.state_seconds < 20
 
 
 def test_one_finding_a_bug_lists_all_that_reproduce_it() -> None:
     """The same fault under two names is one finding."""
     specs = ("planted?fault=truncation", "misbehaving:Truncates")
-    plan = Plan(seed=5, rides=tuple(Ride(s) for s in specs), max_examples=60, ops=("linear",), max_nodes=1)
-    fuzzing = fuzz(plan)
-    made: list[Finding] = []
-    with WorkerClient(specs) as client:
-        conclude(Lab(client, ()), fuzzing.suspects, reduce=True, on_finding=made.append)
-    (finding,) = [f for f in made if f.signature.symptom.cause == "truncation"]
+    heard = Heard()
+    campaign = fuzz(a_plan(*specs, n=60, ops=("linear",), max_nodes=1), heard=heard)
+    (finding,) = [f for f in campaign.findings.values() if f.signature.symptom.cause == "truncation"]
     assert finding.backend == specs[0]
     assert set(finding.backends) == set(specs)
     assert finding.reduction == "done"
+    assert [f.signature for f in heard.findings] == [f.signature for f in campaign.findings.values()]
 
 
 def test_every_planted_fault_is_a_backend() -> None:
@@ -103,9 +90,10 @@ def test_every_planted_fault_is_a_backend() -> None:
 
 @pytest.mark.parametrize("pattern", ["conv", "*pool"])
 def test_only_the_operators_asked_for(pattern: str) -> None:
-    fuzzing = fuzz(
-        Plan(seed=1, rides=(Ride("planted?fault=truncation"),), ops=(pattern,), max_nodes=1, max_examples=40)
-    )
-    assert fuzzing.tally.examples == 40
-    for suspect in fuzzing.suspects:
+    heard = Heard()
+    plan = a_plan("planted?fault=truncation", seed=1, n=40, ops=(pattern,), max_nodes=1, reduce=False)
+    campaign = fuzz(plan, heard=heard)
+    assert campaign.tally.examples == 40
+    assert heard.suspects
+    for suspect in heard.suspects:
         assert suspect.symptom.op == pattern or suspect.symptom.op.endswith("pool")

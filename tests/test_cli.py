@@ -86,7 +86,8 @@ def test_a_run_that_finds_nothing(folder: Path) -> None:
     (backend,) = read["backends"]
     assert (backend["name"], backend["examples"], backend["unsupported"]) == ("reference", 30, 0)
     assert backend["elements"] == backend["verdicts"]["exact"] == read["elements"] > 0
-    assert sorted(p.name for p in folder.iterdir()) == ["add.json", "linear.json"], "nothing is written"
+    assert sorted(p.name for p in folder.iterdir()) == ["add.json", "linear.json", "qfuzz-out"]
+    assert sorted(p.name for p in (folder / "qfuzz-out").iterdir()) == ["campaign.db", "run.json"]
 
 
 def test_a_run_that_finds_a_fault(folder: Path) -> None:

@@ -1,15 +1,19 @@
 """Kernels that die, hang, exit or flood: a verdict with its case, every other example counted, nothing left over."""
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from campaigns import Heard, a_plan, fuzz
 from small_cases import add_case, linear_case
 
 from qfuzz.campaign.client import WorkerClient
-from qfuzz.campaign.protocol import KNOWN_EVERY, KnownDeath, Ride
-from qfuzz.campaign.run import Campaign, Fuzzing, Plan
+from qfuzz.campaign.crew import LocalCrew
+from qfuzz.campaign.protocol import KNOWN_EVERY, KnownDeath
+from qfuzz.campaign.run import ERRORS_ALLOWED, Campaign
 from qfuzz.ir.errors import BackendMissing, QfuzzError, WorkerFailed
 from qfuzz.ir.expectation import Condition
 from qfuzz.ops import CODEC
@@ -125,18 +129,12 @@ def test_a_worker_that_cannot_start_says_why(spec: str) -> None:
 N = 60
 
 
-def fuzzed(*names: str, jobs: int = 1, n: int = N, limit: float = 30.0, known: tuple[KnownDeath, ...] = ()) -> Fuzzing:
-    plan = Plan(
-        seed=3,
-        rides=tuple(Ride(f"misbehaving:{name}") for name in names),
-        max_examples=n,
-        ops=("add", "relu"),
-        max_nodes=2,
-        jobs=jobs,
-        seconds_per_call=limit,
-        known_deaths=known,
-    )
-    return Campaign(plan, lambda *_: None, lambda _: None).fuzz()
+def fuzzed(
+    *names: str, n: int = N, heard: Heard | None = None, limit: float = 30.0, known: tuple[KnownDeath, ...] = ()
+) -> Campaign:
+    specs = (f"misbehaving:{name}" for name in names)
+    plan = a_plan(*specs, seed=3, n=n, ops=("add", "relu"), max_nodes=2, limit=limit, known=known, reduce=False)
+    return fuzz(plan, heard=heard)
 
 
 def guilty_examples() -> list[int]:
@@ -146,7 +144,8 @@ def guilty_examples() -> list[int]:
 
 @pytest.mark.parametrize("name", ["Segfault", "Exits"])
 def test_a_campaign_outlives_its_kernels(name: str) -> None:
-    fuzzing = fuzzed(name, "Honest")
+    heard = Heard()
+    fuzzing = fuzzed(name, "Honest", heard=heard)
     guilty = guilty_examples()
     assert 5 < len(guilty) < N - 5
     deadly, honest = fuzzing.tally.backends[f"misbehaving:{name}"], fuzzing.tally.backends["misbehaving:Honest"]
@@ -154,11 +153,11 @@ def test_a_campaign_outlives_its_kernels(name: str) -> None:
     assert (deadly.examples, honest.examples) == (N, N)
     assert deadly.verdicts["crash"] == len(guilty)
     assert honest.verdicts["crash"] == honest.verdicts["violation"] == 0
-    suspects = [s for s in fuzzing.suspects if s.symptom.op == "add"]
-    assert suspects[0].example == guilty[0]
+    suspects = heard.suspects
+    assert [s.example for s in suspects] == guilty
     case = CODEC.decode(suspects[0].case).case
     assert any(n.op.name == "add" for n in case.network.nodes)
-    assert {(s.spec, s.symptom.verdict) for s in fuzzing.suspects} == {(f"misbehaving:{name}", "crash")}
+    assert {(s.spec, s.symptom.verdict) for s in suspects} == {(f"misbehaving:{name}", "crash")}
 
 
 def test_known_deaths_run_on_one_example_in_so_many() -> None:
@@ -183,30 +182,39 @@ def test_a_campaign_outlives_hangs() -> None:
     assert all("known, not run" in reason for reason in hung.reasons)
 
 
-def test_a_campaign_says_its_own_errors() -> None:
+def test_a_campaign_says_its_own_errors_and_goes_on() -> None:
+    heard = Heard()
+    n = 30
+    campaign = fuzzed("Raises", n=n, heard=heard)
+    assert 5 < campaign.errors == len(heard.troubles) == sum(i < n for i in guilty_examples()) <= ERRORS_ALLOWED
+    assert all("ZeroDivisionError: in the backend's own code" in what for what in heard.troubles)
+    assert campaign.tally.examples == n - campaign.errors
+    assert not heard.suspects
+
+
+def test_errors_without_end_end_a_campaign() -> None:
     with pytest.raises(WorkerFailed, match="ZeroDivisionError"):
-        fuzzed("Raises")
+        fuzz(a_plan("misbehaving:Raises", seed=3, n=200, ops=("add",), max_nodes=1))
 
 
-def test_a_worker_that_is_killed_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_killed_is_replaced() -> None:
     """Every example is counted once all the same."""
-    started: list[WorkerClient] = []
-    original = WorkerClient.__init__
+    plan = a_plan("misbehaving:Honest", seed=3, n=150, ops=("add",), max_nodes=1)
+    killed: list[int] = []
 
-    def remembered(self: WorkerClient, specs: tuple[str, ...]) -> None:
-        original(self, specs)
-        started.append(self)
+    def kill_once(campaign: Campaign) -> None:
+        if not killed and campaign.tally.examples:
+            assert isinstance(crew, LocalCrew)
+            killed.append(crew.workers[0])
+            os.kill(killed[0], signal.SIGKILL)
 
-    monkeypatch.setattr(WorkerClient, "__init__", remembered)
-    plan = Plan(seed=3, rides=(Ride("misbehaving:Honest"),), max_examples=150, ops=("add",), max_nodes=1)
-
-    def progress(tally: object, suspects: object) -> None:
-        if len(started) == 1 and campaign.tally.examples:
-            started[0].process.kill()
-
-    campaign = Campaign(plan, progress, lambda _: None)
-    fuzzing = campaign.fuzz()
-    assert len(started) <= 2
-    assert fuzzing.tally.examples == fuzzing.tally.backends["misbehaving:Honest"].examples == 150
-    for client in started:
-        assert_gone(client.process.pid)
+    crew = LocalCrew(plan.profile.specs, 1)
+    try:
+        campaign = fuzz(plan, crew=crew, heard=Heard(kill_once))
+        assert campaign.tally.examples == campaign.tally.backends["misbehaving:Honest"].examples == 150
+        assert campaign.tally.deaths == len(killed)
+    finally:
+        last = crew.workers
+        crew.close()
+    for worker in (*killed, *last):
+        assert_gone(worker)

@@ -18,9 +18,11 @@ from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
 from qfuzz.reduce.driver import MAX_ATTEMPTS, never, reduce_case
 
 CHECK_LIMIT = 20.0
-"""Seconds that one attempt may take; a hang costs this much each time that it is seen."""
-
-
+"""Seconds that judging a case may take."""
+HANG_LIMIT = 2.0
+"""Seconds after which an attempt to reduce a hang counts as one; the last word has `CHECK_LIMIT`."""
+HANG_ATTEMPTS = 100
+"""Attempts to reduce a hang: each that succeeds costs `HANG_LIMIT` twice."""
 ATTEMPTS_AT_LEAST = 60
 """Attempts that every suspect gets, however little time is left."""
 FLAKY_TRIES = 8
@@ -57,27 +59,37 @@ class Lab:
         Runs cases.
     issues
         The known issues.
+    check_limit
+        Seconds that judging a case may take.
     compare
         Whether the bench's two backends are compared: then the one spec is ``a => b``.
     """
 
     def __init__(
-        self, bench: Bench, issues: Sequence[KnownIssue], max_attempts: int = MAX_ATTEMPTS, *, compare: bool = False
+        self,
+        bench: Bench,
+        issues: Sequence[KnownIssue],
+        max_attempts: int = MAX_ATTEMPTS,
+        *,
+        check_limit: float = CHECK_LIMIT,
+        compare: bool = False,
     ) -> None:
         self._bench, self._issues, self._max_attempts, self._compare = bench, issues, max_attempts, compare
+        self._limit = min(check_limit, CHECK_LIMIT)
         self.described: Mapping[str, Mapping[str, str]] = bench.described
         if compare:
             self.described = {**bench.described, **described_pair(bench.described)}
 
-    def judge(self, case: Case, spec: str) -> BackendVerdict:
-        """The verdict on one backend, or on the comparison of two."""
-        return self._judge_all(case, (spec,))[-1]
+    def judge(self, case: Case, spec: str, limit: float | None = None) -> BackendVerdict:
+        """The verdict on one backend, or on the comparison of two, within `limit` seconds."""
+        return self._judge_all(case, (spec,), limit)[-1]
 
-    def _judge_all(self, case: Case, specs: Sequence[str]) -> tuple[BackendVerdict, ...]:
+    def _judge_all(self, case: Case, specs: Sequence[str], limit: float | None = None) -> tuple[BackendVerdict, ...]:
+        limit = self._limit if limit is None else min(limit, self._limit)
         if self._compare:
             pair = tuple(self._bench.described)
-            return self._bench.check(case, pair, compare=True, time_limit=CHECK_LIMIT).backends[-1:]
-        return self._bench.check(case, specs, time_limit=CHECK_LIMIT).backends
+            return self._bench.check(case, pair, compare=True, time_limit=limit).backends[-1:]
+        return self._bench.check(case, specs, time_limit=limit).backends
 
     def finding(
         self,
@@ -102,14 +114,19 @@ class Lab:
         elif not self._accused_at_times(case, spec):
             return None
 
+        hung = symptom.verdict == str(Outcome.HANG)
+        limit, attempts = (HANG_LIMIT, HANG_ATTEMPTS) if hung else (self._limit, self._max_attempts)
+
         def interesting(candidate: Case) -> bool:
             if flaky:
                 return self._accused_at_times(candidate, spec) is not None
-            return symptom.leads_to(symptom_of(self.judge(candidate, spec)))
+            return symptom.leads_to(symptom_of(self.judge(candidate, spec, limit)))
 
         reduction = "none"
         if reduce:
-            result = reduce_case(case, interesting, max_attempts=self._max_attempts, out_of_time=out_of_time)
+            result = reduce_case(
+                case, interesting, max_attempts=min(attempts, self._max_attempts), out_of_time=out_of_time
+            )
             case, reduction = result.case, "stopped" if result.stopped else "done"
         verdicts = self._judge_all(case, tuple(self.described))
         specs_of = {facts["name"]: s for s, facts in self.described.items()}

@@ -197,6 +197,11 @@ class LocalCrew:
         """How many workers were lost so far."""
         return sum(s.lost for s in self._seats)
 
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of the workers; each leads a session of its own."""
+        return [s.client.process.pid for s in self._seats]
+
     def wants(self) -> int:
         """How many seats are free."""
         return sum(s.task is None for s in self._seats)
