@@ -15,7 +15,7 @@ class Card(msgspec.Struct, frozen=True):
     Attributes
     ----------
     number
-        From 1, in the document's order; the card's address in the page.
+        From 1, in the order of the page; the card's address in the page.
     backends
         All that reproduce it.
     form
@@ -48,8 +48,9 @@ class _CorpusFile(msgspec.Struct, frozen=True):
 
 
 def cards(bugs: tuple[FoundBug, ...], folders: Mapping[str, Mapping[str, bytes]]) -> tuple[Card, ...]:
-    """The cards of all findings; `folders` are files by name, by the finding's path."""
-    return tuple(_card(i, bug, folders.get(bug.path, {})) for i, bug in enumerate(bugs, 1))
+    """The cards of all findings, new ones first; `folders` are files by name, by the finding's path."""
+    ordered = sorted(bugs, key=lambda bug: bug.known)
+    return tuple(_card(i, bug, folders.get(bug.path, {})) for i, bug in enumerate(ordered, 1))
 
 
 def _card(number: int, bug: FoundBug, files: Mapping[str, bytes]) -> Card:

@@ -6,10 +6,11 @@ from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from qfuzz.campaign.record import Moment
-from qfuzz.report.drawing import Drawing, colour, inlined
+from qfuzz.report.drawing import colour, drawing, inlined
 from qfuzz.report.shown import short_count
 
-_WIDTH, _HEIGHT = 920.0, 116.0
+_WIDTH, _HEIGHT = 1100.0, 116.0
+_UNITS = ((3600.0, "hours"), (60.0, "minutes"), (1.0, "seconds"))
 _POINTS = 500
 """Of a longer timeline, as many moments are drawn: more than the figure has room for."""
 
@@ -22,13 +23,13 @@ def curves(timeline: Sequence[Moment]) -> Markup | None:
     seconds = [m.seconds for m in moments]
     panels: list[tuple[str, list[int], bool]] = [
         ("examples", [m.examples for m in moments], False),
-        ("coverage: distinct features", [m.features for m in moments], False),
+        ("distinct features of cases", [m.features for m in moments], False),
         ("findings", [m.findings for m in moments], True),
     ]
     if any(m.deaths for m in moments):
         panels.append(("worker processes lost to kernels", [m.deaths for m in moments], True))
-    unit, name = (3600.0, "hours") if seconds[-1] > 7200 else (60.0, "minutes") if seconds[-1] > 180 else (1.0, "seconds")
-    with Drawing(_WIDTH, len(panels) * _HEIGHT + 20) as figure:
+    unit, name = next((u, name) for u, name in _UNITS if seconds[-1] > 3 * u or u == 1)
+    with drawing(_WIDTH, len(panels) * _HEIGHT + 20) as figure:
         axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)
         at = [s / unit for s in seconds]
         for (title, values, stepped), ax in zip(panels, axes.flat, strict=True):

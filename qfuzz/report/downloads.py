@@ -57,7 +57,7 @@ def archive(name: str, files: Mapping[str, bytes]) -> Download:
             entry.external_attr = 0o644 << 16
             z.writestr(entry, data, zipfile.ZIP_DEFLATED)
     data = buffer.getvalue()
-    return Download("all files", f"{folder}.zip", file_size(len(data)), _address(data, "zip"))
+    return Download("all files, as .zip", f"{folder}.zip", file_size(len(data)), _address(data, "zip"))
 
 
 def safe_name(name: str) -> str:

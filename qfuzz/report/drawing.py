@@ -1,13 +1,14 @@
-"""From a matplotlib figure to SVG inside a page: named colours that the page's style sheet decides, and ids of its own.
+"""From a matplotlib figure to SVG inside a page: colours that the page's style sheet decides, and ids of its own.
 
-A figure is drawn once, in stand-in colours. Each becomes a CSS variable, so that the same drawing is light or dark. Text
-stays text. One unit of a drawing is one CSS pixel.
+A figure is drawn once, in stand-in colours; each becomes a CSS variable, so that it can be light or dark. Text stays
+text. One unit of a drawing is one CSS pixel.
 """
 
+import contextlib
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -16,7 +17,16 @@ from matplotlib.figure import Figure
 
 from qfuzz.report.grid import SEVERITY
 
-COLOURS = ("ink", "muted", "line", "panel", "accent", "alert", "calm", *(f"{p}-{v}" for v in SEVERITY for p in ("on", "of")))
+COLOURS = (
+    "ink",
+    "muted",
+    "line",
+    "panel",
+    "accent",
+    "alert",
+    "calm",
+    *(f"{p}-{v}" for v in SEVERITY for p in ("on", "of")),
+)
 """Names of the page's colours: ``of-exact`` is the ground of a verdict, ``on-exact`` what is written on it."""
 _STAND_INS = {name: f"#0a{i:02x}0b" for i, name in enumerate(COLOURS)}
 _VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in _STAND_INS.items()}
@@ -63,24 +73,15 @@ STYLE = {
 }
 
 
-class Drawing:
-    """A figure of `width` by `height` pixels to draw on, as a context: all that is drawn inside has the page's style."""
-
-    def __init__(self, width: float, height: float) -> None:
-        self._style = style.context(["default", STYLE])
-        self._size = (width / UNITS_PER_INCH, height / UNITS_PER_INCH)
-
-    def __enter__(self) -> Figure:
-        self._style.__enter__()
-        self.figure = Figure(figsize=self._size, dpi=UNITS_PER_INCH)
-        return self.figure
-
-    def __exit__(self, *exc: object) -> None:
-        self._style.__exit__(None, None, None)
+@contextlib.contextmanager
+def drawing(width: float, height: float) -> Iterator[Figure]:
+    """A figure of `width` by `height` pixels; what is drawn inside the context has the page's style."""
+    with style.context(["default", STYLE]):
+        yield Figure(figsize=(width / UNITS_PER_INCH, height / UNITS_PER_INCH), dpi=UNITS_PER_INCH)
 
 
 def inlined(figure: Figure, name: str, label: str, tips: Mapping[str, str] | None = None) -> Markup:
-    """The figure as an ``<svg>`` element; to be called inside its `Drawing`.
+    """The figure as an ``<svg>`` element; to be called inside its `drawing`.
 
     Parameters
     ----------

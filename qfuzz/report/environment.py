@@ -28,10 +28,13 @@ def described_facts(environment: Mapping[str, Any], described: Mapping[str, Mapp
     """Sort the facts of the machine and of the backends, by spec, into shared and different ones."""
     names = tuple(dict.fromkeys(name for facts in described.values() for name in facts if name != "name"))
     values = {name: [facts.get(name) for facts in described.values()] for name in names}
-    alike = {n: v[0] for n, v in values.items() if len(set(v)) == 1 and (len(v) > 1 or n in environment)}
     shared = {str(k): str(v) for k, v in environment.items()}
-    # A fact of the machine on which all backends agree, but not with the machine, stays with the backends.
-    alike = {n: v for n, v in alike.items() if v is not None and shared.get(n, v) == v}
+    # Where all backends agree with each other, but not with the machine, the fact stays theirs.
+    alike = {
+        name: v[0]
+        for name, v in values.items()
+        if v[0] is not None and len(set(v)) == 1 and shared.get(name, v[0]) == v[0] and (len(v) > 1 or name in shared)
+    }
     shared |= alike
     columns = tuple(n for n in names if n not in alike)
     rows = tuple((spec, tuple(facts.get(c, "") for c in columns)) for spec, facts in described.items())

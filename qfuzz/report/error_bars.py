@@ -1,17 +1,18 @@
 """Distributions of errors, in quantized steps, one panel a backend."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from qfuzz.report.drawing import Drawing, colour, inlined
+from qfuzz.report.drawing import colour, drawing, inlined
 from qfuzz.report.shown import one_line, short_count
 
-_WIDTH, _HEIGHT = 920.0, 168.0
+_WIDTH, _HEIGHT = 1100.0, 172.0
 _EXACT_UP_TO = 8
 _LABELLED_BARS = 21
 """With more steps on the axis, numbers above the bars would run into each other."""
+_LABEL_PIXELS = 30.0
 
 
 def error_bars(steps: Mapping[str, Mapping[int, int]]) -> Markup | None:
@@ -24,8 +25,9 @@ def error_bars(steps: Mapping[str, Mapping[int, int]]) -> Markup | None:
     positions = {s: i for i, s in enumerate(bins)}
     highest = max(n for by_step in counted.values() for n in by_step.values())
     columns = min(2, len(counted))
+    labelled = labelled_bins(bins, (_WIDTH / columns - 60) / len(bins))
     rows = -(-len(counted) // columns)
-    with Drawing(_WIDTH, rows * _HEIGHT + 26) as figure:
+    with drawing(_WIDTH, rows * _HEIGHT + 26) as figure:
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for (backend, by_step), ax in zip(counted.items(), axes.flat, strict=False):
             at = sorted(by_step)
@@ -39,8 +41,7 @@ def error_bars(steps: Mapping[str, Mapping[int, int]]) -> Markup | None:
             ax.set_yscale("log")
             ax.set_ylim(0.7, highest * 8)
             ax.set_xlim(-0.6, len(bins) - 0.4)
-            ax.set_xticks([positions[s] for s in bins if _is_labelled(s, len(bins))])
-            ax.set_xticklabels([_signed(s) for s in bins if _is_labelled(s, len(bins))])
+            ax.set_xticks([positions[s] for s in labelled], [_signed(s) for s in labelled])
             ax.tick_params(labelbottom=True, length=0)
             ax.yaxis.set_major_locator(LogLocator(numticks=5))
             ax.yaxis.set_minor_locator(NullLocator())
@@ -61,11 +62,22 @@ def step_bins(seen: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(values | {s for s in ladder if low <= s <= high}))
 
 
-def _is_labelled(step: int, n_bins: int) -> bool:
-    if n_bins <= _LABELLED_BARS - 4:
-        return True
-    size = abs(step)
-    return size.bit_count() <= 1 and (n_bins <= 2 * _LABELLED_BARS or size.bit_length() % 2 == 1 or size == 0)
+def labelled_bins(bins: Sequence[int], pixels: float) -> tuple[int, ...]:
+    """The steps to write below the axis so that none runs into another: 0, then the ends, then powers of two first.
+
+    Parameters
+    ----------
+    pixels
+        Between two neighbouring bins.
+    """
+    ends = (bins[0], bins[-1])
+    order = sorted(bins, key=lambda s: (s != 0, s not in ends, abs(s).bit_count(), abs(s)))
+    taken: list[int] = []
+    for step in order:
+        at = bins.index(step)
+        if all(abs(at - bins.index(t)) * pixels >= _LABEL_PIXELS for t in taken):
+            taken.append(step)
+    return tuple(sorted(taken))
 
 
 def _signed(step: int) -> str:

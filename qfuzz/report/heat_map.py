@@ -5,13 +5,13 @@ import textwrap
 from markupsafe import Markup
 from matplotlib.patches import Rectangle
 
-from qfuzz.report.drawing import Drawing, colour, inlined
+from qfuzz.report.drawing import colour, drawing, inlined
 from qfuzz.report.grid import Cell, Grid
 from qfuzz.report.shown import one_line, short_count
 
 _WIDTH, _HEIGHT, _GAP = 118.0, 26.0, 2.0
 _LABEL_LETTERS, _LETTER, _LINE = 24, 6.9, 14.0
-_HEAD_LETTERS, _HEAD_LINES = 17, 4
+_HEAD_LETTERS, _HEAD_LINES = 16, 4
 
 
 def heat_map(grid: Grid) -> Markup:
@@ -22,7 +22,7 @@ def heat_map(grid: Grid) -> Markup:
     top = max(len(h) for h in heads) * _LINE + 12
     width, height = left + len(heads) * _WIDTH, top + len(ops) * _HEIGHT
     tips: dict[str, str] = {}
-    with Drawing(width, height) as figure:
+    with drawing(width, height) as figure:
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set(xlim=(0, width), ylim=(height, 0))
@@ -52,7 +52,7 @@ def _wrapped(name: str) -> list[str]:
 
 
 def _said(cell: Cell) -> str:
-    return f"{cell.worst} {short_count(cell.worst_count)}" if cell.worst else "–"
+    return f"{cell.worst} {short_count(cell.worst_count)}" if cell.worst else "\N{EN DASH}"
 
 
 def _tip(cell: Cell) -> str:

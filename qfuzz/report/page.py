@@ -42,7 +42,8 @@ def render(record: Record, folders: Mapping[str, Mapping[str, bytes]]) -> str:
     document = read_document(record.document)
     grid = verdict_grid(record.by_op, [b.name for b in document.backends])
     script = _text("page.js")
-    return _environment().get_template("page.html.j2").render(
+    seen = {s for by_step in record.steps.values() for s in by_step}
+    return _page(
         style=Markup(_text("page.css")),
         script=Markup(script),
         policy=_policy(script),
@@ -53,7 +54,7 @@ def render(record: Record, folders: Mapping[str, Mapping[str, bytes]]) -> str:
         verdicts=SEVERITY,
         heat_map=heat_map(grid) if grid.ops else None,
         steps=record.steps,
-        step_bins=step_bins(s for by_step in record.steps.values() for s in by_step) if any(record.steps.values()) else (),
+        step_bins=step_bins(seen) if seen else (),
         error_bars=error_bars(record.steps),
         features=feature_rows(record.coverage),
         curves=curves(record.timeline),
@@ -72,7 +73,7 @@ def headline(document: Document) -> str:
     return "No findings" if document.compared else "Nothing was compared"
 
 
-def _environment() -> jinja2.Environment:
+def _page(**values: object) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("qfuzz", "report"),
         autoescape=True,
@@ -82,7 +83,7 @@ def _environment() -> jinja2.Environment:
         finalize=_visible,
     )
     environment.filters |= {"short": short_count, "duration": duration, "count": _grouped, "label": one_line}
-    return environment
+    return environment.get_template("page.html.j2").render(values)
 
 
 def _visible(value: object) -> object:

@@ -18,11 +18,11 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True):
-    """A heading, a paragraph or list item of `spans`, or lines of code as they stand."""
+    """A heading or code with its `text`; a paragraph or a list with its `lines`."""
 
-    kind: Literal["heading", "paragraph", "item", "code"]
+    kind: Literal["heading", "paragraph", "list", "code"]
     text: str = ""
-    spans: tuple[Span, ...] = ()
+    lines: tuple[tuple[Span, ...], ...] = ()
 
 
 _SPAN = re.compile(r"\*\*(?P<strong>[^*\n]+)\*\*|`(?P<code>[^`\n]+)`")
@@ -31,7 +31,7 @@ _SPAN = re.compile(r"\*\*(?P<strong>[^*\n]+)\*\*|`(?P<code>[^`\n]+)`")
 def blocks(report: str) -> tuple[Block, ...]:
     """The report's blocks, without its title: the page has one already."""
     found: list[Block] = []
-    lines = iter(report.splitlines())
+    lines = iter(report.replace("\r\n", "\n").split("\n"))
     for line in lines:
         if line.startswith("```"):
             found.append(Block("code", "\n".join(itertools.takewhile(_is_no_fence, lines))))
@@ -40,9 +40,9 @@ def blocks(report: str) -> tuple[Block, ...]:
         elif line.startswith("## "):
             found.append(Block("heading", line[3:].strip()))
         elif line.startswith("- "):
-            found.append(Block("item", spans=spans(line[2:])))
+            found.append(Block("list", lines=(spans(line[2:]),)))
         elif line.strip() and not line.startswith("# "):
-            found.append(Block("paragraph", spans=spans(line)))
+            found.append(Block("paragraph", lines=(spans(line),)))
     return tuple(_joined(found))
 
 
@@ -51,13 +51,16 @@ def _is_no_fence(line: str) -> bool:
 
 
 def _joined(found: list[Block]) -> list[Block]:
-    """Neighbouring indented lines are one piece of code."""
+    """Neighbouring pieces of code are one, and so are neighbouring items of a list."""
     joined: list[Block] = []
     for block in found:
-        if block.kind == "code" and joined and joined[-1].kind == "code":
-            joined[-1] = Block("code", f"{joined[-1].text}\n{block.text}")
-        else:
+        last = joined[-1] if joined else None
+        if last is None or last.kind != block.kind or block.kind not in ("code", "list"):
             joined.append(block)
+        elif block.kind == "code":
+            joined[-1] = Block("code", f"{last.text}\n{block.text}")
+        else:
+            joined[-1] = Block("list", lines=last.lines + block.lines)
     return joined
 
 

@@ -40,7 +40,9 @@ def file_size(n_bytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 4.2 s, 12 min 5 s, 8 h 3 min."""
+    """Seconds as 38 ms, 4.2 s, 12 min 5 s, 8 h 3 min."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.2g} ms" if seconds < 0.0995 else f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
