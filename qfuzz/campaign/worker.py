@@ -165,8 +165,13 @@ class Worker:
     def _conclude(self, request: Conclude) -> None:
         started = time.monotonic()
         deadline = None if request.seconds is None else started + request.seconds
+        profile = request.profile
         lab = Lab(
-            _Bench(self, request.profile.specs), request.issues, request.attempts, compare=request.profile.compare
+            _Bench(self, profile.specs),
+            request.issues,
+            request.attempts,
+            check_limit=profile.time_limit,
+            compare=profile.compare,
         )
         finding = conclude(lab, request.suspect, reduce=request.reduce, deadline=deadline)
         found = None if finding is None else FoundCase.of(finding)

@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "explain": "Show one element's arithmetic, step by step, for each backend.",
     "identify": "Find which arithmetic each backend uses, with witnesses.",
     "audit": "Judge a quantized model (.onnx, .pt2, module.py:build), layer by layer.",
+    "report": "Show a campaign as one self-contained HTML page.",
     "export": "Write repro.py, model.onnx with data, and report.md from a case.",
     "backends": "List what is installed.",
     "ops": "Show what is covered: operators by backends.",

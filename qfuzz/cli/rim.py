@@ -12,7 +12,7 @@ OK, FOUND, BAD_INPUT, INCOMPLETE, INTERRUPTED = 0, 1, 2, 3, 130
 
 def run_cli(cli: click.Command, args: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
-    from qfuzz.ir.errors import BackendMissing, CampaignFailed, InvalidCase, WorkerFailed
+    from qfuzz.ir.errors import BackendMissing, CampaignFailed, ExtraMissing, InvalidCase, WorkerFailed
 
     try:
         result = cli.main(args=None if args is None else list(args), prog_name="qfuzz", standalone_mode=False)
@@ -31,7 +31,7 @@ def run_cli(cli: click.Command, args: Sequence[str] | None = None) -> int:
     except InvalidCase as e:
         _say(str(e))
         return BAD_INPUT
-    except (BackendMissing, CampaignFailed, WorkerFailed) as e:
+    except (BackendMissing, CampaignFailed, ExtraMissing, WorkerFailed) as e:
         _say(str(e))
         return INCOMPLETE
     except BrokenPipeError:

@@ -6,6 +6,7 @@ QfuzzError
 │   └── UnknownBackend there is none of that name, or not with these options: bad usage, too (exit 2)
 ├── Unsupported        a backend has no kernel for a valid network; carries the reason
 ├── Rejected           a framework refused a network that it should accept
+├── ExtraMissing       an optional part of qfuzz needs a package that is not installed (exit 3)
 ├── WorkerFailed       a worker process could not be started or broke the protocol (exit 3)
 └── CampaignFailed     a campaign could not go on: no space, no scheduler; what it had is kept (exit 3)
 """
@@ -25,6 +26,10 @@ class BackendMissing(QfuzzError):
 
 class UnknownBackend(InvalidCase, BackendMissing):
     """No backend has this name, or it does not take these options."""
+
+
+class ExtraMissing(QfuzzError):
+    """An optional part of qfuzz needs a package that is not installed; the message says how to get it."""
 
 
 class Unsupported(QfuzzError):

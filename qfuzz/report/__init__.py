@@ -1,0 +1,1 @@
+"""A campaign as one self-contained HTML page; the only room that imports matplotlib and Jinja2."""
