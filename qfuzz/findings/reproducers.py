@@ -221,6 +221,15 @@ def _indented(lines: list[str]) -> list[str]:
     return textwrap.indent("\n".join(lines), "    ").splitlines()
 
 
+def network_lines(case: Case) -> list[str]:
+    """The nodes, one a line, indented as code."""
+    types = case.network.types
+    return [
+        f"    {n.name}: {types[n.name].dtype}{list(types[n.name].shape)} = {n.op!r}({', '.join(n.inputs)})"
+        for n in case.network.nodes
+    ]
+
+
 def _report(
     case: Case,
     verdict: BackendVerdict,
@@ -234,10 +243,6 @@ def _report(
     mismatch = verdict.mismatches[0] if verdict.mismatches else None
     version = described.get("version", "")
     title = f"{verdict.op or 'network'}: {verdict.verdict} in {spec} {version}".strip()
-    network = "\n".join(
-        f"    {n.name}: {t.dtype}{list(t.shape)} = {n.op!r}({', '.join(n.inputs)})"
-        for n, t in ((n, case.network.types[n.name]) for n in case.network.nodes)
-    )
     parts = [f"# {title}", ""]
     if mismatch is not None and not mismatch.problem:
         allowed = (
@@ -260,7 +265,7 @@ def _report(
     parts += ["## Reproduce", "", "```python", *script.lines, "```", ""]
     if by_hand:
         parts += ["## One element by hand", "", "```python", *by_hand, "```", ""]
-    parts += ["## Network", "", network, ""]
+    parts += ["## Network", "", *network_lines(case), ""]
     parts += ["## Environment", "", *(f"- {k}: {v}" for k, v in described.items()), ""]
     if len(backends) > 1:
         parts += [f"Reproduced by: {', '.join(backends)}.", ""]
