@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.oracle.admissible import Admissible
 from qfuzz.oracle.again import fresh_inputs
+from qfuzz.oracle.memory import FILLS, Guarded, difference, fill_allocations, fill_small_blocks, limit_reached
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
 from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts
 
@@ -110,6 +112,22 @@ class _Broken(Exception):
         self.outcome, self.reason = outcome, reason
 
 
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """What a backend raises for want of memory is a crash where the limit was reached, and a refusal where none was."""
+    try:
+        yield
+    except MemoryError as e:
+        message = f"MemoryError: {e}" if str(e) else "MemoryError"
+        if reason := limit_reached(message):
+            raise _Broken(Outcome.CRASH, reason) from None
+        raise Rejected(message) from None
+    except Rejected as e:
+        if reason := limit_reached(str(e)):
+            raise _Broken(Outcome.CRASH, reason) from None
+        raise
+
+
 class _Run:
     """One case on one backend: accumulates counts, mismatches and seconds."""
 
@@ -168,31 +186,54 @@ class _Run:
         self.kind = self.kind or kind
 
     def values(self, taps: Sequence[str]) -> Mapping[str, Array]:
-        """Outputs and taps of two identical runs, required to be bit-equal and to leave the inputs alone."""
+        """Outputs and taps of two identical runs, required to be bit-equal and to leave all other memory alone.
+
+        Memory that nobody wrote holds something else in the second run: what a kernel read of it, or left of it in its
+        outputs, makes the two differ.
+        """
+        names = (*self.network.outputs, *taps)
+        with _memory_errors():
+            try:
+                first, second = self._two_runs(taps, [self._nbytes(name) for name in names])
+            finally:
+                fill_allocations(0)
+        for name in names:
+            if name in first and name in second and not _bit_equal(first[name], second[name]):
+                where = difference(first[name], second[name])
+                raise _Broken(Outcome.UNSTABLE, f"two identical runs differ in {name!r}{where}")
+        return first
+
+    def _nbytes(self, name: str) -> int:
+        type_ = self.network.types[name]
+        return type_.n_elements * DTYPES[type_.dtype].itemsize
+
+    def _two_runs(self, taps: Sequence[str], sizes: Sequence[int]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+        fed = Guarded({name: t.array for name, t in self.case.feeds.items()})
+        fill_allocations(FILLS[0])
         start = time.perf_counter()
         program = self.backend.compile(self.network, taps)
         elapsed = time.perf_counter() - start
         # A program that knows how long its framework took says so; lowering is ours, not the backend's.
         self.compile_seconds += float(getattr(program, "compile_seconds", elapsed))
-        fed = {name: np.array(t.array) for name, t in self.case.feeds.items()}
-        first = self._timed(program, fed, taps)
-        second = self._timed(program, fed, taps)
+        first = self._timed(program, fed, taps, sizes, FILLS[0])
+        second = self._timed(program, fed, taps, sizes, FILLS[1])
         start = time.perf_counter()
         del program  # freeing what was compiled is the framework's time, too
         self.run_seconds += time.perf_counter() - start
-        for name in (*self.network.outputs, *taps):
-            if name in first and name in second and not _bit_equal(first[name], second[name]):
-                raise _Broken(Outcome.UNSTABLE, f"two identical runs differ in {name!r}")
-        return first
+        return first, second
 
-    def _timed(self, program: Program, fed: Mapping[str, Array], taps: Sequence[str]) -> dict[str, Array]:
+    def _timed(
+        self, program: Program, fed: Guarded, taps: Sequence[str], sizes: Sequence[int], byte: int
+    ) -> dict[str, Array]:
+        fed.fill(byte)
+        fill_small_blocks(sizes, byte)
+        fill_allocations(byte)
         start = time.perf_counter()
-        values = program.run(fed, taps)
+        values = program.run(fed.arrays, taps)
         self.run_seconds += time.perf_counter() - start
         # After each run: a second one may undo what the first did.
-        for name, tensor in self.case.feeds.items():
-            if fed[name].tobytes() != tensor.array.tobytes():
-                raise _Broken(Outcome.CORRUPTED, f"input {name!r} was changed by the run")
+        if damage := fed.damage():
+            raise _Broken(Outcome.CORRUPTED, damage)
         return values
 
     def judge_whole(self, values: Mapping[str, Array]) -> None:
@@ -237,7 +278,8 @@ class _Run:
         inner = tuple(n.name for n in self.network.nodes if n.name not in self.network.outputs)
         for case in fresh_inputs(self.case):
             known: dict[str, Array] = {name: np.array(t.array) for name, t in case.feeds.items()}
-            known |= self.backend.compile(self.network, inner).run(dict(known), inner)
+            with _memory_errors():
+                known |= self.backend.compile(self.network, inner).run(dict(known), inner)
             yield self._all_inputs(node, known), known[node.name]
 
     def _all_inputs(self, node: Node, known: Mapping[str, Array]) -> list[Array]:
