@@ -16,7 +16,7 @@ from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.oracle.admissible import Admissible
 from qfuzz.oracle.again import fresh_inputs
-from qfuzz.oracle.memory import FILLS, Guarded, difference, fill_allocations, fill_small_blocks, limit_reached
+from qfuzz.oracle.memory import BANDS, FILLS, Guarded, difference, fill_allocations, limit_reached
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
 from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts
 
@@ -77,7 +77,7 @@ def check_one(
     except Rejected as e:
         return _first_cause(case, backend, explain) or run.verdict(Outcome.REJECTED, str(e))
     except _Broken as e:
-        return run.verdict(e.outcome, e.reason)
+        return run.verdict(e.outcome, e.reason, e.op)
     return run.verdict(Outcome.JUDGED)
 
 
@@ -108,8 +108,8 @@ def _beginning(case: Case, n: int) -> Case:
 
 
 class _Broken(Exception):
-    def __init__(self, outcome: Outcome, reason: str) -> None:
-        self.outcome, self.reason = outcome, reason
+    def __init__(self, outcome: Outcome, reason: str, op: str = "") -> None:
+        self.outcome, self.reason, self.op = outcome, reason, op
 
 
 @contextmanager
@@ -141,12 +141,12 @@ class _Run:
         self.no_node_is_guilty = False
         self.compile_seconds = self.run_seconds = 0.0
 
-    def verdict(self, outcome: Outcome, reason: str = "") -> BackendVerdict:
+    def verdict(self, outcome: Outcome, reason: str = "", op: str = "") -> BackendVerdict:
         return BackendVerdict(
             backend=self.backend.name,
             outcome=outcome,
             reason=reason,
-            op=self._accused(outcome),
+            op=op or self._accused(outcome),
             cause=self.cause,
             kind=self.kind,
             counts=self.counts,
@@ -191,45 +191,43 @@ class _Run:
         Memory that nobody wrote holds something else in the second run: what a kernel read of it, or left of it in its
         outputs, makes the two differ.
         """
-        names = (*self.network.outputs, *taps)
-        with _memory_errors():
-            try:
-                first, second = self._two_runs(taps, [self._nbytes(name) for name in names])
-            finally:
-                fill_allocations(0)
-        for name in names:
-            if name in first and name in second and not _bit_equal(first[name], second[name]):
-                where = difference(first[name], second[name])
-                raise _Broken(Outcome.UNSTABLE, f"two identical runs differ in {name!r}{where}")
+        try:
+            first, second = self._two_runs(taps)
+        finally:
+            fill_allocations(0)
+        inner = {node.name for node in self.network.nodes}
+        for node in self.network.nodes:
+            mine = node.name in first and node.name in second
+            if mine and not _bit_equal(first[node.name], second[node.name]):
+                where = difference(first[node.name], second[node.name])
+                # Accused where all that it received was the same in both runs; later nodes follow from it.
+                is_first = not inner.intersection(node.inputs).difference(first)
+                op = node.op.name if is_first else ""
+                raise _Broken(Outcome.UNSTABLE, f"two identical runs differ in {node.name!r}{where}", op)
         return first
 
-    def _nbytes(self, name: str) -> int:
-        type_ = self.network.types[name]
-        return type_.n_elements * DTYPES[type_.dtype].itemsize
-
-    def _two_runs(self, taps: Sequence[str], sizes: Sequence[int]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+    def _two_runs(self, taps: Sequence[str]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
         fed = Guarded({name: t.array for name, t in self.case.feeds.items()})
         fill_allocations(FILLS[0])
         start = time.perf_counter()
-        program = self.backend.compile(self.network, taps)
+        with _memory_errors():
+            program = self.backend.compile(self.network, taps)
         elapsed = time.perf_counter() - start
         # A program that knows how long its framework took says so; lowering is ours, not the backend's.
         self.compile_seconds += float(getattr(program, "compile_seconds", elapsed))
-        first = self._timed(program, fed, taps, sizes, FILLS[0])
-        second = self._timed(program, fed, taps, sizes, FILLS[1])
+        first = self._timed(program, fed, taps, 0)
+        second = self._timed(program, fed, taps, 1)
         start = time.perf_counter()
         del program  # freeing what was compiled is the framework's time, too
         self.run_seconds += time.perf_counter() - start
         return first, second
 
-    def _timed(
-        self, program: Program, fed: Guarded, taps: Sequence[str], sizes: Sequence[int], byte: int
-    ) -> dict[str, Array]:
-        fed.fill(byte)
-        fill_small_blocks(sizes, byte)
-        fill_allocations(byte)
+    def _timed(self, program: Program, fed: Guarded, taps: Sequence[str], which: int) -> dict[str, Array]:
+        fed.fill(BANDS[which])
+        fill_allocations(FILLS[which])
         start = time.perf_counter()
-        values = program.run(fed.arrays, taps)
+        with _memory_errors():
+            values = program.run(fed.arrays, taps)
         self.run_seconds += time.perf_counter() - start
         # After each run: a second one may undo what the first did.
         if damage := fed.damage():

@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import re
 import resource
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ ALIGNMENT = 64
 FILLS = (0x5A, 0xD4)
 """What fresh memory holds in the first and in the second of two identical runs. Each dtype reads the first as a large
 positive number and the second, where it is signed, as a large negative one: no saturation makes them equal."""
+BANDS = FILLS[::-1]
+"""What the bands hold in the first and in the second run."""
 
 
 class Guarded:
@@ -104,23 +106,12 @@ _MALLOPT = _glibc_mallopt()
 def fill_allocations(byte: int) -> None:
     """Fill memory that malloc hands out from now on with `byte`, and what is freed with its complement; 0 ends it.
 
-    Without glibc nothing happens. Blocks of up to 1,032 bytes from plain malloc come from a cache that is not filled;
-    aligned ones, as PyTorch and ONNX Runtime ask for, never do.
+    Without glibc nothing happens. Two kinds of small blocks are not filled: those of up to 1,032 bytes that malloc
+    keeps per thread (none where the process was started with ``GLIBC_TUNABLES=glibc.malloc.tcache_count=0``), and those
+    of less than 1,024 bytes that NumPy keeps for its own arrays.
     """
     if _MALLOPT is not None:
         _MALLOPT(_M_PERTURB, byte ^ 0xFF if byte else 0)
-
-
-_NUMPY_KEEPS_BELOW = 1024
-_NUMPY_KEEPS = 7
-
-
-def fill_small_blocks(sizes: Iterable[int], byte: int) -> None:
-    """Fill the blocks that NumPy keeps for arrays of `sizes` bytes, and would hand out again without asking malloc."""
-    for size in set(sizes):
-        if 0 < size < _NUMPY_KEEPS_BELOW:
-            for block in [np.empty(size, np.uint8) for _ in range(_NUMPY_KEEPS)]:
-                block.fill(byte)
 
 
 def difference(first: Any, second: Any) -> str:
