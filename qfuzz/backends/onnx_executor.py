@@ -62,6 +62,8 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL
+        # Every buffer from malloc, whose checks and fills then see what kernels do to it.
+        options.enable_cpu_mem_arena = False
         if save_to:
             options.optimized_model_filepath = save_to
         start = time.perf_counter()
@@ -102,6 +104,7 @@ def source_lines(
         f"options.graph_optimization_level = ort.GraphOptimizationLevel.{LEVELS[optimization].name}",
         f"options.intra_op_num_threads = {threads}",
         f"options.log_severity_level = {_FATAL}",
+        "options.enable_cpu_mem_arena = False",
         f'model = (HERE / "{model_file}").read_bytes()',
         'session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])',
         "fed = {",
