@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -35,6 +36,10 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+def found(campaign: Campaign) -> dict[str, tuple[object, ...]]:
+    return {t: (f.first_example, f.backends, f.case, f.reduction) for t, f in campaign.findings.items()}
+
+
 def test_interrupted_and_resumed_is_as_if_never_interrupted(tmp_path: Path) -> None:
     plan = a_plan(*SPECS, n=500, ops=("linear", "add"), max_nodes=2)
     whole = fuzz(plan, folder=tmp_path / "whole")
@@ -60,7 +65,7 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(tmp_path: Path) -> N
     # A shard that is gone on with is generated again, which counts as draws.
     del resumed["draws"], expected["draws"]
     assert resumed == expected
-    assert part.findings == whole.findings
+    assert found(part) == found(whole)
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
@@ -223,7 +228,7 @@ def test_no_space_left_is_one_line_and_loses_nothing(tmp_path: Path, capsys: pyt
         out = str(disk / "out")
         run = ["run", "-b", SPECS[0], "--seed", "5", "--max-examples", "600", "--jobs", "1", "--out", out]
         run += ["--ops", "linear", "--ops", "add", "--max-nodes", "2"]
-        ballast.write_bytes(bytes(800 * 2**10))
+        ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 100 * 2**10))
         assert run_cli(cli, [*run, "-q"]) == 3
         said = capsys.readouterr().err
         assert len(said.splitlines()) == 1, said
@@ -244,7 +249,7 @@ def test_a_supervisor_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     )
     for _ in range(200):
         workers = workers_of(process.pid)
-        if len(workers) == 2 and all(len(processes_of_this_session(w)) == 2 for w in workers):
+        if len(workers) == 2 and all(len(processes_of_this_session(w)) == 3 for w in workers):
             break
         time.sleep(0.1)
     else:

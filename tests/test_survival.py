@@ -110,7 +110,7 @@ def test_closing_leaves_no_process() -> None:
     with WorkerClient(["misbehaving:Honest"]) as started:
         worker = started.process.pid
         started.check(add_case())
-        assert len(processes_of_this_session(worker)) == 2
+        assert len(processes_of_this_session(worker)) == 3, "with its warden and a runner"
     assert_gone(worker)
 
 

@@ -277,7 +277,7 @@ class Campaign:
                     self._count_error(report.shard * SHARD_SIZE + error.index, error.traceback)
             case ShardDone(shard, stop, complete):
                 self._settle(shard)
-                if complete:
+                if complete and self.plan.shard(shard).stop == SHARD_SIZE:
                     self._ledger.complete(shard)
                 else:
                     self._ledger.partial[shard] = stop

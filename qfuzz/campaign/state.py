@@ -337,7 +337,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level="IMMEDIATE")
         db.execute("pragma synchronous = normal")
     except sqlite3.Error as e:
-        raise InvalidCase(f"{path}: cannot be opened: {e}") from None
+        raise InvalidCase(f"{path}: is no campaign: {e}") from None
     return db
 
 
