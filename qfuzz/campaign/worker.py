@@ -41,7 +41,7 @@ from qfuzz.campaign.protocol import (
 from qfuzz.campaign.runner import Death, Mark, Runner, Send, die_with_parent, forget_output, run_forked
 from qfuzz.findings.conditions import why_not
 from qfuzz.findings.signature import Symptom, signature_of
-from qfuzz.ir.errors import QfuzzError, Rejected, Unsupported
+from qfuzz.ir.errors import Crashed, QfuzzError, Rejected, Unsupported
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, NotSupported
 from qfuzz.ops import CODEC
@@ -238,6 +238,8 @@ def _ran(request: RunCase, backend: Backend) -> Ran:
         return Ran(refusal=BackendVerdict(backend.name, Outcome.UNSUPPORTED, str(e)))
     except Rejected as e:
         return Ran(refusal=BackendVerdict(backend.name, Outcome.REJECTED, str(e)))
+    except Crashed as e:
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.CRASH, str(e)))
     wanted = (*case.network.outputs, *request.taps)
     return Ran(tuple(Value.of(name, values[name]) for name in wanted if name in values))
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.ir.errors import Rejected, Unsupported
+from qfuzz.ir.errors import Crashed, Rejected, Unsupported
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ir.protocols import Backend, NotSupported, Program
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.oracle.admissible import Admissible
 from qfuzz.oracle.again import fresh_inputs
+from qfuzz.oracle.crashes import settled
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
 from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts
 
@@ -64,6 +65,21 @@ def check_one(
     case: Case, backend: Backend, reference: Reference, *, tap: bool = True, explain: Explainer | None = None
 ) -> BackendVerdict:
     """The verdict on one backend, sharing `reference` with the others. `explain` names causes of violations."""
+    try:
+        return _check_once(case, backend, reference, tap=tap, explain=explain)
+    except Crashed as e:
+        return settled(
+            e,
+            case,
+            backend.name,
+            judge=lambda: _check_once(case, backend, reference, tap=tap, explain=explain),
+            judge_plainly=lambda c: _check_once(c, backend, reference if c is case else Reference(c), tap=tap),
+        )
+
+
+def _check_once(
+    case: Case, backend: Backend, reference: Reference, *, tap: bool, explain: Explainer | None = None
+) -> BackendVerdict:
     support = backend.supports(case.network)
     if isinstance(support, NotSupported):
         return BackendVerdict(backend.name, Outcome.UNSUPPORTED, support.reason)
