@@ -81,7 +81,7 @@ class Session:
         self.compile_seconds = time.perf_counter() - start
 
     def run(self, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        """Values of the outputs in `names`.
+        """Values of the outputs in `names`, less those that were not computed.
 
         Raises
         ------
@@ -92,4 +92,5 @@ class Session:
             values = self._session.run(list(names), dict(inputs))
         except _REFUSALS as e:
             raise Refusal("run", e) from None
-        return dict(zip(names, values))  # noqa: B905  the runtime returns one value per name
+        # A kernel that writes no output leaves None: that value is missing.
+        return {name: value for name, value in zip(names, values) if value is not None}  # noqa: B905  for old Pythons

@@ -60,4 +60,4 @@ class Evaluation:
                 values = self._evaluator.run(list(names), dict(inputs))
         except _REFUSALS as e:
             raise Refusal(e) from None
-        return dict(zip(names, values))  # noqa: B905  the evaluator returns one value per name
+        return dict(zip(names, values))  # noqa: B905  for old Pythons
