@@ -415,7 +415,7 @@ class _Reader:
             return self.items(head & 0x0F if head < 0xA0 else self.number(_LISTS[head]), depth)
         if 0x80 <= head < 0x90 or head in _MAPS:
             flat = self.items(2 * (head & 0x0F if head < 0x90 else self.number(_MAPS[head])), depth)
-            if not all(isinstance(key, (str, int)) for key in flat[::2]):
+            if not all(isinstance(key, str) for key in flat[::2]):
                 raise Malformed("a key that is no string")
             return dict(zip(flat[::2], flat[1::2]))  # noqa: B905  as many keys as values
         raise Malformed(f"no such type: {head:#x}")

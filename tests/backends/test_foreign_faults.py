@@ -100,6 +100,14 @@ def test_a_crash_that_comes_back_but_not_alone_says_so(tmp_path: Path) -> None:
     assert (tmp_path / "marker").read_text() == "xxxx"
 
 
+def test_what_runs_unjudged_dies_as_a_verdict_too(client: WorkerClient) -> None:
+    died = client.values(add_case(), spec_of("abort"))
+    assert isinstance(died, BackendVerdict)
+    assert (died.verdict, died.reason) == ("crash", DEATHS["abort"])
+    values = client.values(add_case(), spec_of(""))
+    assert isinstance(values, dict) and set(values) == {"y"}
+
+
 def test_a_hang_is_a_verdict(client: WorkerClient) -> None:
     hung, honest = client.check(add_case(), (spec_of("hang"), spec_of("")), time_limit=0.5).backends
     assert (hung.verdict, hung.op, honest.verdict) == ("hang", "add", "exact")

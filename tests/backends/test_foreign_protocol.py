@@ -47,7 +47,7 @@ def test_any_bytes_are_a_value_or_malformed(data: bytes) -> None:
         value = unpacked(data)
     except Malformed:
         return
-    assert msgspec.msgpack.decode(data) == value or value != value or isinstance(value, list | dict)
+    assert repr(msgspec.msgpack.decode(data)) == repr(value), "NaN equals nothing"
 
 
 @given(plain_values, st.data())
