@@ -70,6 +70,11 @@ def keep(pid: int) -> None:
     _Here.children.add(pid)
 
 
+def keep_children() -> None:
+    """Say that all children of now were started on purpose."""
+    _Here.children |= _current_children()
+
+
 def fork() -> int:
     """`os.fork`, for a child that ends with its parent and leads a process group of its own."""
     parent = os.getpid()

@@ -19,7 +19,7 @@ import numpy as np
 from qfuzz.backends.discovery import load_backend
 from qfuzz.campaign.conclude import Lab, conclude
 from qfuzz.campaign.pipes import decode_reply, frame, read_request, write_all
-from qfuzz.campaign.processes import adopt_orphans, die_with_parent, start_warden
+from qfuzz.campaign.processes import adopt_orphans, die_with_parent, keep_children, start_warden
 from qfuzz.campaign.protocol import (
     PROTOCOL,
     SHARD_SIZE,
@@ -43,7 +43,7 @@ from qfuzz.campaign.protocol import (
 from qfuzz.campaign.runner import Death, Mark, Runner, Send, forget_output
 from qfuzz.campaign.shard import OURS, Shard, judge_example, verdict_of
 from qfuzz.campaign.tally import Tally
-from qfuzz.ir.errors import QfuzzError, Rejected, Unsupported, WorkerFailed
+from qfuzz.ir.errors import Crashed, QfuzzError, Rejected, Unsupported, WorkerFailed
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, NotSupported
 from qfuzz.ops import CODEC
@@ -95,6 +95,7 @@ class Worker:
         if spec not in self._described:
             backend = self.backend(spec)
             facts = {k: str(v) for k, v in backend.describe().items()}
+            keep_children()  # another Python that it has started
             self._described[spec] = {"name": backend.name} | facts
         return self._described[spec]
 
@@ -304,6 +305,8 @@ def _ran(request: RunCase, backend: Backend) -> Ran:
         reason = limit_reached(message)
         outcome = Outcome.CRASH if reason else Outcome.REJECTED
         return Ran(refusal=BackendVerdict(backend.name, outcome, reason or message))
+    except Crashed as e:
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.CRASH, str(e)))
     wanted = (*case.network.outputs, *request.taps)
     return Ran(tuple(Value.of(name, values[name]) for name in wanted if name in values))
 

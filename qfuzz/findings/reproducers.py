@@ -33,7 +33,7 @@ def reproducer_files(
     by_hand = _by_hand(case, verdict)
     files = {
         "case.json": CODEC.encode(case),
-        "repro.py": _repro(case, verdict, script, by_hand, signature, spec).encode(),
+        "repro.py": _repro(case, verdict, script, by_hand, signature, spec, described).encode(),
         "report.md": _report(case, verdict, script, by_hand, signature, spec, backends, described).encode(),
     }
     files |= script.files
@@ -106,14 +106,29 @@ HERE = Path(__file__).resolve().parent
 '''
 
 
-def _repro(case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str], signature: str, spec: str) -> str:
-    needs = "qfuzz" if any("import qfuzz" in line for line in script.lines) else "the framework and NumPy only"
+def _repro(
+    case: Case,
+    verdict: BackendVerdict,
+    script: Script,
+    by_hand: list[str],
+    signature: str,
+    spec: str,
+    described: Mapping[str, str],
+) -> str:
+    needs = "qfuzz" if any("import qfuzz" in line for line in script.lines) else _framework(described)
     header = _HEADER.format(signature=signature, spec=spec, needs=needs)
     if not any("Decimal" in line for line in by_hand):
         header = header.replace("from decimal import Decimal, getcontext\n", "")
     if not by_hand:
         header = header.replace("from fractions import Fraction\n", "")
     return header + "\n" + "\n".join(_body(case, verdict, script, by_hand)) + "\n"
+
+
+def _framework(described: Mapping[str, str]) -> str:
+    """What a script needs that calls the framework alone; for another Python's, the version that was found there."""
+    if "python" not in described:
+        return "the framework and NumPy only"
+    return f"{described['framework']} {described['version']}, as that Python has it, and NumPy only"
 
 
 def _body(case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str]) -> list[str]:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.ir.errors import Rejected, Unsupported
+from qfuzz.ir.errors import Crashed, Rejected, Unsupported
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ir.protocols import Backend, NotSupported, Program
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.oracle.admissible import Admissible
 from qfuzz.oracle.again import fresh_inputs
+from qfuzz.oracle.crashes import settled
 from qfuzz.oracle.memory import BANDS, FILLS, Guarded, difference, fill_allocations, limit_reached
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
 from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts
@@ -76,6 +77,22 @@ def check_one(
 
     `explain` names causes of violations; `digest` asks for digests of all values that come back.
     """
+
+    def judge() -> BackendVerdict:
+        return _check_once(case, backend, reference, tap, explain, digest)
+
+    def judge_plainly(part: Case) -> BackendVerdict:
+        return _check_once(part, backend, reference if part is case else Reference(part), tap, None, False)
+
+    try:
+        return judge()
+    except Crashed as e:
+        return settled(e, case, backend.name, judge, judge_plainly)
+
+
+def _check_once(
+    case: Case, backend: Backend, reference: Reference, tap: bool, explain: Explainer | None, digest: bool
+) -> BackendVerdict:
     support = backend.supports(case.network)
     if isinstance(support, NotSupported):
         return BackendVerdict(backend.name, Outcome.UNSUPPORTED, support.reason)

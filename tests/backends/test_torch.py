@@ -20,8 +20,9 @@ from qfuzz.oracle.verdicts import Outcome
 
 pytest.importorskip("torch", reason="torch is not installed: its backends cannot run")
 
-from qfuzz.backends import torch_executor, torch_limits
+from qfuzz.backends import torch_limits
 from qfuzz.backends.torch_backends import TorchBackend
+from qfuzz.backends.torch_source import source_lines
 
 ENGINES = ("fbgemm", "x86", "onednn", "qnnpack", "export")
 every_engine = pytest.mark.parametrize("engine", ENGINES)
@@ -128,7 +129,7 @@ def test_printed_calls_compute_what_the_interpreted_ones_do(op: str, engine: str
         if isinstance(backend.supports(case.network), NotSupported):
             continue
         arrays = {n: t.array for n, t in (*case.network.constant_data.items(), *case.feeds.items())}
-        lines = torch_executor.source_lines(backend.calls(case.network), arrays)
+        lines = source_lines(backend.calls(case.network), arrays)
         scope: dict[str, Any] = {}
         exec("\n".join(lines), scope)
         (name,) = case.network.outputs
