@@ -20,9 +20,9 @@ from qfuzz.ops.semantics import (
     Operand,
     along_axis,
     check_rescaling,
+    float_scale,
     identity_image,
     linear_image,
-    output_scale,
 )
 
 
@@ -49,8 +49,8 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         shape = self.infer([o.type for o in operands], element)
         sizes = [o.type.shape[self.axis] for o in operands]
-        scales = np.repeat(np.array([float(o.scale) for o in operands]), sizes)
-        m = Multiplier.ratio(along_axis(scales, self.axis, len(shape)), float(output_scale(element)))
+        scales = np.repeat(np.array([o.float_scale for o in operands]), sizes)
+        m = Multiplier.ratio(along_axis(scales, self.axis, len(shape)), float_scale(element))
         is_point = all(o.is_point for o in operands)
 
         def joined(parts: Sequence[Floats]) -> Floats:
@@ -62,8 +62,8 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
             return joined([o.magnitude() for o in operands]) * m.approx
 
         return linear_image(
-            [Term(joined([c[0] for c in centered]), m)],
-            None if is_point else [Term(joined([c[1] for c in centered]), m)],
+            [Term(joined([c[0] for c in centered]), m, are_integers=True)],
+            None if is_point else [Term(joined([c[1] for c in centered]), m, are_integers=True)],
             shape,
             element,
             accumulator=real,

@@ -26,9 +26,9 @@ from qfuzz.ops.semantics import (
     check_per_dimension,
     check_rescaling,
     check_windows,
+    float_scale,
     identity_image,
     linear_image,
-    output_scale,
 )
 
 
@@ -224,7 +224,7 @@ def _mean_image(
     divisor: npt.NDArray[np.int64],
     n_summed: int,
 ) -> LinearImage:
-    m = Multiplier.ratio(np.array(float(x.scale)), float(output_scale(element)))
+    m = Multiplier.quotient(x.float_scale, float_scale(element))
     lo, hi = x.centered()
     sum_lo = summed(lo)
     sum_hi = sum_lo if x.is_point else summed(hi)

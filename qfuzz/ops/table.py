@@ -29,7 +29,7 @@ class TableImage(Image):
     last: Ints
 
     def error(self, contract: Contract) -> Floats:
-        errors = self.table.error(contract)
+        errors = np.broadcast_to(self.table.error(contract), self.table.lower.approx.shape)
         return extreme(errors, self.first, self.last, np.maximum)
 
 
