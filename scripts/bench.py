@@ -1,4 +1,4 @@
-"""The figures of the README: soundness, power, reduction, speed, the reference, repeatability. Ratios are taken within one run.
+"""The figures of the README: soundness, power, reduction, speed, repeatability. Ratios are taken within one run.
 
 Usage: scripts/bench [--quick] [--save] [soundness] [power] [reduction] [speed] [reference] [repeat]
 `--save` writes the worst errors measured to qfuzz/measured.json, which `qfuzz ops -v` prints.

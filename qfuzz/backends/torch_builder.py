@@ -18,20 +18,20 @@ class Builder:
 
     Attributes
     ----------
-    engine
-        The quantized engine; empty for a dialect that needs none.
     channels_last
         Whether images are fed with channels as the fastest dimension.
+    n_lowered
+        How many of the network's nodes have their calls.
     """
 
-    def __init__(self, network: Network, engine: str = "", *, channels_last: bool = False) -> None:
+    def __init__(self, network: Network, *, channels_last: bool = False) -> None:
         self.network = network
-        self.engine = engine
         self.channels_last = channels_last
         self.constants: list[Array] = []
         self.inputs: list[Array] = []
         self.prepare: list[Call] = []
         self.run: list[Call] = []
+        self.n_lowered = 0
         self._taken = {*network.types}
 
     def fresh(self, name: str) -> str:
@@ -73,7 +73,7 @@ class Builder:
 
 def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[Builder, str, TensorType], None],
           declare: Callable[[Node], Declared]) -> CallList:  # fmt: skip
-    """The network's call list.
+    """The network's call list, for no engine.
 
     Raises
     ------
@@ -91,8 +91,9 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
             lowering(builder, node)
         except Unsupported as e:
             raise Unsupported(f"{node.op.name} {node.name!r}: {e}") from None
+        builder.n_lowered += 1
     return CallList(
-        engine=builder.engine,
+        engine="",
         constants=tuple(builder.constants),
         prepare=tuple(builder.prepare),
         inputs=tuple(builder.inputs),

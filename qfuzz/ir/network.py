@@ -1,9 +1,9 @@
 """Networks and cases: a DAG of operators over typed values, and concrete inputs for it. Frozen, validated, hashable."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,6 +13,8 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
+
+T = TypeVar("T")
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +73,18 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
     def constant_data(self) -> Mapping[str, Tensor]:
         """Data of every constant, by name."""
         return MappingProxyType({c.name: c.data for c in self.constants})
+
+    @cached_property
+    def _once(self) -> dict[Hashable, Any]:
+        return {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, kept with the network: what follows from it alone is made once for all who ask."""
+        kept = self._once
+        if key not in kept:
+            kept[key] = make()
+        made: T = kept[key]
+        return made
 
     @property
     def leaves(self) -> tuple[Input | Constant, ...]:
