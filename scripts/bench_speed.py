@@ -14,6 +14,7 @@ import numpy as np
 
 from qfuzz.arithmetic.cause import cause_of
 from qfuzz.backends.discovery import default_rides, load_backend
+from qfuzz.campaign.ahead import AHEAD, Prepared, prepare
 from qfuzz.campaign.protocol import TAP_EVERY, Example, decode_reply, frame, write_all
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
@@ -138,9 +139,14 @@ def _measured(shards: int, rides: Sequence[tuple[Staged, int]], tap_every: int) 
         cases = [c for c in everything if all(0 not in t.shape for t in c.network.types.values())]
         split.left_out = len(everything) - len(cases)
         split.draws, split.rejected = (sum(getattr(s.counts, k) for s in streams) for k in ("draws", "rejected"))
+        ready: list[Prepared] = []
         for index, case in enumerate(cases):
+            if index % AHEAD == 0:
+                ahead = range(index, min(index + AHEAD, len(cases)))
+                ready = [prepare(cases[i], [backend for backend, every in rides if i % every == 0]) for i in ahead]
+            prepared = ready[index % AHEAD]
+            reference, before = prepared.reference, prepared.reference.seconds + prepared.lowering_seconds
             start = time.perf_counter()
-            reference = Reference(case)
             verdicts = tuple(
                 check_one(case, backend, reference, tap=index % tap_every == 0, explain=cause_of)
                 for backend, every in rides
@@ -159,7 +165,7 @@ def _measured(shards: int, rides: Sequence[tuple[Staged, int]], tap_every: int) 
             split.seconds["generate"] += generate
             split.seconds["frameworks"] += sum(v.compile_seconds + v.run_seconds for v in verdicts)
             split.seconds["reference"] += reference.seconds
-            split.seconds["judging"] += judged - start
+            split.seconds["judging"] += before + judged - start
             split.seconds["pipes"] += time.perf_counter() - judged
     os.close(read_end)
     os.close(write_end)

@@ -17,6 +17,7 @@ import numpy as np
 
 from qfuzz.arithmetic.cause import cause_of
 from qfuzz.backends.discovery import load_backend
+from qfuzz.campaign.ahead import AHEAD, Prepared, prepare
 from qfuzz.campaign.protocol import (
     KNOWN_EVERY,
     Broke,
@@ -220,7 +221,8 @@ def _checked(request: CheckCase, backend_of: Callable[[str], Backend], mark: Mar
     case = CODEC.decode(request.case).case
     backends = [(i, backend_of(s)) for i, s in enumerate(request.specs)]
     broken = {(0, position): verdict for position, verdict in request.known}
-    _judge(0, 0, case, backends, broken, example.append, mark, tap=request.tap)
+    prepared = prepare(case, [backend for _, backend in backends])
+    _judge(0, 0, prepared, backends, broken, example.append, mark, tap=request.tap)
     (e,) = example
     assert isinstance(e, Example)
     return Checked(Verdicts(e.verdicts, e.reference_seconds, e.oracle_seconds, e.elements_refined, e.elements_decided))
@@ -284,10 +286,14 @@ class _Shard:
         self.worker.forward(whole_frame)
 
     def _job(self, send: Send, mark: Mark) -> None:
-        for index in range(self.sent, len(self.cases)):
-            forget_output()
-            tap = index % self.request.tap_every == 0
-            _judge(self.request.shard, index, self.cases[index], self._riding(index), self.broken, send, mark, tap=tap)
+        shard, start, stop = self.request.shard, self.sent, len(self.cases)
+        for first in range(start, stop, AHEAD):
+            indices = range(first, min(first + AHEAD, stop))
+            ready = [prepare(self.cases[i], [backend for _, backend in self._riding(i)]) for i in indices]
+            for index, prepared in zip(indices, ready, strict=True):
+                forget_output()
+                tap = index % self.request.tap_every == 0
+                _judge(shard, index, prepared, self._riding(index), self.broken, send, mark, tap=tap)
 
     def _riding(self, index: int) -> list[tuple[int, Backend]]:
         return [
@@ -356,7 +362,7 @@ def _ops(case: Case) -> tuple[str, ...]:
 def _judge(
     shard: int,
     index: int,
-    case: Case,
+    prepared: Prepared,
     backends: Sequence[tuple[int, Backend]],
     broken: Broken,
     send: Send,
@@ -365,8 +371,9 @@ def _judge(
     tap: bool,
 ) -> None:
     """Judge one example on `backends` (with their positions) and send it."""
-    reference = Reference(case)
-    start = time.perf_counter()
+    reference = prepared.reference
+    case = reference.case
+    start, known_before = time.perf_counter(), reference.seconds
     verdicts = []
     for position, backend in backends:
         known = broken.get((index, position))
@@ -376,6 +383,7 @@ def _judge(
         verdicts.append(known)
     mark.set(shard, index, -1)
     framework = sum(v.compile_seconds + v.run_seconds for v in verdicts)
+    elapsed = time.perf_counter() - start - framework - (reference.seconds - known_before)
     accused = any(v.is_finding for v in verdicts)
     send(
         Example(
@@ -385,7 +393,7 @@ def _judge(
             tuple(n.op.name for n in case.network.nodes),
             case=CODEC.encode(case) if accused else b"",
             reference_seconds=reference.seconds,
-            oracle_seconds=max(0.0, time.perf_counter() - start - framework - reference.seconds),
+            oracle_seconds=prepared.lowering_seconds + max(0.0, elapsed),
             elements_refined=reference.count.refined,
             elements_decided=reference.count.elements,
         )

@@ -104,7 +104,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         return tuple(n for n in self.nodes if name in n.inputs)
 
 
-class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """A network and one concrete tensor for each of its inputs, in their order."""
 
     network: Network
@@ -117,10 +117,10 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for value, tensor in zip(expected, self.inputs, strict=True):
             _check_tensor(f"input {value.name!r}", value.type, tensor)
 
-    @property
-    def feeds(self) -> dict[str, Tensor]:
+    @cached_property
+    def feeds(self) -> Mapping[str, Tensor]:
         """Input tensors by name."""
-        return {v.name: t for v, t in zip(self.network.inputs, self.inputs, strict=True)}
+        return MappingProxyType({v.name: t for v, t in zip(self.network.inputs, self.inputs, strict=True)})
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
