@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.exact.reals import Reals
+from qfuzz.exact.reals import Bounds, Reals
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.qtype import float32
 
@@ -124,7 +124,7 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
     else:
         error = magnitude * (2.0 * (3 + len(terms)) * _U64)
 
-    def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
+    def refine(i: int, bits: int) -> Bounds:
         index = tuple(int(j) for j in np.unravel_index(i, shape)) if shape else ()
         r = Fraction(0)
         for t in terms:
@@ -147,10 +147,9 @@ def value_lsb(term: Term) -> float:
     lsb = 1.0 if term.are_integers else array_lsb(term.values)
     if term.divisor is None:
         return lsb
-    largest = int(term.divisor.max(initial=1))
-    if any(d & (d - 1) for d in np.unique(term.divisor).tolist()):
+    if (term.divisor & (term.divisor - 1)).any():
         return 0.0
-    return lsb / largest
+    return lsb / int(term.divisor.max(initial=1))
 
 
 def array_lsb(values: Floats) -> float:

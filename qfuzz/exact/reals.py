@@ -13,7 +13,8 @@ import numpy as np
 
 from qfuzz.exact.rounding import Floats, Ints, split_ties
 
-Refine = Callable[[int, int], tuple[Fraction, Fraction]]
+Bounds = tuple[Fraction, Fraction]
+Refine = Callable[[int, int], Bounds]
 """(flat index, bits) -> rational bounds of that element: equal when it is rational, else 2^-bits apart."""
 
 
@@ -73,7 +74,7 @@ class Reals:
         if rounding:
             error = error + np.where(moved > 0.0, rounding, 0.0)
 
-        def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
+        def refine(i: int, bits: int) -> Bounds:
             a, b = self.refine(i, bits)
             return _clip(a, low, high), _clip(b, low, high)
 

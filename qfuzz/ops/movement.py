@@ -174,6 +174,6 @@ class Pad(_Moved, frozen=True, kw_only=True, tag="pad"):
         return tuple(d + self.padding[i] + self.padding[n + i] for i, d in enumerate(shape))
 
     def move(self, a: Floats, zero: float) -> Floats:
-        n = a.ndim
-        sides = [(self.padding[i], self.padding[n + i]) for i in range(n)]
-        return np.pad(a, sides, constant_values=zero) if sides else a
+        out = np.full(self.shape_of(a.shape), zero)
+        out[tuple(slice(b, b + n) for b, n in zip(self.padding, a.shape, strict=False))] = a
+        return out

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -262,12 +262,6 @@ def linear_image(
     def affine_with_zero_point() -> Floats:
         return affine() + (zero_point + limit)
 
-    @cache
-    def exact_in_float32() -> npt.NDArray[np.bool_]:
-        # A kernel rounds the bounds too, as it rounds addends.
-        limits = [Term(np.ones(()), Multiplier.of(b)) for b in bounds if b]
-        return float32_exact([*lower, *limits], affine_with_zero_point, element)
-
     return LinearImage(
         low,
         high,
@@ -275,7 +269,10 @@ def linear_image(
         lambda: real() + limit,
         affine_with_zero_point,
         n_summed,
-        exact_in_float32,
+        # A kernel rounds the bounds too, as it rounds addends.
+        lambda: float32_exact(
+            [*lower, *(Term(np.ones(()), Multiplier.of(b)) for b in bounds if b)], affine_with_zero_point, element
+        ),
         fixed_point,
         zero_point,
         np.zeros(()) if bias_unit is None else bias_unit,
