@@ -36,18 +36,24 @@ def lower_eager(network: Network, engine: str, *, channels_last: bool = False) -
     Unsupported
         Naming the node and why there is no kernel for it.
     """
+    lowered = network.once(("torch", engine, channels_last), lambda: _lowered(network, engine, channels_last))
+    if isinstance(lowered, Unsupported):
+        raise lowered
+    return lowered
+
+
+def _lowered(network: Network, engine: str, channels_last: bool) -> CallList | Unsupported:
+    """The calls that all engines share, unless this engine takes a node less."""
     for node in network.nodes:
         limit = limit_of(engine, network, node)
         if limit:
-            raise Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
-    common = network.once(("torch", channels_last), lambda: _common_calls(network, channels_last=channels_last))
+            return Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
+    common = network.once(("torch", channels_last), lambda: _common_calls(network, channels_last))
     for node in network.nodes[: common.n_lowered + 1]:
         reason = refused_form(engine, network, node)
         if reason:
-            raise Unsupported(f"{node.op.name} {node.name!r}: {reason}")
-    if isinstance(common.calls, Unsupported):
-        raise common.calls
-    return common.calls._replace(engine=engine)
+            return Unsupported(f"{node.op.name} {node.name!r}: {reason}")
+    return common.calls if isinstance(common.calls, Unsupported) else common.calls._replace(engine=engine)
 
 
 class _Common(NamedTuple):
@@ -57,7 +63,7 @@ class _Common(NamedTuple):
     n_lowered: int
 
 
-def _common_calls(network: Network, *, channels_last: bool) -> _Common:
+def _common_calls(network: Network, channels_last: bool) -> _Common:
     b = Builder(network, channels_last=channels_last)
     try:
         calls = lower(b, LOWERINGS, _feed, _declare)
