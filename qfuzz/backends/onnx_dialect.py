@@ -98,23 +98,23 @@ class Lowerer:
     def supports(self, network: Network) -> Support:
         """Whether every node lowers to a kernel that takes it."""
         lowered = self._lowered(network)
-        return NotSupported(str(lowered)) if isinstance(lowered, Unsupported) else Supported()
+        return lowered if isinstance(lowered, NotSupported) else Supported()
 
     def model(self, network: Network, taps: Sequence[str] = ()) -> bytes:
         """The serialized model, with `taps` as further outputs; raises `Unsupported`."""
         lowered = self._lowered(network)
-        if isinstance(lowered, Unsupported):
-            raise lowered
+        if isinstance(lowered, NotSupported):
+            raise Unsupported(lowered.reason)
         return serialize(network, lowered, taps)
 
-    def _lowered(self, network: Network) -> bytes | Unsupported:
+    def _lowered(self, network: Network) -> bytes | NotSupported:
         return network.once(("onnx", self._form, self._refuse), lambda: self._lower(network))
 
-    def _lower(self, network: Network) -> bytes | Unsupported:
+    def _lower(self, network: Network) -> bytes | NotSupported:
         try:
             graph = lower_graph(network, FORMATS[self._form])
             if self._refuse is not None:
                 self._refuse(network, graph)
         except Unsupported as e:
-            return e
+            return NotSupported(str(e))
         return bytes(graph.SerializeToString(deterministic=True))

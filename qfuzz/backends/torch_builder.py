@@ -1,6 +1,6 @@
 """What the torch dialects share: writing a call list for a network, node by node."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeAlias
 
 from qfuzz.backends.torch_calls import Arg, Array, Call, CallList, Declared, literal, torch_name, variable
@@ -11,6 +11,21 @@ from qfuzz.ir.tensor import TensorType
 
 Lowering: TypeAlias = Callable[["Builder", Node], None]
 """Writes the calls of one node, or raises `Unsupported` with the reason why the framework has no kernel for it."""
+
+
+def once(network: Network, key: Hashable, lower_it: Callable[[], CallList]) -> CallList:
+    """The calls that `lower_it` gives, or the `Unsupported` that it raises: kept with the network under `key`."""
+
+    def reasoned() -> CallList | str:
+        try:
+            return lower_it()
+        except Unsupported as e:
+            return str(e)
+
+    lowered = network.once(key, reasoned)
+    if isinstance(lowered, str):
+        raise Unsupported(lowered)
+    return lowered
 
 
 class Builder:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from qfuzz.backends.torch_builder import Builder, Lowering, lower, scale_of, symmetric, zero_point_of
+from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, symmetric, zero_point_of
 from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, torch_name, variable, variables
 from qfuzz.backends.torch_forms import fixed_output, refused_form
 from qfuzz.backends.torch_limits import limit_of
@@ -36,40 +36,38 @@ def lower_eager(network: Network, engine: str, *, channels_last: bool = False) -
     Unsupported
         Naming the node and why there is no kernel for it.
     """
-    lowered = network.once(("torch", engine, channels_last), lambda: _lowered(network, engine, channels_last))
-    if isinstance(lowered, Unsupported):
-        raise lowered
-    return lowered
+    return once(network, ("torch", engine, channels_last), lambda: _lowered(network, engine, channels_last))
 
 
-def _lowered(network: Network, engine: str, channels_last: bool) -> CallList | Unsupported:
+def _lowered(network: Network, engine: str, channels_last: bool) -> CallList:
     """The calls that all engines share, unless this engine takes a node less."""
     for node in network.nodes:
         limit = limit_of(engine, network, node)
         if limit:
-            return Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
-    common = network.once(("torch", channels_last), lambda: _common_calls(network, channels_last))
+            raise Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
+    common = network.once(("torch", channels_last), lambda: _common(network, channels_last))
     for node in network.nodes[: common.n_lowered + 1]:
         reason = refused_form(engine, network, node)
         if reason:
-            return Unsupported(f"{node.op.name} {node.name!r}: {reason}")
-    return common.calls if isinstance(common.calls, Unsupported) else common.calls._replace(engine=engine)
+            raise Unsupported(f"{node.op.name} {node.name!r}: {reason}")
+    if isinstance(common.calls, str):
+        raise Unsupported(common.calls)
+    return common.calls._replace(engine=engine)
 
 
 class _Common(NamedTuple):
     """What all engines share: the calls, or why the node after the first `n_lowered` has none."""
 
-    calls: CallList | Unsupported
+    calls: CallList | str
     n_lowered: int
 
 
-def _common_calls(network: Network, channels_last: bool) -> _Common:
+def _common(network: Network, channels_last: bool) -> _Common:
     b = Builder(network, channels_last=channels_last)
     try:
-        calls = lower(b, LOWERINGS, _feed, _declare)
+        return _Common(lower(b, LOWERINGS, _feed, _declare), b.n_lowered)
     except Unsupported as e:
-        return _Common(e, b.n_lowered)
-    return _Common(calls, b.n_lowered)
+        return _Common(str(e), b.n_lowered)
 
 
 def _feed(b: Builder, name: str, type_: TensorType) -> None:

@@ -79,7 +79,11 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         return {}
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gives, kept with the network: what follows from it alone is made once for all who ask."""
+        """What `make` gives, kept with the network: what follows from it alone is made once for all who ask.
+
+        It must not lead back to the network, as an exception does through its traceback: that would be a cycle, and
+        runners live without the collector that frees those.
+        """
         kept = self._once
         if key not in kept:
             kept[key] = make()
