@@ -59,6 +59,7 @@ class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
         m = [Multiplier.quotient(o.float_scale, float_scale(element)) for o in operands]
         centered = [o.centered() for o in operands]
         is_point = all(o.is_point for o in operands)
+        integers = all(o.are_integers for o in operands)
 
         def real() -> Floats:
             a, b = operands
@@ -74,8 +75,8 @@ class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
             return (a.affine_magnitude() + b.affine_magnitude()) * largest + zero_point_magnitude(element)
 
         return linear_image(
-            [Term(c[0], k, are_integers=True) for c, k in zip(centered, m, strict=True)],
-            None if is_point else [Term(c[1], k, are_integers=True) for c, k in zip(centered, m, strict=True)],
+            [Term(c[0], k, are_integers=integers) for c, k in zip(centered, m, strict=True)],
+            None if is_point else [Term(c[1], k, are_integers=integers) for c, k in zip(centered, m, strict=True)],
             shape,
             element,
             accumulator=real,
@@ -116,8 +117,8 @@ class Mul(ExactOperator, frozen=True, kw_only=True, tag="mul"):
             return a.magnitude() * b.magnitude() * m.approx
 
         return linear_image(
-            [Term(lower, m, are_integers=True)],
-            None if upper is None else [Term(upper, m, are_integers=True)],
+            [Term(lower, m, are_integers=a.are_integers and b.are_integers)],
+            None if upper is None else [Term(upper, m, are_integers=a.are_integers and b.are_integers)],
             shape,
             element,
             accumulator=real,

@@ -52,6 +52,7 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
         scales = np.repeat(np.array([o.float_scale for o in operands]), sizes)
         m = Multiplier.ratio(along_axis(scales, self.axis, len(shape)), float_scale(element))
         is_point = all(o.is_point for o in operands)
+        integers = all(o.are_integers for o in operands)
 
         def joined(parts: Sequence[Floats]) -> Floats:
             return np.concatenate(parts, axis=self.axis)
@@ -62,8 +63,8 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
             return joined([o.magnitude() for o in operands]) * m.approx
 
         return linear_image(
-            [Term(joined([c[0] for c in centered]), m, are_integers=True)],
-            None if is_point else [Term(joined([c[1] for c in centered]), m, are_integers=True)],
+            [Term(joined([c[0] for c in centered]), m, are_integers=integers)],
+            None if is_point else [Term(joined([c[1] for c in centered]), m, are_integers=integers)],
             shape,
             element,
             accumulator=real,

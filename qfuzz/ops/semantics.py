@@ -64,6 +64,11 @@ class Operand:
         return along_axis(np.array(q.zero_point, dtype=np.float64), q.axis, len(self.type.shape))
 
     @property
+    def are_integers(self) -> bool:
+        """Whether elements are integers, of 32 bits at most."""
+        return self.type.element != "float32"
+
+    @property
     def scales(self) -> tuple[Fraction, ...]:
         """Scales as rationals; 1 for unquantized elements."""
         q = self.type.element
@@ -366,8 +371,8 @@ def identity_image(
         return moved.magnitude() * m.approx
 
     return linear_image(
-        [Term(c_lo, m, are_integers=True)],
-        None if moved.is_point else [Term(c_hi, m, are_integers=True)],
+        [Term(c_lo, m, are_integers=x.are_integers)],
+        None if moved.is_point else [Term(c_hi, m, are_integers=x.are_integers)],
         shape,
         element,
         accumulator=real,
