@@ -63,7 +63,6 @@ class TorchBackend:
         options += python_option(python)
         self.name = f"torch-{engine}" + ("?" + "&".join(options) if options else "")
         self.contracts: Mapping[str, Contract] = CONTRACTS[engine]
-        self._last: tuple[Network, CallList | Unsupported] | None = None
         self._executor: Executor = executor("torch_executor", python)
 
     def describe(self) -> dict[str, str]:
@@ -72,18 +71,7 @@ class TorchBackend:
         return with_machine({**self._executor.facts(), **options})
 
     def calls(self, network: Network) -> CallList:
-        """The calls that `network` becomes; raises `Unsupported`. The last network's are kept."""
-        if self._last is None or self._last[0] is not network:
-            try:
-                self._last = (network, self._lower(network))
-            except Unsupported as e:
-                self._last = (network, e)
-        lowered = self._last[1]
-        if isinstance(lowered, Unsupported):
-            raise lowered
-        return lowered
-
-    def _lower(self, network: Network) -> CallList:
+        """The calls that `network` becomes, which keeps them; raises `Unsupported`."""
         if self.engine == EXPORT:
             return lower_export(network)
         return lower_eager(network, self.engine, channels_last=self.layout == "channels_last")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from qfuzz.arithmetic.cause import cause_of
+from qfuzz.campaign.ahead import AHEAD, Prepared, prepare
 from qfuzz.campaign.coverage import features_of
 from qfuzz.campaign.pipes import decode_reply
 from qfuzz.campaign.protocol import (
@@ -129,22 +130,37 @@ class Shard:
                 raise WorkerFailed(f"a runner sent {type(other).__name__}")
 
     def _job(self, send: Send, mark: Mark) -> None:
-        for index in range(self.sent, len(self.cases)):
-            forget_output()
-            try:
-                send(
-                    judge_example(
-                        index,
-                        self.cases[index],
-                        self._riding(index),
-                        self._broken,
-                        lambda position, index=index: mark.set(self.request.shard, index, position),  # type: ignore[misc]
-                        tap=self._taps(index),
-                        compare=self.profile.compare,
-                    )
-                )
-            except Exception:  # noqa: BLE001  the worker's rim: an error of ours is told, and the next example runs
-                send(Errored(index, traceback.format_exc()))
+        start, stop = self.sent, len(self.cases)
+        for first in range(start, stop, AHEAD):
+            ready = [self._prepared(index) for index in range(first, min(first + AHEAD, stop))]
+            for index, prepared in enumerate(ready, first):
+                forget_output()
+                send(prepared if isinstance(prepared, Errored) else self._judged(index, prepared, mark))
+
+    def _prepared(self, index: int) -> Prepared | Errored:
+        try:
+            return prepare(self.cases[index], [backend for _, backend in self._riding(index)])
+        except Exception:  # noqa: BLE001  the worker's rim: an error of ours is told, and the next example runs
+            return Errored(index, traceback.format_exc())
+
+    def _judged(self, index: int, prepared: Prepared, mark: Mark) -> Example | Errored:
+        def about_to_run(position: int) -> None:
+            mark.set(self.request.shard, index, position)
+
+        try:
+            return judge_example(
+                index,
+                prepared,
+                self._riding(index),
+                self._broken,
+                about_to_run,
+                tap=self._taps(index),
+                compare=self.profile.compare,
+            )
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001  as above
+            return Errored(index, traceback.format_exc())
 
     def _run_forked(
         self, job: Job, forward: Callable[[bytes], None] = _ignore, until: Callable[[], bool] | None = None
@@ -302,7 +318,7 @@ class _Report:
 
 def judge_example(
     index: int,
-    case: Case,
+    prepared: Prepared,
     backends: Sequence[tuple[int, Backend]],
     broken: Broken,
     about_to_run: Callable[[int], None],
@@ -311,8 +327,9 @@ def judge_example(
     compare: bool = False,
 ) -> Example:
     """Judge one example on `backends` (with their positions), two of which may be compared with each other."""
-    reference = Reference(case)
-    start = time.perf_counter()
+    reference = prepared.reference
+    case = reference.case
+    start, known_before = time.perf_counter(), reference.seconds
     verdicts = []
     for position, backend in backends:
         known = broken.get((index, position))
@@ -323,6 +340,7 @@ def judge_example(
         verdicts.append(known)
     about_to_run(-1)
     framework = sum(v.compile_seconds + v.run_seconds for v in verdicts)
+    own = time.perf_counter() - start - framework - (reference.seconds - known_before)
     if compare:
         verdicts.append(compared(case, *verdicts))
     accused = any(v.is_finding for v in verdicts)
@@ -331,7 +349,7 @@ def judge_example(
         tuple(msgspec.structs.replace(v, digests=()) if v.digests else v for v in verdicts),
         case=CODEC.encode(case) if accused else b"",
         reference_seconds=reference.seconds,
-        oracle_seconds=max(0.0, time.perf_counter() - start - framework - reference.seconds),
+        oracle_seconds=prepared.lowering_seconds + max(0.0, own),
         elements_refined=reference.count.refined,
         elements_decided=reference.count.elements,
     )

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from qfuzz.backends.discovery import load_backend
+from qfuzz.campaign.ahead import prepare
 from qfuzz.campaign.conclude import Lab, conclude
 from qfuzz.campaign.pipes import decode_reply, frame, read_request, write_all
 from qfuzz.campaign.processes import adopt_orphans, die_with_parent, keep_children, start_warden
@@ -270,10 +271,11 @@ class _CheckRunner:
 
 
 def _checked(request: CheckCase, backend_of: Callable[[str], Backend], mark: Mark) -> Checked:
+    backends = [backend_of(s) for s in request.specs]
     example = judge_example(
         0,
-        CODEC.decode(request.case).case,
-        [(i, backend_of(s)) for i, s in enumerate(request.specs)],
+        prepare(CODEC.decode(request.case).case, backends),
+        list(enumerate(backends)),
         {(0, position): verdict for position, verdict in request.known},
         lambda position: mark.set(0, 0, position),
         tap=request.tap,

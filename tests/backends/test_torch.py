@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from single_ops import SINGLE_OPS, Draw
 
 from qfuzz.backends.environment import cpu_flags
@@ -116,7 +117,8 @@ def test_documented_refusals_are_what_qnnpack_says(
     assert documented.outcome is Outcome.UNSUPPORTED
     assert words in documented.reason
     monkeypatch.setattr(torch_limits, "LIMITS", ())
-    (verdict,) = check(case, [TorchBackend("qnnpack")]).backends
+    anew = Case(replace(case.network), case.inputs)  # a network keeps what it lowers to
+    (verdict,) = check(anew, [TorchBackend("qnnpack")]).backends
     assert verdict.outcome is Outcome.REJECTED
     assert words in verdict.reason + capfd.readouterr().err
 
