@@ -408,6 +408,12 @@ class LeavesASleeperAndDies(LeavesASleeper):
         ctypes.string_at(0)
 
 
+class LeavesADaemonAndDies(LeavesADaemon):
+    def death(self) -> None:
+        super().death()
+        ctypes.string_at(0)
+
+
 class LeavesADaemonAndHangs(LeavesADaemon):
     def death(self) -> None:
         super().death()

@@ -155,6 +155,7 @@ class CheckCase(msgspec.Struct, frozen=True, tag=True):
     tap: bool = True
     compare: bool = False
     time_limit: float = 30.0
+    memory_limit: int = MEMORY_LIMIT
     known: tuple[tuple[int, BackendVerdict], ...] = ()
 
 
@@ -171,6 +172,7 @@ class RunCase(msgspec.Struct, frozen=True, tag=True):
     spec: str
     taps: tuple[str, ...] = ()
     time_limit: float = 30.0
+    memory_limit: int = MEMORY_LIMIT
 
 
 Request: TypeAlias = RunShard | Recall | Conclude | CheckCase | RunCase

@@ -30,6 +30,7 @@ from qfuzz.campaign.protocol import (
     Conclude,
     Concluded,
     FoundCase,
+    Profile,
     Ran,
     Ready,
     Recall,
@@ -181,7 +182,7 @@ class Worker:
         deadline = None if request.seconds is None else started + request.seconds
         profile = request.profile
         lab = Lab(
-            _Bench(self, profile.specs),
+            _Bench(self, profile),
             request.issues,
             request.attempts,
             check_limit=profile.time_limit,
@@ -195,9 +196,9 @@ class Worker:
 class _Bench:
     """Judges cases for a `Lab` in this worker's own runner."""
 
-    def __init__(self, worker: Worker, specs: Sequence[str]) -> None:
-        self._worker = worker
-        self.described = {spec: worker.described(spec) for spec in specs}
+    def __init__(self, worker: Worker, profile: Profile) -> None:
+        self._worker, self._memory_limit = worker, profile.memory_limit
+        self.described = {spec: worker.described(spec) for spec in profile.specs}
 
     def check(
         self,
@@ -208,7 +209,7 @@ class _Bench:
         compare: bool = False,
         time_limit: float = 30.0,
     ) -> Verdicts:
-        request = CheckCase(CODEC.encode(case), tuple(specs), tap, compare, time_limit)
+        request = CheckCase(CODEC.encode(case), tuple(specs), tap, compare, time_limit, self._memory_limit)
         match self._worker.checked(request):
             case Checked(verdicts):
                 return verdicts
@@ -229,6 +230,7 @@ class _CheckRunner:
 
     def __init__(self, not_for_it: tuple[int, ...]) -> None:
         self._not_for_it = not_for_it
+        self._memory_limit = 0
         self._runner: Runner | None = None
         self._request_write = -1
 
@@ -236,7 +238,10 @@ class _CheckRunner:
         """The reply, or how the runner died of it."""
         for spec in request.specs if isinstance(request, CheckCase) else (request.spec,):
             backend_of(spec)  # loaded here, so that the next fork has it
+        if self._runner is not None and request.memory_limit != self._memory_limit:
+            self._end()
         if self._runner is None:
+            self._memory_limit = request.memory_limit
             self._runner = self._fork(backend_of)
         replies: list[Reply] = []
         try:
@@ -248,10 +253,14 @@ class _CheckRunner:
             death = self._runner.pump(lambda _: None, request.time_limit)
         if replies and not isinstance(replies[0], Broke):
             return replies[0]
+        self._end()
+        return replies[0] if replies else death or Broke("the runner finished without a reply")
+
+    def _end(self) -> None:
+        assert self._runner is not None
         self._runner.close()
         os.close(self._request_write)
         self._runner = None
-        return replies[0] if replies else death or Broke("the runner finished without a reply")
 
     def _fork(self, backend_of: Callable[[str], Backend]) -> Runner:
         request_read, self._request_write = os.pipe()
@@ -265,7 +274,7 @@ class _CheckRunner:
                     mark.set(0, 0, 0)
                     send(_ran(request, backend_of(request.spec)))
 
-        runner = Runner(job, close_in_child=(self._request_write, *self._not_for_it))
+        runner = Runner(job, (self._request_write, *self._not_for_it), self._memory_limit)
         os.close(request_read)
         return runner
 
