@@ -116,8 +116,6 @@ def contraction_image(
             bias_unit = _rounded_bias_unit(values * m_bias.approx, m.approx)
     integer_bias = len(operands) > 2 and operands[2].type.element == "int32"
 
-    integers = x.are_integers and weight.are_integers
-
     def accumulator() -> Floats:
         largest = np.abs(acc_lo) if x.is_point else np.maximum(np.abs(acc_lo), np.abs(acc_hi))
         return largest * m.approx + (0.0 if integer_bias else bias_magnitude)
@@ -129,8 +127,8 @@ def contraction_image(
         return multiply(x.affine_magnitude(), weight.affine_magnitude()) * m.approx + bias_magnitude
 
     return linear_image(
-        [Term(acc_lo, m, are_integers=integers), *bias_terms],
-        None if x.is_point else [Term(acc_hi, m, are_integers=integers), *bias_terms],
+        [Term(acc_lo, m), *bias_terms],
+        None if x.is_point else [Term(acc_hi, m), *bias_terms],
         shape,
         element,
         accumulator=accumulator,
