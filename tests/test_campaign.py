@@ -13,8 +13,11 @@ from qfuzz.campaign.protocol import Ride
 SPECS = ("planted?fault=truncation", "planted?fault=pads-with-stored-zero", "planted?fault=none")
 
 
+FEW = ("conv", "linear", "add", "relu", "avg_pool")
+
+
 def the_plan(n: int = 400) -> Plan:
-    return a_plan(*SPECS, n=n)
+    return a_plan(*SPECS, n=n, ops=FEW)
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -45,7 +48,7 @@ def test_jobs_change_nothing(tmp_path: Path) -> None:
 
 
 def test_other_seeds_are_other_cases() -> None:
-    a, b = (fuzz(a_plan(*SPECS, seed=seed, n=50, reduce=False)) for seed in (1, 2))
+    a, b = (fuzz(a_plan(*SPECS, seed=seed, n=50, ops=FEW, reduce=False)) for seed in (1, 2))
     assert a.tally.elements != b.tally.elements
 
 

@@ -7,9 +7,11 @@ here, and the next call gets a fresh child.
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import weakref
@@ -38,14 +40,18 @@ from qfuzz.backends.foreign_protocol import (
     receive,
     send,
 )
-from qfuzz.ir.errors import BackendMissing, Crashed, WorkerFailed
+from qfuzz.ir.errors import BackendMissing, Corrupted, Crashed, WorkerFailed
 from qfuzz.ir.protocols import Array
+from qfuzz.oracle import memory
 
 START_LIMIT = 120.0
 """Seconds that another Python may take to load its framework."""
 
 OLDEST = (3, 9)
 """The oldest Python that can be a host."""
+
+_LIMIT = struct.Struct("<q")
+"""Bytes of memory that a child may hold; negative for no limit."""
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -131,7 +137,9 @@ class Foreign:
         for last in (False, True):
             (mine, theirs), (death, tells) = socket.socketpair(), socket.socketpair()
             try:
-                socket.send_fds(self._running().control, [b"c"], [theirs.fileno(), tells.fileno()])
+                limit, _ = resource.getrlimit(resource.RLIMIT_DATA)  # this process's is its child's there, too
+                fds = [theirs.fileno(), tells.fileno()]
+                socket.send_fds(self._running().control, [_LIMIT.pack(limit)], fds)
                 return _Channel(mine, death)
             except ConnectionError:
                 mine.close()
@@ -170,7 +178,7 @@ class ForeignProgram:
         self._at, self._number, self.compile_seconds = channel, number, reply.seconds
 
     def run(self, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
-        """Values of `names`. What the run changes in its inputs changes in `inputs`, too."""
+        """Values of `names`; raises `Corrupted` where the run wrote in its inputs, or around them."""
         given = {name: Value.of(array) for name, array in inputs.items()}
 
         def work(channel: _Channel) -> Reply:
@@ -181,9 +189,8 @@ class ForeignProgram:
         reply = self._owner.with_channel(work)
         if not isinstance(reply, Ran):
             raise WorkerFailed(f"another Python answered a run with {type(reply).__name__}")
-        for name, value in reply.changed.items():
-            if name in inputs:
-                inputs[name][...] = value.array.reshape(inputs[name].shape)
+        if reply.damage:
+            raise Corrupted(reply.damage)
         return {name: value.array for name, value in reply.values.items()}
 
     def __del__(self) -> None:
@@ -250,7 +257,7 @@ class _Host:
             with theirs:
                 host = str(Path(foreign_host.__file__))
                 process = subprocess.Popen(
-                    [program, "-I", "-B", host, executor, str(theirs.fileno())],
+                    [program, "-I", "-B", host, executor, str(memory.__file__), str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=log,

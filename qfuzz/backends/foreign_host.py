@@ -1,9 +1,10 @@
 """The other Python's side: loads an executor, and forks a child for each client, which runs what it is sent.
 
-One file on the standard library and NumPy, for Python 3.9 or later; it imports nothing of qfuzz. Started as
-``python -I -B foreign_host.py EXECUTOR_FILE CONTROL_FD``. The host stays single-threaded and runs no kernel, so that it
-can fork at any time. A client connects by sending two sockets over the control socket: on the first it speaks with its
-child, on the second the host alone writes, once, how that child died. When either side goes, so does the child.
+One file on the standard library and NumPy, for Python 3.9 or later; it imports nothing of qfuzz, but loads
+`qfuzz.oracle.memory` by its path. Started as ``python -I -B foreign_host.py EXECUTOR_FILE MEMORY_FILE CONTROL_FD``. The
+host stays single-threaded and runs no kernel, so that it can fork at any time. A client connects by sending two sockets
+and its memory limit over the control socket: on the first it speaks with its child, on the second the host alone
+writes, once, how that child died. When either side goes, so does the child.
 
 Messages are a length (four bytes, little-endian) and MessagePack: maps with a ``type``, as
 `qfuzz.backends.foreign_protocol` has them. What comes is bounded in length and depth, and never unpickled.
@@ -16,6 +17,7 @@ import ctypes
 import gc
 import importlib.util
 import os
+import resource
 import select
 import signal
 import socket
@@ -24,12 +26,14 @@ import sys
 import traceback
 from typing import Any, NamedTuple
 
-PROTOCOL = 1
+PROTOCOL = 2
 MAX_MESSAGE = 256 * 2**20
 MAX_DEPTH = 32
 
 _LENGTH = struct.Struct("<I")
+_LIMIT = struct.Struct("<q")
 _KEPT_OUTPUT = 2000
+_MOST_OUTPUT = 256 * 2**20
 _PR_SET_PDEATHSIG = 1
 
 
@@ -37,7 +41,7 @@ class Malformed(Exception):
     """A message that the protocol does not have."""
 
 
-def main(executor_file: str, control: socket.socket) -> int:
+def main(executor_file: str, memory_file: str, control: socket.socket) -> int:
     """Load the executor, then serve until the control socket closes."""
     _die_with(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the client's; it ends this process itself
@@ -50,7 +54,7 @@ def main(executor_file: str, control: socket.socket) -> int:
         send(control, {"type": "NotReady", "reason": reason})
         return 3
     try:
-        executor = _loaded(executor_file)
+        executor, memory = _loaded("executor", executor_file), _loaded("memory", memory_file)
         facts = {**executor.facts(), "ftz": _ftz()}
     except ModuleNotFoundError as e:
         send(control, {"type": "NotReady", "reason": f"has no {e.name}"})
@@ -61,17 +65,17 @@ def main(executor_file: str, control: socket.socket) -> int:
         return 3
     gc.freeze()  # what the framework loaded stays, and forks share its pages
     send(control, {"type": "Ready", "facts": {str(k): str(v) for k, v in facts.items()}})
-    Host(executor, control).serve()
+    Host(executor, memory, control).serve()
     return 0
 
 
-def _loaded(file: str) -> Any:
+def _loaded(name: str, file: str) -> Any:
     import numpy  # noqa: F401  so that its absence is what is said
 
-    spec = importlib.util.spec_from_file_location("executor", file)
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["executor"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -97,8 +101,8 @@ class Child(NamedTuple):
 class Host:
     """Forks children, ends those whose client is gone, and tells clients how theirs died."""
 
-    def __init__(self, executor: Any, control: socket.socket) -> None:
-        self.executor, self.control = executor, control
+    def __init__(self, executor: Any, memory: Any, control: socket.socket) -> None:
+        self.executor, self.memory, self.control = executor, memory, control
         self.children: dict[int, Child] = {}
         self.poll = select.poll()
 
@@ -126,10 +130,10 @@ class Host:
     def connect(self, close: tuple[int, ...]) -> bool:
         """Fork a child for the client that sends its sockets; false where the control socket has closed."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.control, 1, 2)
+            data, fds, _, _ = socket.recv_fds(self.control, _LIMIT.size, 2)
         except ConnectionError:
             return False
-        if len(fds) != 2:
+        if len(fds) != 2 or len(data) != _LIMIT.size:
             for fd in fds:
                 os.close(fd)
             return bool(data)
@@ -147,7 +151,9 @@ class Host:
                     child.obituary.close()
                 for fd in (*close, self.control.detach(), obituary.detach()):
                     os.close(fd)
-                _work(self.executor, channel, output)
+                os.setpgid(0, 0)
+                _limit(_LIMIT.unpack(data)[0])
+                _work(self.executor, self.memory, channel, output)
             finally:
                 os._exit(1)
         channel.close()
@@ -164,13 +170,15 @@ class Host:
         self.poll.unregister(fd)
         for pid, child in self.children.items():
             if child.obituary.fileno() == fd:
-                os.kill(pid, signal.SIGKILL)
+                _kill(pid)
 
     def reap(self) -> None:
         """Tell the clients of those children that have died."""
         for pid, child in list(self.children.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
+                with contextlib.suppress(OSError):  # what a kernel started
+                    os.killpg(pid, signal.SIGKILL)
                 del self.children[pid]
                 with contextlib.suppress(OSError):
                     send(child.obituary, {"type": "Died", "reason": _how(status) + _tail(child.output)})
@@ -182,9 +190,24 @@ class Host:
     def end(self) -> None:
         """End every child."""
         for pid in self.children:
-            os.kill(pid, signal.SIGKILL)
+            _kill(pid)
         for pid in self.children:
             os.waitpid(pid, 0)
+
+
+def _kill(pid: int) -> None:
+    """End a child and all that stayed in its group."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(OSError):
+            kill(pid, signal.SIGKILL)
+
+
+def _limit(memory: int) -> None:
+    """Leave no core files, flood no memory with output, and hold at most `memory` bytes, unless it is negative."""
+    wanted = [(resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, _MOST_OUTPUT)]
+    for limit, most in wanted + [(resource.RLIMIT_DATA, memory)] * (memory >= 0):
+        _, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _die_with(parent: int) -> None:
@@ -215,14 +238,14 @@ def _tail(output: int) -> str:
 # A child.
 
 
-def _work(executor: Any, channel: socket.socket, output: int) -> None:
+def _work(executor: Any, memory: Any, channel: socket.socket, output: int) -> None:
     """Answer one request after another, until the client closes the channel."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(output, 1)
     os.dup2(output, 2)
     gc.disable()
-    programs: dict[int, Any] = {}
+    programs: dict[int, Program] = {}
     while True:
         try:
             request = receive(channel)
@@ -232,31 +255,46 @@ def _work(executor: Any, channel: socket.socket, output: int) -> None:
             sys.stderr.flush()
             os.ftruncate(1, 0)  # what was printed so far belongs to requests that are done
             os.lseek(1, 0, os.SEEK_SET)
-            reply = framed(_answered(executor, programs, request))
+            reply = framed(_answered(executor, memory, programs, request))
         except executor.Refusal as e:
             reply = framed({"type": "Refused", "text": str(e)})
         except Exception as e:  # noqa: BLE001  the child's rim: an error that is no kernel's, and no crash
             reply = framed({"type": "Failed", "error": type(e).__name__, "traceback": traceback.format_exc()})
+        finally:
+            memory.fill_allocations(0)
         channel.sendall(reply)
 
 
-def _answered(executor: Any, programs: dict[int, Any], request: dict[str, Any]) -> dict[str, Any]:
+class Program:
+    """A loaded program, and how often it has run: its runs find other bytes in memory that nobody wrote."""
+
+    def __init__(self, loaded: Any) -> None:
+        self.loaded, self.runs = loaded, 0
+
+
+def _answered(executor: Any, memory: Any, programs: dict[int, Program], request: dict[str, Any]) -> dict[str, Any]:
     if request["type"] == "Load":
         for number in request["drop"]:
             programs.pop(number, None)
-        data = [_arrays(d, writeable=False) if isinstance(d, dict) else d for d in request["data"]]
-        program = programs[request["program"]] = executor.load(*data)
-        return {"type": "Loaded", "seconds": float(program.compile_seconds)}
+        data = [_arrays(d) if isinstance(d, dict) else d for d in request["data"]]
+        memory.fill_allocations(memory.FILLS[0])
+        loaded = executor.load(*data)
+        programs[request["program"]] = Program(loaded)
+        return {"type": "Loaded", "seconds": float(loaded.compile_seconds)}
     if request["type"] == "Run":
-        given = request["inputs"]
-        inputs = _arrays(given, writeable=True)
-        values = programs[request["program"]].run(inputs, request["names"])
-        changed = {name: _value(a) for name, a in inputs.items() if a.tobytes() != given[name]["data"]}
-        return {"type": "Ran", "values": {name: _value(a) for name, a in values.items()}, "changed": changed}
+        program = programs[request["program"]]
+        which = program.runs % 2
+        program.runs += 1
+        guarded = memory.Guarded(_arrays(request["inputs"]))
+        guarded.fill(memory.BANDS[which])
+        memory.fill_allocations(memory.FILLS[which])
+        values = program.loaded.run(guarded.arrays, request["names"])
+        sent = {name: _value(a) for name, a in values.items()}
+        return {"type": "Ran", "values": sent, "damage": guarded.damage()}
     raise Malformed(f"no request: {request['type']!r}")
 
 
-def _arrays(values: dict[str, Any], *, writeable: bool) -> dict[str, Any]:
+def _arrays(values: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
 
     arrays = {}
@@ -266,7 +304,7 @@ def _arrays(values: dict[str, Any], *, writeable: bool) -> dict[str, Any]:
             raise Malformed(f"{name}: {len(value['data'])} bytes, {array.nbytes} expected")
         if array.nbytes:
             array[...] = np.frombuffer(value["data"], dtype=array.dtype).reshape(array.shape)
-        array.flags.writeable = writeable
+        array.flags.writeable = False
         arrays[name] = array
     return arrays
 
@@ -433,4 +471,4 @@ class _Reader:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], socket.socket(fileno=int(sys.argv[2]))))
+    sys.exit(main(sys.argv[1], sys.argv[2], socket.socket(fileno=int(sys.argv[3]))))

@@ -16,7 +16,7 @@ import numpy as np
 from qfuzz.ir.errors import WorkerFailed
 from qfuzz.ir.protocols import Array
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of everything below; both sides say theirs first."""
 
 MAX_MESSAGE = 256 * 2**20
@@ -98,10 +98,10 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
 
 
 class Ran(msgspec.Struct, frozen=True, tag=True):
-    """What was computed; and those inputs, as they are now, that the run has changed."""
+    """What was computed; and what was written in memory that is not the kernel's, in words."""
 
     values: dict[str, Value]
-    changed: dict[str, Value]
+    damage: str
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

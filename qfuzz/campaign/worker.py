@@ -45,7 +45,7 @@ from qfuzz.campaign.protocol import (
 from qfuzz.campaign.runner import Death, Mark, Runner, Send, forget_output
 from qfuzz.campaign.shard import OURS, Shard, judge_example, verdict_of
 from qfuzz.campaign.tally import Tally
-from qfuzz.ir.errors import Crashed, QfuzzError, Rejected, Unsupported, WorkerFailed
+from qfuzz.ir.errors import Corrupted, Crashed, QfuzzError, Rejected, Unsupported, WorkerFailed
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, NotSupported
 from qfuzz.ops import CODEC
@@ -316,6 +316,8 @@ def _ran(request: RunCase, backend: Backend) -> Ran:
         reason = limit_reached(message)
         outcome = Outcome.CRASH if reason else Outcome.REJECTED
         return Ran(refusal=BackendVerdict(backend.name, outcome, reason or message))
+    except Corrupted as e:
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.CORRUPTED, str(e)))
     except Crashed as e:
         return Ran(refusal=BackendVerdict(backend.name, Outcome.CRASH, str(e)))
     wanted = (*case.network.outputs, *request.taps)

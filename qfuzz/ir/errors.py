@@ -7,6 +7,7 @@ QfuzzError
 ├── Unsupported        a backend has no kernel for a valid network; carries the reason
 ├── Rejected           a framework refused a network that it should accept
 ├── Crashed            a kernel ended the process that ran it, and that process is not this one
+├── Corrupted          a kernel wrote in memory that was not its own, in a process that is not this one
 ├── ExtraMissing       an optional part of qfuzz needs a package that is not installed (exit 3)
 ├── WorkerFailed       a worker process could not be started or broke the protocol (exit 3)
 └── CampaignFailed     a campaign could not go on: no space, no scheduler; what it had is kept (exit 3)
@@ -43,6 +44,10 @@ class Rejected(QfuzzError):
 
 class Crashed(QfuzzError):
     """A kernel ended a process other than this one; the message says how, and what that process printed last."""
+
+
+class Corrupted(QfuzzError):
+    """A kernel in a process other than this one changed its inputs, or wrote around them; the message says what."""
 
 
 class WorkerFailed(QfuzzError):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.ir.errors import Crashed, Rejected, Unsupported
+from qfuzz.ir.errors import Corrupted, Crashed, Rejected, Unsupported
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ir.protocols import Backend, NotSupported, Program
 from qfuzz.ir.qtype import QType
@@ -263,8 +263,11 @@ class _Run:
         fed.fill(BANDS[which])
         fill_allocations(FILLS[which])
         start = time.perf_counter()
-        with _memory_errors():
-            values = program.run(fed.arrays, taps)
+        try:
+            with _memory_errors():
+                values = program.run(fed.arrays, taps)
+        except Corrupted as e:
+            raise _Broken(Outcome.CORRUPTED, str(e)) from None
         self.run_seconds += time.perf_counter() - start
         # After each run: a second one may undo what the first did.
         if damage := fed.damage():

@@ -3,6 +3,8 @@
 Standard library and NumPy only: other Pythons, which have no qfuzz, load this file by its path.
 """
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import re
@@ -51,13 +53,13 @@ class Guarded:
         self._filled = b""
         self.arrays: dict[str, Any] = {
             name: np.ndarray(source.shape, source.dtype, self._memory, start)
-            for (name, start, _), source in zip(self._spans, self._sources.values(), strict=True)
+            for (name, start, _), source in zip(self._spans, self._sources.values())  # noqa: B905  for old Pythons
         }
 
     def fill(self, byte: int) -> None:
         """Write the sources' values, and `byte` all around them."""
         self._memory.fill(byte)
-        for array, source in zip(self.arrays.values(), self._sources.values(), strict=True):
+        for array, source in zip(self.arrays.values(), self._sources.values()):  # noqa: B905
             array[...] = source
         self._filled = self._memory.tobytes()
 
@@ -129,7 +131,7 @@ def difference(first: Any, second: Any) -> str:
     at = int(np.flatnonzero((raw[0] != raw[1]).any(axis=1))[0])
     index = ", ".join(str(int(i)) for i in np.unravel_index(at, first.shape))
     values = f"{first.flat[at]}, then {second.flat[at]}"
-    is_fill = all((r[at] == fill).all() for r, fill in zip(raw, FILLS, strict=True))
+    is_fill = all((r[at] == fill).all() for r, fill in zip(raw, FILLS))  # noqa: B905
     return f" at [{index}]: " + ("not written" if is_fill else values)
 
 

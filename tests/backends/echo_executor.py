@@ -73,6 +73,7 @@ class Echo:
         elif self.fault == "changes-input":
             first.flat[0] ^= 1
         elif self.fault == "unstable":
+            inputs = {name: a.copy() for name, a in inputs.items()}
             for name, a in inputs.items():
                 if name.startswith("="):
                     a.flat[0] = self.runs

@@ -26,6 +26,7 @@ from qfuzz.ir.expectation import Expectation
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, NotSupported, Scriptable
 from qfuzz.ops import CODEC
+from qfuzz.oracle import memory
 from qfuzz.strategies import cases_of
 
 HERE = Path(__file__).parent
@@ -157,7 +158,7 @@ def test_expectations_on_a_framework_hold_in_any_python() -> None:
     assert not means("onnxruntime?python=/x/*", "onnxruntime")
 
 
-@pytest.mark.parametrize("file", [*EXECUTORS, Path(foreign_host.__file__)], ids=lambda f: f.stem)
+@pytest.mark.parametrize("file", [*EXECUTORS, Path(foreign_host.__file__), Path(memory.__file__)], ids=lambda f: f.stem)
 def test_what_runs_elsewhere_is_one_file_for_old_pythons(file: Path) -> None:
     """Nothing of qfuzz is imported, and what is imported is the standard library, NumPy and the framework."""
     tree = ast.parse(file.read_text(), feature_version=foreign.OLDEST)
@@ -268,8 +269,8 @@ def test_a_python_that_is_too_old(tmp_path: Path) -> None:
 
 
 def test_another_version_of_the_protocol(tmp_path: Path) -> None:
-    other = speaking(tmp_path, "host.send(control, {'type': 'Hello', 'protocol': 2, 'python': [3, 12, 1]})")
-    assert why_missing(other).endswith("speaks version 2 of the protocol, not 1")
+    other = speaking(tmp_path, "host.send(control, {'type': 'Hello', 'protocol': 9, 'python': [3, 12, 1]})")
+    assert why_missing(other).endswith("speaks version 9 of the protocol, not 2")
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_what_runs_unjudged_dies_as_a_verdict_too(client: WorkerClient) -> None:
 def test_a_hang_is_a_verdict(client: WorkerClient) -> None:
     hung, honest = client.check(add_case(), (spec_of("hang"), spec_of("")), time_limit=0.5).backends
     assert (hung.verdict, hung.op, honest.verdict) == ("hang", "add", "exact")
-    assert hung.reason == "no progress for 0.5 s"
+    assert hung.reason.startswith("no progress for 0.5 s")
     assert client.check(add_case(), (spec_of(""),)).backends[0].verdict == "exact"
 
 
@@ -142,8 +142,9 @@ def test_an_error_of_the_executor_is_no_verdict(client: WorkerClient) -> None:
 
 
 def test_memory_that_ran_out_there_ran_out() -> None:
-    with pytest.raises(MemoryError, match="too much"):
-        verdict_on(add_case(), "memory")
+    verdict = verdict_on(add_case(), "memory")
+    assert verdict.verdict == "rejected", "this process has no limit that was reached"
+    assert "too much" in verdict.reason
 
 
 def test_constants_cannot_be_written_there() -> None:
@@ -245,8 +246,8 @@ def test_whatever_ends_first_nothing_is_left(how: str) -> None:
             if b"foreign_host.py" in Path(f"/proc/{p}/cmdline").read_bytes() and p in children_of(worker)
         ]
         (child,) = children_of(host)
-        (runner,) = set(children_of(worker)) - {host}
-        assert sorted(everyone) == sorted((host, child, runner))
+        warden, runner = sorted(set(children_of(worker)) - {host})
+        assert sorted(everyone) == sorted((host, child, warden, runner))
         if how == "worker killed":
             client.process.kill()
             client.process.wait()

@@ -18,6 +18,7 @@ from qfuzz.backends import foreign_host, foreign_protocol
 from qfuzz.backends.foreign_host import MAX_DEPTH, Malformed, packed, unpacked
 from qfuzz.backends.foreign_protocol import DTYPES, MAX_MESSAGE, Died, Failed, Hello, Loaded, Ready, Value, receive
 from qfuzz.ir.errors import WorkerFailed
+from qfuzz.oracle import memory
 
 ECHO = Path(__file__).with_name("echo_executor.py")
 
@@ -114,7 +115,7 @@ def test_a_message_that_ends_early_is_none(cut: bytes, reader: Any) -> None:
         {"type": "Died"},
         {"type": "Died", "reason": 3},
         {"type": "Ready", "facts": {"version": 3}},
-        {"type": "Ran", "values": {"y": {"dtype": "int8", "shape": "no", "data": b""}}, "changed": {}},
+        {"type": "Ran", "values": {"y": {"dtype": "int8", "shape": "no", "data": b""}}, "damage": ""},
         [1, 2],
         None,
     ],
@@ -154,7 +155,8 @@ class Started:
         self.control, theirs = socket.socketpair()
         self.control.settimeout(20)
         with theirs:
-            command = [sys.executable, "-I", "-B", foreign_host.__file__, str(ECHO), str(theirs.fileno())]
+            command = [sys.executable, "-I", "-B", foreign_host.__file__, str(ECHO)]
+            command += [str(memory.__file__), str(theirs.fileno())]
             self.process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
@@ -167,7 +169,7 @@ class Started:
     def connect(self) -> tuple[socket.socket, socket.socket]:
         (mine, theirs), (death, tells) = socket.socketpair(), socket.socketpair()
         with theirs, tells:
-            socket.send_fds(self.control, [b"c"], [theirs.fileno(), tells.fileno()])
+            socket.send_fds(self.control, [struct.pack("<q", -1)], [theirs.fileno(), tells.fileno()])
         for end in (mine, death):
             end.settimeout(20)
         return mine, death
@@ -189,10 +191,10 @@ def test_the_host_ends_with_its_control_socket(host: Started) -> None:
 
 def test_the_host_refuses_another_version(host: Started) -> None:
     assert isinstance(receive(host.control), Hello)
-    foreign_protocol.send(host.control, Hello(2))
+    foreign_protocol.send(host.control, Hello(3))
     refusal = receive(host.control)
     assert isinstance(refusal, foreign_protocol.NotReady)
-    assert refusal.reason == "speaks version 1 of the protocol, not 2"
+    assert refusal.reason == "speaks version 2 of the protocol, not 3"
     assert host.process.wait(timeout=10) == 3
 
 
@@ -241,7 +243,7 @@ def test_requests_that_do_not_fit_are_no_death(host: Started) -> None:
 
 def test_a_connection_without_sockets_is_ignored(host: Started) -> None:
     host.greet()
-    host.control.sendall(b"c")
+    host.control.sendall(struct.pack("<q", -1))
     channel, death = host.connect()
     with channel, death:
         foreign_protocol.send(channel, foreign_protocol.Load(1, ("", [], "", {})))

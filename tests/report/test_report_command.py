@@ -73,7 +73,7 @@ def test_what_is_not_installed_is_said_in_one_line(campaign: Path, tmp_path: Pat
 
 
 def test_help_loads_no_plotting() -> None:
-    assert list(COMMANDS).index("report") == list(COMMANDS).index("audit") + 1
+    assert "report" in COMMANDS
     script = (
         "import sys; from qfuzz.cli import cli; from qfuzz.cli.rim import run_cli; run_cli(cli, ['--help']); "
         "run_cli(cli, ['report', '--help']); assert not {'matplotlib', 'jinja2'} & set(sys.modules)"
