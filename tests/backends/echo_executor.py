@@ -73,10 +73,10 @@ class Echo:
         elif self.fault == "changes-input":
             first.flat[0] ^= 1
         elif self.fault == "unstable":
-            inputs = {name: a.copy() for name, a in inputs.items()}
-            for name, a in inputs.items():
+            for name, a in list(inputs.items()):
                 if name.startswith("="):
-                    a.flat[0] = self.runs
+                    inputs[name] = a.copy()
+                    inputs[name].flat[0] = self.runs
         elif self.fault == "raises":
             raise ZeroDivisionError("in the executor's own code")
         elif self.fault == "memory":
