@@ -1,6 +1,6 @@
-"""The figures of the README: soundness, power, reduction, speed, repeatability. Ratios are taken within one run.
+"""The figures of the README. Ratios are taken within one run.
 
-Usage: scripts/bench [--quick] [--save] [soundness] [power] [reduction] [speed] [reference] [repeat]
+Usage: scripts/bench [--quick] [--save] [PART…], by default all parts; `--help` lists them.
 `--save` writes the worst errors measured to qfuzz/measured.json, which `qfuzz ops -v` prints.
 """
 
@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import bench_campaigns
 import bench_models
 import bench_speed
 import numpy as np
@@ -263,6 +264,12 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "repeat": repeat,
     "identify": bench_models.identification,
     "audit": bench_models.audits,
+    "isolation": bench_campaigns.isolation,
+    "jobs": bench_campaigns.jobs,
+    "share": bench_campaigns.share,
+    "memory": bench_campaigns.memory,
+    "faults": bench_campaigns.faults,
+    "endurance": bench_campaigns.endurance,
 }
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from qfuzz.arithmetic.cause import cause_of
 from qfuzz.backends.discovery import default_rides, load_backend
 from qfuzz.campaign.ahead import AHEAD, Prepared, prepare
-from qfuzz.campaign.protocol import TAP_EVERY, Example, decode_reply, frame, write_all
+from qfuzz.campaign.pipes import decode_reply, frame, write_all
+from qfuzz.campaign.protocol import TAP_EVERY, Example
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.protocols import Backend, Program, Support
