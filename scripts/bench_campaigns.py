@@ -22,6 +22,7 @@ from qfuzz.campaign.crew import Crew, LocalCrew
 from qfuzz.campaign.protocol import SHARD_SIZE, TAP_EVERY, Ride
 from qfuzz.campaign.run import Campaign
 from qfuzz.campaign.shard import judge_example
+from qfuzz.campaign.tally import CASE_VERDICTS
 from qfuzz.strategies.generate import cases_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -176,9 +177,8 @@ def faults(options: argparse.Namespace) -> None:
         wrong += [f"left over: {p}" for p in temporaries(Path(folder)) if p not in before]
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(Counter(expected.values()).items()))
     print(f"   {n} examples, {len(expected)} faults ({kinds}); {story.killed} kills; {seconds:.0f} s")
-    print(
-        f"   {len(story.end['findings'])} findings; " + ("all as it should be" if not wrong else f"{len(wrong)} WRONG")
-    )
+    verdict = "all as it should be" if not wrong else f"{len(wrong)} WRONG"
+    print(f"   {len(story.end['findings'])} findings; {verdict}")
     for text in wrong[:20]:
         print(f"      {text}")
 
@@ -202,13 +202,10 @@ def endurance(options: argparse.Namespace) -> None:
         watched = Watched(crew)
         campaign = fuzz(plan, crew=crew, folder=Path(folder) / "out", heard=Heard(watched.look))
         size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())
-        tally = campaign.tally
-        seen = {
-            k: v for k, v in tally.backends["faulty:Faulty"].verdicts.items() if v and k not in ("exact", "admissible")
-        }
-        print(
-            f"   {tally.examples} examples, faults seen: {seen}; {tally.deaths} runners died; {size / 2**20:.1f} MiB on disk"
-        )
+        deaths, verdicts = campaign.tally.deaths, campaign.tally.backends["faulty:Faulty"].verdicts
+        seen = ", ".join(f"{verdicts[v]} {v}" for v in CASE_VERDICTS if verdicts[v])
+        print(f"   {campaign.tally.examples} examples; faults: {seen}; {deaths} runners died")
+        print(f"   {size / 2**20:.1f} MiB on disk")
         print(f"   {watched.told(n)}")
 
 

@@ -176,13 +176,11 @@ def _measured(shards: int, rides: Sequence[tuple[Staged, int]], tap_every: int) 
 
 
 def _send(read_end: int, write_end: int, index: int, case: Case, verdicts: tuple[BackendVerdict, ...]) -> None:
-    """What runner, worker and supervisor do to pass a judged example on."""
-    ops = tuple(n.op.name for n in case.network.nodes)
-    example = Example(0, index, verdicts, ops, CODEC.encode(case) if any(v.is_finding for v in verdicts) else b"")
-    for _ in ("runner to worker", "worker to supervisor"):
-        whole = frame(example)
-        write_all(write_end, whole)
-        decode_reply(os.read(read_end, len(whole)))
+    """What a runner and its worker do to pass a judged example on; the supervisor gets sums, a few times a second."""
+    example = Example(index, verdicts, CODEC.encode(case) if any(v.is_finding for v in verdicts) else b"")
+    whole = frame(example)
+    write_all(write_end, whole)
+    decode_reply(os.read(read_end, len(whole)))
 
 
 def _plain_loop(seconds: float) -> float:
