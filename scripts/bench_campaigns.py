@@ -133,7 +133,7 @@ class Watched:
             return
         try:
             worker = psutil.Process(self._crew.workers[0])
-            mine, its = self._here.memory_full_info().uss, worker.memory_full_info().uss
+            mine, its = self._here.memory_info().rss, worker.memory_info().rss
             processes = len(self._here.children(recursive=True))
             self._seen.append((examples, its, mine, self._here.num_fds() + worker.num_fds(), processes))
         except psutil.Error:
@@ -187,7 +187,7 @@ def endurance(options: argparse.Namespace) -> None:
     """100,000 examples on `reference` and on a backend with faults: nothing leaks."""
     n = 100_000 if not options.quick else 10_000
     plan = a_plan(
-        rides=(Ride("reference"), Ride("faulty:Faulty", 50)),
+        rides=(Ride("reference"), Ride("faulty:Faulty", 20)),
         seed=SEED,
         n=n,
         ops=OPS,
