@@ -23,7 +23,7 @@ from qfuzz.cli.progress import Progress
 from qfuzz.cli.rim import FOUND, INCOMPLETE, INTERRUPTED, OK
 from qfuzz.findings.corpus import KnownIssue
 from qfuzz.findings.files import write_file
-from qfuzz.ir.errors import CampaignFailed, InvalidCase
+from qfuzz.ir.errors import CampaignFailed, ExtraMissing, InvalidCase
 
 DEFAULT_SECONDS = 60.0
 FOREVER = "forever"
@@ -132,6 +132,8 @@ def run_campaign(
     """
     if chosen.as_json and chosen.as_lines:
         raise click.UsageError("--json and --json-lines exclude each other")
+    if chosen.scheduler and chosen.jobs is not None:
+        raise click.UsageError("--jobs and --scheduler exclude each other: a cluster's workers are its own affair")
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         events = Events() if chosen.as_lines else None
@@ -189,8 +191,10 @@ def _exit_code(campaign: Campaign, document: dict[str, Any]) -> int:
 
 def _crew(plan: Plan, chosen: Chosen) -> Crew:
     if chosen.scheduler:
-        from qfuzz.campaign.cluster import ClusterCrew  # loads Dask
-
+        try:
+            from qfuzz.campaign.cluster import ClusterCrew  # loads Dask
+        except ModuleNotFoundError as e:
+            raise ExtraMissing(f"--scheduler needs {e.name}; pip install 'qfuzz[cluster]'") from None
         return ClusterCrew(plan.profile.specs, chosen.scheduler)
     jobs = chosen.jobs or len(os.sched_getaffinity(0))
     # No more workers than there are shards: each loads the frameworks once.
