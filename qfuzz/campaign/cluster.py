@@ -4,17 +4,20 @@ The scheduler holds a bounded number of tasks at a time, however many shards a c
 takes its tasks with it, and Dask gives them to another; results do not depend on who did what.
 """
 
+import asyncio
 import contextlib
 import logging
 import queue
+import threading
 import time
 import uuid
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import distributed
 import msgspec
-from distributed import Client, Future, KilledWorker
+from distributed import Client, Future, KilledWorker, rpc
 from distributed.versions import VersionMismatchWarning
 
 from qfuzz.campaign.cluster_task import TaskLost, Versions, describe, do_task, me, versions_of
@@ -38,6 +41,7 @@ LOOK_SECONDS = 2.0
 _LOGGERS = ("distributed", "tornado", "asyncio", "dask")
 
 Key = tuple[str, int]
+T = TypeVar("T")
 
 
 class ClusterCrew:
@@ -67,10 +71,10 @@ class ClusterCrew:
         self._client = _connected(address)
         try:
             self._require_versions()
-            self._threads: dict[str, int] = self._ask(self._client.scheduler.ncores)
+            self._threads = self._ask_threads()
             self.described = self._described()
             self._versions: Versions = versions_of(self.described)
-            self._threads = self._ask(self._client.scheduler.ncores)
+            self._threads = self._ask_threads()
             self._looked = self._manned = time.monotonic()
         except BaseException:
             self.close()
@@ -80,13 +84,10 @@ class ClusterCrew:
 
     def _require_versions(self) -> None:
         """Scheduler, workers and this process run one version of Dask's `distributed`."""
-        try:
-            versions = self._client.get_versions(check=False)
-            mine = versions["client"]["packages"]["distributed"]
-            others = {"the scheduler": versions["scheduler"]} | {f"worker {w}": v for w, v in versions["workers"].items()}
-            theirs = {who: facts["packages"]["distributed"] for who, facts in others.items()}
-        except Exception as e:  # noqa: BLE001  another version may answer anything
-            raise self._failed(f"speaks another protocol than this process's distributed: {_first_line(e)}") from None
+        versions = self._ask(self._client.get_versions)
+        mine = versions["client"]["packages"]["distributed"]
+        others = {"the scheduler": versions["scheduler"]} | {f"worker {w}": v for w, v in versions["workers"].items()}
+        theirs = {who: facts["packages"]["distributed"] for who, facts in others.items()}
         for who, version in theirs.items():
             if version != mine:
                 raise self._failed(f"{who} has distributed {version}, this process {mine}; they must be the same")
@@ -124,13 +125,15 @@ class ClusterCrew:
                 answer: tuple[str, dict[str, dict[str, str]] | str] = future.result(timeout=LOOK_SECONDS)
                 return answer
             except TimeoutError:
-                if worker not in self._ask(self._client.scheduler.ncores):
+                if worker not in self._ask_threads():
                     return None
                 if time.monotonic() > until:
                     raise self._failed(f"worker {worker} did not load its backends in {START_SECONDS:g} s") from None
             except Exception as e:  # noqa: BLE001  whatever a foreign machine's import raises
                 self._require_scheduler()
-                raise self._failed(f"worker {worker}: {type(e).__name__}: {_first_line(e)}") from None
+                raise self._failed(
+                    f"worker {worker} cannot run qfuzz, which must be installed there and with the scheduler: {_said(e)}"
+                ) from None
 
     # The crew.
 
@@ -176,7 +179,7 @@ class ClusterCrew:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
-        before, self._threads = self._threads, self._ask(self._client.scheduler.ncores)
+        before, self._threads = self._threads, self._ask_threads()
         self.lost_workers += len(before.keys() - self._threads.keys())
         if self._threads:
             self._manned = now
@@ -197,7 +200,7 @@ class ClusterCrew:
             self._require_scheduler()
             if future.cancelled():  # not by us
                 raise self._lost("it dropped tasks that were under way") from None
-            raise self._lost(f"a worker failed: {type(e).__name__}: {_first_line(e)}") from None
+            raise self._lost(f"a worker failed: {type(e).__name__}: {_said(e)}") from None
         replies: list[Any] = [decode_reply(f) for f in FrameBuffer().feed(data)]
         return replies
 
@@ -237,12 +240,15 @@ class ClusterCrew:
         if self._client.status != "running":
             raise self._lost("the connection is lost")
 
-    def _ask(self, question: Any) -> dict[str, int]:
+    def _ask(self, question: Callable[[], T]) -> T:
         try:
-            answer: dict[str, int] = self._client.sync(question, callback_timeout=ANSWER_SECONDS)
-            return dict(answer)
+            return _within(ANSWER_SECONDS, question)
         except Exception as e:  # noqa: BLE001  Dask raises OSError, its own errors and those of event loops
-            raise self._lost(f"it does not answer: {_first_line(e)}") from None
+            raise self._lost(f"it does not answer: {_said(e)}") from None
+
+    def _ask_threads(self) -> dict[str, int]:
+        """How many threads each worker has, by address."""
+        return dict(self._ask(self._client.nthreads))
 
     def _failed(self, what: str) -> CampaignFailed:
         return CampaignFailed(f"scheduler {self._address}: {what}")
@@ -251,21 +257,59 @@ class ClusterCrew:
         return self._failed(f"{what}; what was committed is kept, and --resume goes on from there")
 
 
+class _Client(Client):  # type: ignore[misc]  # seen as Any
+    """A client that is closed by us alone: one whose scheduler is none would wait long for its own end."""
+
+    def __del__(self) -> None:
+        pass
+
+
 def _connected(address: str) -> Client:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VersionMismatchWarning)  # said in our own words
-            return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        return _within(1.3 * CONNECT_SECONDS, lambda: _Client(address, timeout=CONNECT_SECONDS, set_as_default=False))
     except Exception as e:  # noqa: BLE001  Dask raises OSError, ValueError, TypeError and its own for what is not there
-        raise CampaignFailed(f"scheduler {address}: cannot be reached: {_first_line(e)}") from None
+        reason = f"cannot be reached: {_said(e)}"
+        if not isinstance(e, OSError | ValueError):  # it was reached
+            reason = "it answers, but not as a Dask scheduler does"
+            with contextlib.suppress(Exception):
+                theirs, mine = _within(CONNECT_SECONDS, lambda: asyncio.run(_version(address))), distributed.__version__
+                reason = f"it has distributed {theirs}, this process {mine}; they must be the same"
+        raise CampaignFailed(f"scheduler {address}: {reason}") from None
+
+
+async def _version(address: str) -> str:
+    async with rpc(address) as scheduler:
+        return str((await scheduler.versions())["packages"]["distributed"])
+
+
+def _within(seconds: float, do: Callable[[], T]) -> T:
+    """What `do` returns or raises, or TimeoutError: Dask's own limits do not hold while a peer is silent."""
+    done: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((do(), None))
+        except Exception as e:  # noqa: BLE001  raised by who waits
+            done.put((None, e))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = done.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"no answer in {seconds:g} s") from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]  # there is no error
 
 
 def _silence() -> None:
     """What goes wrong is said in one line, by us; Dask and its event loop would say it in tracebacks, too."""
+    warnings.filterwarnings("ignore", category=VersionMismatchWarning)
     for name in (*_LOGGERS, *logging.root.manager.loggerDict):
         if name.split(".")[0] in _LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-def _first_line(e: BaseException) -> str:
-    return next((line.strip() for line in str(e).splitlines() if line.strip()), type(e).__name__)
+def _said(e: BaseException) -> str:
+    """What an error says, on one line of bounded length."""
+    return " ".join(str(e).split())[:300] or type(e).__name__

@@ -70,6 +70,13 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     verbose: bool
 
 
+def _named(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """An option that is given must not be empty: an unset variable in a script is no wish for the default."""
+    if not value.strip() and ctx.get_parameter_source(param.name or "") is click.core.ParameterSource.COMMANDLINE:
+        raise click.BadParameter("it is empty", ctx, param)
+    return value
+
+
 def campaign_options(f: F) -> F:
     """The options of commands that fuzz."""
     for option in reversed(
@@ -96,6 +103,7 @@ def campaign_options(f: F) -> F:
             click.option(
                 "--scheduler",
                 default="",
+                callback=_named,
                 metavar="ADDRESS",
                 help="A Dask scheduler, whose workers do it: tcp://host:port.",
             ),
