@@ -1,11 +1,10 @@
 """The figures of the README: soundness, power, reduction, speed, repeatability. Ratios are taken within one run.
 
-Usage: scripts/bench [--quick] [--save] [soundness] [power] [reduction] [speed] [repeat]
+Usage: scripts/bench [--quick] [--save] [soundness] [power] [reduction] [speed] [reference] [repeat]
 `--save` writes the worst errors measured to qfuzz/measured.json, which `qfuzz ops -v` prints.
 """
 
 import argparse
-import gc
 import json
 import os
 import statistics
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import bench_models
+import bench_speed
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,8 +30,7 @@ from slow_evaluator import evaluate_on  # noqa: E402  the tests' independent eva
 from qfuzz.arithmetic.catalogue import FAULTS  # noqa: E402
 from qfuzz.arithmetic.cause import cause_of  # noqa: E402
 from qfuzz.arithmetic.planted import PlantedBackend  # noqa: E402
-from qfuzz.backends.discovery import default_rides, default_specs, load_backend  # noqa: E402
-from qfuzz.campaign.protocol import TAP_EVERY  # noqa: E402
+from qfuzz.backends.discovery import default_specs, load_backend  # noqa: E402
 from qfuzz.ir.network import Case  # noqa: E402
 from qfuzz.ir.protocols import Backend, Supported  # noqa: E402
 from qfuzz.ops.semantics import Operand  # noqa: E402
@@ -203,110 +202,6 @@ def reduction(options: argparse.Namespace) -> None:
     print(f"   all: median {statistics.median(sizes):g} elements, at most {max(sizes)}")
 
 
-def speed(options: argparse.Namespace) -> None:
-    """Rate against a plain loop over one convolution, and the share of time inside the frameworks."""
-    n = 400 if not options.quick else 200
-    rides = [(load_backend(s), every) for s, every in default_rides()]
-    list(cases_of(4, 0))  # warm: Hypothesis compiles its tables once
-    gc.disable()
-    start = time.perf_counter()
-    stream = [cases_of(5, shard) for shard in range(-(-n // 200))]
-    cases = [c for s in stream for c in s][:n]
-    generate = time.perf_counter() - start
-    gc.enable()
-    draws, rejected = sum(s.counts.draws for s in stream), sum(s.counts.rejected for s in stream)
-    # A known crash kills the process: the cases that show it are left out of this single-process measurement, and said.
-    safe = [c for c in cases if all(0 not in t.shape for t in c.network.types.values())]
-    for backend, _ in rides:
-        check_one(safe[0], backend, Reference(safe[0]))
-    framework = reference = 0.0
-    gc.disable()  # as a campaign's runners do
-    start = time.perf_counter()
-    for i, case in enumerate(safe):
-        judge = Reference(case)
-        for backend, every in rides:
-            if i % every == 0:
-                v = check_one(case, backend, judge, tap=i % TAP_EVERY == 0)
-                framework += v.compile_seconds + v.run_seconds
-        reference += judge.seconds
-    judged = time.perf_counter() - start
-    gc.enable()
-    total = judged + generate * len(safe) / n
-    rate = len(safe) / total
-    nodes = statistics.median(len(c.network.nodes) for c in safe)
-    print(f"   qfuzz: {rate:.0f} examples/s ({nodes:g} nodes in the median, {len(rides)} backends, one core)")
-    own = (total - framework - reference) / len(safe) * 1e3 - generate / n * 1e3
-    print(f"   share of wall time inside the backends' own calls: {framework / total:.1%}")
-    print(
-        f"   per example: generate {generate / n * 1e3:.2f} ms, reference {reference / len(safe) * 1e3:.2f} ms, "
-        f"backends {framework / len(safe) * 1e3:.2f} ms, other {own:.2f} ms"
-    )
-    print(
-        f"   draws rejected: {rejected} of {draws} ({rejected / max(draws, 1):.2%}); "
-        f"{n - len(safe)} empty-batch cases left out"
-    )
-    plain = _plain_loop(2.0 if options.quick else 6.0)
-    print(f"   plain loop over one convolution, same kernels, no qfuzz: {plain:.0f}/s; ratio {rate / plain:.2f}")
-
-
-def _plain_loop(seconds: float) -> float:
-    """One 3x3 convolution with new data through the default backends' kernels, written by hand."""
-    import onnxruntime as ort
-    import torch
-    from onnx import TensorProto, helper, numpy_helper
-
-    torch.set_num_threads(1)
-    options = {}
-    for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED"):
-        options[level] = ort.SessionOptions()
-        options[level].intra_op_num_threads = 1
-        options[level].log_severity_level = 4
-        options[level].graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-    rng = np.random.default_rng(0)
-
-    def model(nodes: list[Any], initializers: dict[str, Any]) -> bytes:
-        graph = helper.make_graph(
-            nodes,
-            "g",
-            [helper.make_tensor_value_info("x", TensorProto.UINT8, [8, 8, 7, 7])],
-            [helper.make_tensor_value_info("y", TensorProto.UINT8, None)],
-            [numpy_helper.from_array(np.asarray(a), k) for k, a in initializers.items()],
-        )
-        data: bytes = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10
-        ).SerializeToString()
-        return data
-
-    done, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        x = rng.integers(0, 256, (8, 8, 7, 7)).astype(np.uint8)
-        w = rng.integers(-128, 128, (8, 8, 3, 3)).astype(np.int8)
-        s_x, s_w, s_y, z_x, z_y = np.float32(0.1), np.float32(0.02), np.float32(1.5), np.uint8(3), np.uint8(100)
-        for engine in ("fbgemm", "x86", "onednn", "qnnpack"):
-            torch.backends.quantized.engine = engine
-            weight = torch._make_per_tensor_quantized_tensor(torch.from_numpy(w), float(s_w), 0)
-            packed = torch.ops.quantized.conv2d_prepack(weight, None, [1, 1], [1, 1], [1, 1], 1)
-            q = torch._make_per_tensor_quantized_tensor(torch.from_numpy(x), float(s_x), int(z_x))
-            torch.ops.quantized.conv2d(q, packed, float(s_y), int(z_y)).int_repr().numpy()
-        qparams = {"sx": s_x, "zx": z_x, "w": w, "sw": s_w, "zw": np.int8(0), "sy": s_y, "zy": z_y}
-        pads = {"pads": [1, 1, 1, 1]}
-        linear = [helper.make_node("QLinearConv", ["x", "sx", "zx", "w", "sw", "zw", "sy", "zy"], ["y"], **pads)]
-        qdq = [
-            helper.make_node("DequantizeLinear", ["x", "sx", "zx"], ["xr"]),
-            helper.make_node("DequantizeLinear", ["w", "sw", "zw"], ["wr"]),
-            helper.make_node("Conv", ["xr", "wr"], ["yr"], **pads),
-            helper.make_node("QuantizeLinear", ["yr", "sy", "zy"], ["y"]),
-        ]
-        sessions = [(linear, "ORT_ENABLE_ALL"), (qdq, "ORT_DISABLE_ALL"), (qdq, "ORT_ENABLE_ALL")]
-        if done % 4 == 0:  # as these ride in a campaign
-            sessions += [(qdq, "ORT_ENABLE_BASIC"), (qdq, "ORT_ENABLE_EXTENDED")]
-        for nodes, level in sessions:
-            session = ort.InferenceSession(model(nodes, qparams), options[level], providers=["CPUExecutionProvider"])
-            session.run(None, {"x": x})
-        done += 1
-    return done / (time.perf_counter() - start)
-
-
 def repeat(options: argparse.Namespace) -> None:
     """The same findings, byte for byte: one job and two, editable and from a wheel."""
     n = "400" if options.quick else "600"
@@ -363,7 +258,8 @@ PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "soundness": soundness,
     "power": power,
     "reduction": reduction,
-    "speed": speed,
+    "speed": bench_speed.speed,
+    "reference": bench_speed.reference,
     "repeat": repeat,
     "identify": bench_models.identification,
     "audit": bench_models.audits,

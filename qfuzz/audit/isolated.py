@@ -60,7 +60,7 @@ def isolated(job: Callable[[Callable[[int], None]], Audit]) -> Audit:
             file.write(msgspec.msgpack.encode(_answer(job, mark)))
 
     try:
-        death = run_forked(child, forward, PATIENCE)
+        death = run_forked(child, forward, PATIENCE, memory_limit=None)
         if broken:
             raise RuntimeError(broken[0])
         if death is not None:

@@ -27,12 +27,20 @@ class Known(NamedTuple):
         Modules that must be installed.
     extra
         What to install to have them.
+    framework
+        That of `needs` which another Python has where the backend is given one with ``python=``.
     """
 
     target: str
     arguments: Mapping[str, str]
     needs: tuple[str, ...] = ()
     extra: str = ""
+    framework: str = ""
+
+    def missing(self, options: Mapping[str, str]) -> list[str]:
+        """Modules that must be installed here for these options, and are not."""
+        elsewhere = self.framework if options.get("python") else ""
+        return [m for m in self.needs if m != elsewhere and importlib.util.find_spec(m) is None]
 
 
 _TORCH = ("torch",)
@@ -40,11 +48,13 @@ _ORT = ("onnxruntime", "onnx")
 
 BUILT_IN: dict[str, Known] = {
     **{
-        f"torch-{engine}": Known("qfuzz.backends.torch_backends:TorchBackend", {"engine": engine}, _TORCH, "torch")
+        f"torch-{engine}": Known(
+            "qfuzz.backends.torch_backends:TorchBackend", {"engine": engine}, _TORCH, "torch", "torch"
+        )
         for engine in ("fbgemm", "x86", "onednn", "qnnpack")
     },
-    "torch-export": Known("qfuzz.backends.torch_backends:TorchBackend", {"engine": "export"}, _TORCH, "torch"),
-    "onnxruntime": Known("qfuzz.backends.onnx_backends:OnnxRuntimeBackend", {}, _ORT, "onnxruntime"),
+    "torch-export": Known("qfuzz.backends.torch_backends:TorchBackend", {"engine": "export"}, _TORCH, "torch", "torch"),
+    "onnxruntime": Known("qfuzz.backends.onnx_backends:OnnxRuntimeBackend", {}, _ORT, "onnxruntime", "onnxruntime"),
     "onnx-reference": Known("qfuzz.backends.onnx_reference:OnnxReferenceBackend", {}, ("onnx",), "onnxruntime"),
     "reference": Known("qfuzz.backends.reference:ReferenceBackend", {}),
     "planted": Known("qfuzz.arithmetic.planted:PlantedBackend", {}),
@@ -78,8 +88,7 @@ def load_backend(spec: str) -> Backend:
         return _made(spec, _imported(name), options)
     if name in BUILT_IN:
         known = BUILT_IN[name]
-        missing = [m for m in known.needs if importlib.util.find_spec(m) is None]
-        if missing:
+        if missing := known.missing(options):
             raise BackendMissing(f"backend {spec!r}: {missing[0]} is not installed; pip install 'qfuzz[{known.extra}]'")
         return _made(spec, _imported(known.target), {**known.arguments, **options})
     for point in entry_points(group=GROUP):
@@ -116,9 +125,9 @@ def default_rides() -> tuple[tuple[str, int], ...]:
 
 
 def is_installed(spec: str) -> bool:
-    """Whether the framework of a built-in backend can be imported."""
-    name, _ = parse_spec(spec)
-    return name in BUILT_IN and all(importlib.util.find_spec(m) is not None for m in BUILT_IN[name].needs)
+    """Whether what a built-in backend needs in this Python can be imported."""
+    name, options = parse_spec(spec)
+    return name in BUILT_IN and not BUILT_IN[name].missing(options)
 
 
 def _imported(target: str) -> Any:

@@ -47,6 +47,11 @@ def flushes_subnormals() -> bool:
     return not bool((smallest_normal * np.float32(0.5)).all())
 
 
+def with_machine(facts: dict[str, str]) -> dict[str, str]:
+    """`facts` of a framework with those of the machine under it; what the framework's own process says of it counts."""
+    return facts | {key: value for key, value in describe_machine().items() if key not in facts}
+
+
 def describe_machine() -> dict[str, str]:
     """Facts that belong to every finding."""
     return {

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from onnx import __version__ as onnx_version
 
-from qfuzz.backends import onnx_executor
-from qfuzz.backends.environment import describe_machine
+from qfuzz.backends.environment import with_machine
+from qfuzz.backends.executors import Executor, Loaded, executor, python_option
 from qfuzz.backends.onnx_contracts import contracts_of
 from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, Lowerer
-from qfuzz.backends.onnx_executor import Refusal, Session, source_lines
+from qfuzz.backends.onnx_source import LEVELS, runtime_lines
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
@@ -32,6 +32,16 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "QLinearConv takes per-channel weights with one zero point for all channels",
         "core/providers/cpu/quantization/qlinearconv.cc of releases before 1.32, which computes them",
     ),
+    KnownRefusal(
+        "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions",
+        f"this release of ONNX Runtime does not know opset {OPSET}",
+        "ValidateOpsetForDomain in core/graph/model_load_utils.h",
+    ),
+    KnownRefusal(
+        "Unsupported model IR version",
+        f"this release of ONNX Runtime does not read models of IR version {IR_VERSION}",
+        "Model::Model in core/graph/model.cc",
+    ),
 )
 
 
@@ -46,36 +56,38 @@ class OnnxRuntimeBackend:
         Level of graph optimizations: ``disable``, ``basic``, ``extended`` or ``all``.
     threads
         Threads of one operator.
+    python
+        The Python whose onnxruntime runs; empty for this one.
     """
 
-    def __init__(self, format: str = "qoperator", opt: str = "all", threads: int | str = 1) -> None:
+    def __init__(self, format: str = "qoperator", opt: str = "all", threads: int | str = 1, python: str = "") -> None:
         if format not in FORMATS:
             raise InvalidCase(f"format: {format!r}; one of {', '.join(FORMATS)}")
-        if opt not in onnx_executor.LEVELS:
-            raise InvalidCase(f"opt: {opt!r}; one of {', '.join(onnx_executor.LEVELS)}")
+        if opt not in LEVELS:
+            raise InvalidCase(f"opt: {opt!r}; one of {', '.join(LEVELS)}")
         self.format, self.opt = format, opt
         self.threads = _positive("threads", threads)
         options = [f"format={format}"] * (format != "qoperator") + [f"opt={opt}"] * (opt != "all" or format == "qdq")
-        options += [f"threads={self.threads}"] * (self.threads != 1)
+        options += [f"threads={self.threads}"] * (self.threads != 1) + python_option(python)
         self.name = "onnxruntime" + ("?" + "&".join(options) if options else "")
         self.fuses = opt != "disable"
         self.contracts: Mapping[str, Contract] = contracts_of(format, opt)
         self._lowerer = Lowerer(format)
+        self._executor: Executor = executor("onnx_executor", python)
 
     def describe(self) -> dict[str, str]:
         """Versions, build and the float environment."""
-        return {
-            "version": onnx_executor.VERSION,
-            "framework": "onnxruntime",
-            "build": onnx_executor.BUILD_INFO,
-            "onnx": onnx_version,
-            "opset": str(OPSET),
-            "ir_version": str(IR_VERSION),
-            "format": self.format,
-            "opt": self.opt,
-            "threads": str(self.threads),
-            **describe_machine(),
-        }
+        return with_machine(
+            {
+                **self._executor.facts(),
+                "onnx": onnx_version,
+                "opset": str(OPSET),
+                "ir_version": str(IR_VERSION),
+                "format": self.format,
+                "opt": self.opt,
+                "threads": str(self.threads),
+            }
+        )
 
     def supports(self, network: Network) -> Support:
         """Whether every node lowers to a kernel that takes it."""
@@ -85,37 +97,36 @@ class OnnxRuntimeBackend:
         """Load the model in a session of its own."""
         model = self._lowerer.model(network, taps)
         try:
-            session = Session(model, self.opt, self.threads)
-        except Refusal as e:
+            session = self._executor.load(model, self.opt, self.threads)
+        except self._executor.Refusal as e:
             raise _judged(e) from None
-        return OnnxRuntimeProgram(session, network.outputs)
+        return OnnxRuntimeProgram(session, network.outputs, self._executor.Refusal)
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """What runs, for a reader who has onnxruntime only."""
         inputs = {i.name: arrays[i.name] for i in network.inputs}
-        lines = source_lines(MODEL_FILE, inputs, (*network.outputs, *taps), self.opt, self.threads)
+        lines = runtime_lines(MODEL_FILE, inputs, (*network.outputs, *taps), self.opt, self.threads)
         return Script(tuple(lines), {MODEL_FILE: self._lowerer.model(network, taps)})
 
 
 class OnnxRuntimeProgram:
     """A loaded model. `compile_seconds` were spent inside the runtime."""
 
-    def __init__(self, session: Session, outputs: tuple[str, ...]) -> None:
-        self._session = session
-        self._outputs = outputs
+    def __init__(self, session: Loaded, outputs: tuple[str, ...], refusal: type[Exception]) -> None:
+        self._session, self._outputs, self._refusal = session, outputs, refusal
         self.compile_seconds = session.compile_seconds
 
     def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs and taps by name."""
         try:
             return self._session.run(inputs, (*self._outputs, *taps))
-        except Refusal as e:
+        except self._refusal as e:
             raise _judged(e) from None
 
 
-def _judged(refusal: Refusal) -> Unsupported | Rejected:
+def _judged(refusal: Exception) -> Unsupported | Rejected:
     for known in REFUSALS:
-        if known.message in refusal.message:
+        if known.message in str(refusal):
             return Unsupported(f"{known.reason} ({known.source})")
     return Rejected(str(refusal))
 

@@ -45,6 +45,7 @@ class Builder:
         self.network = network
         self.graph = GraphProto(name="qfuzz")
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._qparams: dict[QType, tuple[str, str]] = {}
         self._made: set[str] = set()
 
     def type(self, node: Node, position: int = 0) -> TensorType:
@@ -59,10 +60,9 @@ class Builder:
         self, op_type: str, inputs: Sequence[str], output: str, attributes: Attributes = NONE, domain: str = ""
     ) -> str:
         """One ONNX node; its output."""
-        proto = NodeProto(op_type=op_type, input=inputs, output=[output], domain=domain)
+        proto = self.graph.node.add(op_type=op_type, input=inputs, output=[output], domain=domain)
         for name, value in attributes.items():
-            proto.attribute.append(_attribute(name, value))
-        self.graph.node.append(proto)
+            _add_attribute(proto, name, value)
         return output
 
     def is_new(self, name: str) -> bool:
@@ -75,7 +75,7 @@ class Builder:
     def initializer(self, name: str, array: npt.NDArray[Any]) -> str:
         """A constant of that name, stored once."""
         if self.is_new(name):
-            self.graph.initializer.append(_tensor(name, array))
+            self._add_tensor(name, array)
         return name
 
     def constant(self, name: str) -> str:
@@ -87,18 +87,27 @@ class Builder:
         key = (array.dtype.char, array.shape, array.tobytes())
         if key not in self._shared:
             self._shared[key] = f"constant/{len(self._shared)}"
-            self.graph.initializer.append(_tensor(self._shared[key], array))
+            self._add_tensor(self._shared[key], array)
         return self._shared[key]
 
     def qparams(self, q: QType) -> tuple[str, str]:
         """Scale and zero point of a type: scalars, or vectors along its axis."""
-        shape = () if q.axis is None else (len(q.scale),)
-        scale = np.array(q.scale, dtype=np.float32).reshape(shape)
-        return self.shared(scale), self.shared(np.array(q.zero_point, dtype=q.dtype).reshape(shape))
+        if q not in self._qparams:
+            shape = () if q.axis is None else (len(q.scale),)
+            scale = np.array(q.scale, dtype=np.float32).reshape(shape)
+            zero_point = np.array(q.zero_point, dtype=q.dtype).reshape(shape)
+            self._qparams[q] = self.shared(scale), self.shared(zero_point)
+        return self._qparams[q]
 
     def integers(self, *values: int) -> str:
         """A vector of int64."""
         return self.shared(np.array(values, dtype=np.int64))
+
+    def _add_tensor(self, name: str, array: npt.NDArray[Any]) -> None:
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        self.graph.initializer.add(
+            name=name, dims=array.shape, data_type=_DATA_TYPES[array.dtype], raw_data=little.tobytes()
+        )
 
 
 def lower_graph(network: Network, lowerings: Mapping[str, Lowering]) -> GraphProto:
@@ -139,14 +148,10 @@ def quantized(element: Element) -> QType:
     return element
 
 
-def _tensor(name: str, array: npt.NDArray[Any]) -> TensorProto:
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    return TensorProto(name=name, dims=array.shape, data_type=_DATA_TYPES[array.dtype], raw_data=little.tobytes())
-
-
-def _attribute(name: str, value: Attribute) -> AttributeProto:
+def _add_attribute(node: NodeProto, name: str, value: Attribute) -> None:
     if isinstance(value, tuple):
-        return AttributeProto(name=name, type=AttributeProto.INTS, ints=value)
-    if isinstance(value, float):
-        return AttributeProto(name=name, type=AttributeProto.FLOAT, f=value)
-    return AttributeProto(name=name, type=AttributeProto.INT, i=int(value))
+        node.attribute.add(name=name, type=AttributeProto.INTS, ints=value)
+    elif isinstance(value, float):
+        node.attribute.add(name=name, type=AttributeProto.FLOAT, f=value)
+    else:
+        node.attribute.add(name=name, type=AttributeProto.INT, i=int(value))

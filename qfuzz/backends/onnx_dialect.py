@@ -1,7 +1,6 @@
 """Networks as ONNX models, in the forms QOperator and QDQ. Pure: nothing is run, onnxruntime is not imported."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -38,7 +37,7 @@ def lower(network: Network, form: str, taps: Sequence[str] = ()) -> bytes:
     Unsupported
         Naming the node and why there is no kernel for it in this form.
     """
-    return serialize(network, lower_graph(network, FORMATS[form]), taps)
+    return serialize(network, lower_graph(network, FORMATS[form]).SerializeToString(deterministic=True), taps)
 
 
 def tensor_file(name: str, array: npt.NDArray[Any]) -> bytes:
@@ -46,17 +45,43 @@ def tensor_file(name: str, array: npt.NDArray[Any]) -> bytes:
     return bytes(numpy_helper.from_array(array, name).SerializeToString())
 
 
-def serialize(network: Network, graph: GraphProto, taps: Sequence[str] = ()) -> bytes:
-    """`graph` as a model whose outputs are the network's, then `taps`."""
-    del graph.output[:]
-    graph.output.extend(value_info(name, network.types[name]) for name in (*network.outputs, *taps))
-    opsets = [OperatorSetIdProto(domain="", version=OPSET), OperatorSetIdProto(domain=MICROSOFT, version=1)]
-    model = ModelProto(ir_version=IR_VERSION, producer_name="qfuzz", opset_import=opsets, graph=graph)
-    return bytes(model.SerializeToString(deterministic=True))
+def serialize(network: Network, graph: bytes, taps: Sequence[str] = ()) -> bytes:
+    """`graph`, a serialized graph without outputs, as a model whose outputs are the network's, then `taps`.
+
+    The bytes of a message are those of its fields, one after another, in the order of their numbers (protobuf.dev,
+    "Encoding"): outputs are a graph's last field, and what comes before them is serialized once for all models.
+    """
+    outputs = [
+        network.once(("onnx output", name), lambda name=name: _output(network, name))  # type: ignore[misc]
+        for name in (*network.outputs, *taps)
+    ]
+    return b"".join((_HEAD, _delimited(_GRAPH, b"".join((graph, *outputs))), _TAIL))
+
+
+def _output(network: Network, name: str) -> bytes:
+    graph = GraphProto(output=[value_info(name, network.types[name])])
+    return bytes(graph.SerializeToString(deterministic=True))
+
+
+_GRAPH = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
+_HEAD = ModelProto(ir_version=IR_VERSION, producer_name="qfuzz").SerializeToString(deterministic=True)
+_TAIL = ModelProto(
+    opset_import=[OperatorSetIdProto(domain="", version=OPSET), OperatorSetIdProto(domain=MICROSOFT, version=1)]
+).SerializeToString(deterministic=True)
+
+
+def _delimited(field: int, data: bytes) -> bytes:
+    """A field that holds `data`: its number and wire type 2, the length as a varint, the bytes."""
+    length, size = bytearray(), len(data)
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return bytes([field << 3 | 2]) + length + data
 
 
 class Lowerer:
-    """Lowers to one form, and keeps the last network's graph: what is supported is what lowers.
+    """Lowers to one form: what is supported is what lowers. All lowerers of a form share a network's graph.
 
     Parameters
     ----------
@@ -69,49 +94,27 @@ class Lowerer:
     def __init__(self, form: str, refuse: Callable[[Network, GraphProto], None] | None = None) -> None:
         self._form = form
         self._refuse = refuse
-        self._last: tuple[Network, GraphProto | Unsupported] | None = None
 
     def supports(self, network: Network) -> Support:
         """Whether every node lowers to a kernel that takes it."""
         lowered = self._lowered(network)
-        return NotSupported(str(lowered)) if isinstance(lowered, Unsupported) else Supported()
+        return lowered if isinstance(lowered, NotSupported) else Supported()
 
     def model(self, network: Network, taps: Sequence[str] = ()) -> bytes:
         """The serialized model, with `taps` as further outputs; raises `Unsupported`."""
         lowered = self._lowered(network)
-        if isinstance(lowered, Unsupported):
-            raise lowered
+        if isinstance(lowered, NotSupported):
+            raise Unsupported(lowered.reason)
         return serialize(network, lowered, taps)
 
-    def _lowered(self, network: Network) -> GraphProto | Unsupported:
-        if self._last is None or self._last[0] is not network:
-            self._last = (network, self._lower(network))
-        return self._last[1]
+    def _lowered(self, network: Network) -> bytes | NotSupported:
+        return network.once(("onnx", self._form, self._refuse), lambda: self._lower(network))
 
-    def _lower(self, network: Network) -> GraphProto | Unsupported:
+    def _lower(self, network: Network) -> bytes | NotSupported:
         try:
-            graph = _graph(_Identity(network), self._form)
+            graph = lower_graph(network, FORMATS[self._form])
             if self._refuse is not None:
                 self._refuse(network, graph)
         except Unsupported as e:
-            return e
-        return graph
-
-
-class _Identity:
-    """A network, compared by identity: hashing its constants would cost more than lowering it."""
-
-    def __init__(self, network: Network) -> None:
-        self.network = network
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.network is other.network
-
-    def __hash__(self) -> int:
-        return id(self.network)
-
-
-@lru_cache(maxsize=2)
-def _graph(key: _Identity, form: str) -> GraphProto:
-    """The last network's graph in each form: all levels of optimization share it."""
-    return lower_graph(key.network, FORMATS[form])
+            return NotSupported(str(e))
+        return bytes(graph.SerializeToString(deterministic=True))

@@ -1,6 +1,6 @@
 """Runs an ONNX model in ONNX Runtime's CPU kernels. It never sees a network: standard library, NumPy, onnxruntime only.
 
-This file alone suffices to run a model in another Python.
+This file alone suffices to run a model in another Python, of version 3.9 or later.
 """
 
 import time
@@ -9,9 +9,6 @@ from typing import Any
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
-
-VERSION: str = ort.__version__
-BUILD_INFO: str = ort.get_build_info()
 
 LEVELS: dict[str, Any] = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -41,6 +38,18 @@ class Refusal(Exception):
         super().__init__(f"{stage}: {type(error).__name__}: {self.message}")
 
 
+def facts() -> dict[str, str]:
+    """Version and build of the runtime; early releases do not tell their build."""
+    told = {"version": ort.__version__, "framework": "onnxruntime"}
+    build = getattr(ort, "get_build_info", None)
+    return told if build is None else {**told, "build": build()}
+
+
+def load(model: bytes, optimization: str = "all", threads: int = 1) -> "Session":
+    """The model, loaded as `Session` says."""
+    return Session(model, optimization, threads)
+
+
 class Session:
     """A loaded model. `compile_seconds` is the time that the runtime took to load it.
 
@@ -62,6 +71,8 @@ class Session:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL
+        # Every buffer from malloc, whose checks and fills then see what kernels do to it.
+        options.enable_cpu_mem_arena = False
         if save_to:
             options.optimized_model_filepath = save_to
         start = time.perf_counter()
@@ -72,7 +83,7 @@ class Session:
         self.compile_seconds = time.perf_counter() - start
 
     def run(self, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-        """Values of the outputs in `names`.
+        """Values of the outputs in `names`, less those that were not computed.
 
         Raises
         ------
@@ -83,30 +94,5 @@ class Session:
             values = self._session.run(list(names), dict(inputs))
         except _REFUSALS as e:
             raise Refusal("run", e) from None
-        return dict(zip(names, values, strict=True))
-
-
-def source_lines(
-    model_file: str, inputs: Mapping[str, Any], names: Sequence[str], optimization: str = "all", threads: int = 1
-) -> list[str]:
-    """What `Session` does as Python statements that need only onnxruntime and NumPy; they end with ``outputs``."""
-    fed = [
-        f"    {name!r}: np.array({array.tolist()!r}, dtype=np.{array.dtype.name}).reshape({list(array.shape)!r}),"
-        for name, array in inputs.items()
-    ]
-    return [
-        "import numpy as np",
-        "import onnxruntime as ort",
-        "",
-        "options = ort.SessionOptions()",
-        f"options.graph_optimization_level = ort.GraphOptimizationLevel.{LEVELS[optimization].name}",
-        f"options.intra_op_num_threads = {threads}",
-        f"options.log_severity_level = {_FATAL}",
-        f'model = (HERE / "{model_file}").read_bytes()',
-        'session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])',
-        "fed = {",
-        *fed,
-        "}",
-        f"names = {list(names)!r}",
-        "outputs = dict(zip(names, session.run(names, fed)))",
-    ]
+        # A kernel that writes no output leaves None: that value is missing.
+        return {name: value for name, value in zip(names, values) if value is not None}  # noqa: B905  for old Pythons

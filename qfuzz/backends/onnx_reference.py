@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-import numpy as np
 from onnx import GraphProto
 
-from qfuzz.backends.environment import describe_machine
+from qfuzz.backends.environment import with_machine
+from qfuzz.backends.executors import Executor, Loaded, executor, python_option
 from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, Lowerer
-from qfuzz.backends.onnx_reference_executor import VERSION, Evaluation, Refusal, source_lines
+from qfuzz.backends.onnx_source import evaluator_lines
 from qfuzz.ir.contract import Contract, Terms
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
@@ -67,29 +67,26 @@ class OnnxReferenceBackend:
     ----------
     format
         ``qdq`` or ``qoperator``; the latter has only what ONNX itself defines.
+    python
+        The Python whose onnx runs; empty for this one.
     """
 
     fuses = False
 
-    def __init__(self, format: str = "qdq") -> None:
+    def __init__(self, format: str = "qdq", python: str = "") -> None:
         if format not in FORMATS:
             raise InvalidCase(f"format: {format!r}; one of {', '.join(FORMATS)}")
         self.format = format
-        self.name = "onnx-reference" + ("" if format == "qdq" else f"?format={format}")
+        options = [f"format={format}"] * (format != "qdq") + python_option(python)
+        self.name = "onnx-reference" + ("?" + "&".join(options) if options else "")
         self.contracts: Mapping[str, Contract] = _CONTRACTS[format]
         self._lowerer = Lowerer(format, _refuse)
+        self._executor: Executor = executor("onnx_reference_executor", python)
 
     def describe(self) -> dict[str, str]:
         """Versions and the machine."""
-        return {
-            "version": VERSION,
-            "framework": "onnx",
-            "numpy": np.__version__,
-            "opset": str(OPSET),
-            "ir_version": str(IR_VERSION),
-            "format": self.format,
-            **describe_machine(),
-        }
+        dialect = {"opset": str(OPSET), "ir_version": str(IR_VERSION), "format": self.format}
+        return with_machine({**self._executor.facts(), **dialect})
 
     def supports(self, network: Network) -> Support:
         """Whether every node has an operator that ONNX defines."""
@@ -99,30 +96,30 @@ class OnnxReferenceBackend:
         """Load the model."""
         model = self._lowerer.model(network, taps)
         try:
-            return OnnxReferenceProgram(Evaluation(model), network.outputs)
-        except Refusal as e:
+            evaluation = self._executor.load(model)
+        except self._executor.Refusal as e:
             raise Rejected(str(e)) from None
+        return OnnxReferenceProgram(evaluation, network.outputs, self._executor.Refusal)
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """What runs, for a reader who has onnx only."""
         inputs = {i.name: arrays[i.name] for i in network.inputs}
-        lines = source_lines(MODEL_FILE, inputs, (*network.outputs, *taps))
+        lines = evaluator_lines(MODEL_FILE, inputs, (*network.outputs, *taps))
         return Script(tuple(lines), {MODEL_FILE: self._lowerer.model(network, taps)})
 
 
 class OnnxReferenceProgram:
     """A loaded model."""
 
-    def __init__(self, evaluation: Evaluation, outputs: tuple[str, ...]) -> None:
-        self._evaluation = evaluation
-        self._outputs = outputs
+    def __init__(self, evaluation: Loaded, outputs: tuple[str, ...], refusal: type[Exception]) -> None:
+        self._evaluation, self._outputs, self._refusal = evaluation, outputs, refusal
         self.compile_seconds = evaluation.compile_seconds
 
     def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs and taps by name."""
         try:
             return self._evaluation.run(inputs, (*self._outputs, *taps))
-        except Refusal as e:
+        except self._refusal as e:
             raise Rejected(str(e)) from None
 
 

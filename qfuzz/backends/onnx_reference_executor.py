@@ -1,16 +1,17 @@
-"""Runs an ONNX model in the ONNX reference evaluator. It never sees a network: standard library, NumPy, onnx only."""
+"""Runs an ONNX model in the ONNX reference evaluator. It never sees a network: standard library, NumPy, onnx only.
+
+This file alone suffices to run a model in another Python, of version 3.9 or later.
+"""
 
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from onnx import __version__ as onnx_version
 from onnx import load_model_from_string
 from onnx.reference import ReferenceEvaluator
-
-VERSION: str = onnx_version
-
 
 # The evaluator is NumPy code, and raises what that raises.
 _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -20,7 +21,18 @@ class Refusal(Exception):
     """The evaluator raised. The message is its own, on one line."""
 
     def __init__(self, error: Exception) -> None:
-        super().__init__(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        self.message = " ".join(str(error).split())[:500]
+        super().__init__(f"{type(error).__name__}: {self.message}")
+
+
+def facts() -> dict[str, str]:
+    """Versions of the evaluator and of the NumPy that it computes with."""
+    return {"version": onnx_version, "framework": "onnx", "numpy": np.__version__}
+
+
+def load(model: bytes) -> "Evaluation":
+    """The model, loaded."""
+    return Evaluation(model)
 
 
 class Evaluation:
@@ -48,24 +60,4 @@ class Evaluation:
                 values = self._evaluator.run(list(names), dict(inputs))
         except _REFUSALS as e:
             raise Refusal(e) from None
-        return dict(zip(names, values, strict=True))
-
-
-def source_lines(model_file: str, inputs: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """What `Evaluation` does as Python statements that need only onnx and NumPy (``np``); they end with ``outputs``."""
-    fed = [
-        f"    {name!r}: np.array({array.tolist()!r}, dtype=np.{array.dtype.name}).reshape({list(array.shape)!r}),"
-        for name, array in inputs.items()
-    ]
-    return [
-        "import numpy as np",
-        "import onnx",
-        "from onnx.reference import ReferenceEvaluator",
-        "",
-        f'evaluator = ReferenceEvaluator(onnx.load(HERE / "{model_file}"))',
-        "fed = {",
-        *fed,
-        "}",
-        f"names = {list(names)!r}",
-        "outputs = dict(zip(names, evaluator.run(names, fed)))",
-    ]
+        return dict(zip(names, values))  # noqa: B905  for old Pythons

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import torch
-
-from qfuzz.backends.environment import describe_machine
+from qfuzz.backends.environment import with_machine
+from qfuzz.backends.executors import Executor, Loaded, executor, python_option
 from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_contracts import CONTRACTS
 from qfuzz.backends.torch_dialect import lower_eager
-from qfuzz.backends.torch_executor import Execution, Refusal, WrongQParams, source_lines
 from qfuzz.backends.torch_export_dialect import lower_export
+from qfuzz.backends.torch_source import source_lines
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
@@ -27,7 +26,14 @@ class KnownRefusal(NamedTuple):
     source: str
 
 
-REFUSALS: tuple[KnownRefusal, ...] = ()
+_OTHER_SCHEMA = "this release of torch registers that operator with other arguments"
+REFUSALS: tuple[KnownRefusal, ...] = (
+    KnownRefusal("has no attribute", "this release of torch has no such call", "looked up in torch by name"),
+    *(
+        KnownRefusal(words, _OTHER_SCHEMA, "FunctionSchema::checkAndNormalizeInputs in ATen/core/function_schema_inl.h")
+        for words in ("Unknown keyword argument", "is missing value for argument", "Expected at most")
+    ),
+)
 
 
 class TorchBackend:
@@ -41,46 +47,31 @@ class TorchBackend:
         Threads of one operator.
     layout
         ``contiguous``, or ``channels_last`` for images.
+    python
+        The Python whose torch runs; empty for this one.
     """
 
     fuses = False
 
-    def __init__(self, engine: str, threads: int | str = 1, layout: str = "contiguous") -> None:
+    def __init__(self, engine: str, threads: int | str = 1, layout: str = "contiguous", python: str = "") -> None:
         self.engine = engine
         self.threads = _positive("threads", threads)
         if layout not in ("contiguous", "channels_last"):
             raise InvalidCase(f"layout: {layout!r}; one of contiguous, channels_last")
         self.layout = layout
         options = [f"threads={self.threads}"] * (self.threads != 1) + [f"layout={layout}"] * (layout != "contiguous")
+        options += python_option(python)
         self.name = f"torch-{engine}" + ("?" + "&".join(options) if options else "")
         self.contracts: Mapping[str, Contract] = CONTRACTS[engine]
-        self._last: tuple[Network, CallList | Unsupported] | None = None
+        self._executor: Executor = executor("torch_executor", python)
 
     def describe(self) -> dict[str, str]:
         """Versions and the float environment."""
-        return {
-            "version": torch.__version__,
-            "framework": "torch",
-            "engine": self.engine,
-            "threads": str(self.threads),
-            "layout": self.layout,
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            **describe_machine(),
-        }
+        options = {"engine": self.engine, "threads": str(self.threads), "layout": self.layout}
+        return with_machine({**self._executor.facts(), **options})
 
     def calls(self, network: Network) -> CallList:
-        """The calls that `network` becomes; raises `Unsupported`. The last network's are kept."""
-        if self._last is None or self._last[0] is not network:
-            try:
-                self._last = (network, self._lower(network))
-            except Unsupported as e:
-                self._last = (network, e)
-        lowered = self._last[1]
-        if isinstance(lowered, Unsupported):
-            raise lowered
-        return lowered
-
-    def _lower(self, network: Network) -> CallList:
+        """The calls that `network` becomes, which keeps them; raises `Unsupported`."""
         if self.engine == EXPORT:
             return lower_export(network)
         return lower_eager(network, self.engine, channels_last=self.layout == "channels_last")
@@ -98,10 +89,10 @@ class TorchBackend:
         calls = self.calls(network)
         constants = {name: t.array for name, t in network.constant_data.items()}
         try:
-            execution = Execution(calls, constants, self.threads)
-        except Refusal as e:
+            execution = self._executor.load(calls, constants, self.threads)
+        except self._executor.Refusal as e:
             raise _judged(e) from None
-        return TorchProgram(execution, network.outputs)
+        return TorchProgram(execution, network.outputs, self._executor.Refusal)
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """The calls as statements that need torch and NumPy only."""
@@ -118,24 +109,21 @@ class TorchBackend:
 class TorchProgram:
     """A prepared call list. `compile_seconds` were spent inside torch."""
 
-    def __init__(self, execution: Execution, outputs: tuple[str, ...]) -> None:
-        self._execution = execution
-        self._outputs = outputs
+    def __init__(self, execution: Loaded, outputs: tuple[str, ...], refusal: type[Exception]) -> None:
+        self._execution, self._outputs, self._refusal = execution, outputs, refusal
         self.compile_seconds = execution.compile_seconds
 
     def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs and taps by name, as stored integers (float32 values for a float32 result)."""
         try:
             return self._execution.run(inputs, (*self._outputs, *taps))
-        except Refusal as e:
+        except self._refusal as e:
             raise _judged(e) from None
-        except WrongQParams as e:
-            raise Rejected(str(e)) from None
 
 
-def _judged(refusal: Refusal) -> Unsupported | Rejected:
+def _judged(refusal: Exception) -> Unsupported | Rejected:
     for known in REFUSALS:
-        if known.message in refusal.message:
+        if known.message in str(refusal):
             return Unsupported(f"{known.condition} ({known.source})")
     return Rejected(str(refusal))
 

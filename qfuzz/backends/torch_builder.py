@@ -1,6 +1,6 @@
 """What the torch dialects share: writing a call list for a network, node by node."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeAlias
 
 from qfuzz.backends.torch_calls import Arg, Array, Call, CallList, Declared, literal, torch_name, variable
@@ -13,25 +13,40 @@ Lowering: TypeAlias = Callable[["Builder", Node], None]
 """Writes the calls of one node, or raises `Unsupported` with the reason why the framework has no kernel for it."""
 
 
+def once(network: Network, key: Hashable, lower_it: Callable[[], CallList]) -> CallList:
+    """The calls that `lower_it` gives, or the `Unsupported` that it raises: kept with the network under `key`."""
+
+    def reasoned() -> CallList | str:
+        try:
+            return lower_it()
+        except Unsupported as e:
+            return str(e)
+
+    lowered = network.once(key, reasoned)
+    if isinstance(lowered, str):
+        raise Unsupported(lowered)
+    return lowered
+
+
 class Builder:
     """Collects the calls of one network.
 
     Attributes
     ----------
-    engine
-        The quantized engine; empty for a dialect that needs none.
     channels_last
         Whether images are fed with channels as the fastest dimension.
+    n_lowered
+        How many of the network's nodes have their calls.
     """
 
-    def __init__(self, network: Network, engine: str = "", *, channels_last: bool = False) -> None:
+    def __init__(self, network: Network, *, channels_last: bool = False) -> None:
         self.network = network
-        self.engine = engine
         self.channels_last = channels_last
         self.constants: list[Array] = []
         self.inputs: list[Array] = []
         self.prepare: list[Call] = []
         self.run: list[Call] = []
+        self.n_lowered = 0
         self._taken = {*network.types}
 
     def fresh(self, name: str) -> str:
@@ -73,7 +88,7 @@ class Builder:
 
 def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[Builder, str, TensorType], None],
           declare: Callable[[Node], Declared]) -> CallList:  # fmt: skip
-    """The network's call list.
+    """The network's call list, for no engine.
 
     Raises
     ------
@@ -91,8 +106,9 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
             lowering(builder, node)
         except Unsupported as e:
             raise Unsupported(f"{node.op.name} {node.name!r}: {e}") from None
+        builder.n_lowered += 1
     return CallList(
-        engine=builder.engine,
+        engine="",
         constants=tuple(builder.constants),
         prepare=tuple(builder.prepare),
         inputs=tuple(builder.inputs),

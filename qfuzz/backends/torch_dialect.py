@@ -6,10 +6,11 @@ keeps its input's qparams, it takes quint8 only), every other form is `Unsupport
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from qfuzz.backends.torch_builder import Builder, Lowering, lower, scale_of, symmetric, zero_point_of
+from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, symmetric, zero_point_of
 from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, torch_name, variable, variables
+from qfuzz.backends.torch_forms import fixed_output, refused_form
 from qfuzz.backends.torch_limits import limit_of
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
@@ -35,11 +36,38 @@ def lower_eager(network: Network, engine: str, *, channels_last: bool = False) -
     Unsupported
         Naming the node and why there is no kernel for it.
     """
+    return once(network, ("torch", engine, channels_last), lambda: _lowered(network, engine, channels_last))
+
+
+def _lowered(network: Network, engine: str, channels_last: bool) -> CallList:
+    """The calls that all engines share, unless this engine takes a node less."""
     for node in network.nodes:
         limit = limit_of(engine, network, node)
         if limit:
             raise Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
-    return lower(Builder(network, engine, channels_last=channels_last), LOWERINGS, _feed, _declare)
+    common = network.once(("torch", channels_last), lambda: _common(network, channels_last))
+    for node in network.nodes[: common.n_lowered + 1]:
+        reason = refused_form(engine, network, node)
+        if reason:
+            raise Unsupported(f"{node.op.name} {node.name!r}: {reason}")
+    if isinstance(common.calls, str):
+        raise Unsupported(common.calls)
+    return common.calls._replace(engine=engine)
+
+
+class _Common(NamedTuple):
+    """What all engines share: the calls, or why the node after the first `n_lowered` has none."""
+
+    calls: CallList | str
+    n_lowered: int
+
+
+def _common(network: Network, channels_last: bool) -> _Common:
+    b = Builder(network, channels_last=channels_last)
+    try:
+        return _Common(lower(b, LOWERINGS, _feed, _declare), b.n_lowered)
+    except Unsupported as e:
+        return _Common(str(e), b.n_lowered)
 
 
 def _feed(b: Builder, name: str, type_: TensorType) -> None:
@@ -81,7 +109,7 @@ def _conv(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Conv)
     kernel = f"conv{len(op.strides)}d"
-    q_y = _contraction_types(b, node, kernel)
+    q_y = qtype_out(node)
     settings = (list(op.strides), symmetric(op.padding), list(op.dilations))
     packed = b.prepare_call(
         b.fresh(f"{node.name}_packed"),
@@ -106,27 +134,12 @@ def _conv(b: Builder, node: Node) -> None:
 def _linear(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Linear)
-    q_y = _contraction_types(b, node, "linear")
+    q_y = qtype_out(node)
     packed = b.prepare_call(
         b.fresh(f"{node.name}_packed"), "torch.ops.quantized.linear_prepack", _weight(b, node), _bias(b, node)
     )
     kernel = "linear_relu" if op.relu else "linear"
     b.call(node.name, f"torch.ops.quantized.{kernel}", b.x(node), packed, scale_of(q_y), zero_point_of(q_y))
-
-
-def _contraction_types(b: Builder, node: Node, kernel: str) -> QType:
-    """The output's type, where the kernel takes and returns such types."""
-    q_x, q_w, q_y = qtype_in(b, node), qtype_in(b, node, 1), qtype_out(node)
-    signed_too = b.engine == "onednn" and kernel == "linear"
-    if q_x.dtype != "uint8" and not signed_too:
-        raise Unsupported(f"x: {q_x.dtype}; {kernel} of {b.engine} takes quint8 activations")
-    if q_y.dtype != q_x.dtype:
-        raise Unsupported(f"output: {q_y.dtype}; {kernel} returns the dtype of its input, {q_x.dtype}")
-    if q_w.dtype != "int8":
-        raise Unsupported(f"weight: {q_w.dtype}; {kernel} is documented for qint8 weights only")
-    if b.engine == "onednn" and any(q_w.zero_point):
-        raise Unsupported("weight: onednn takes symmetric weights, whose zero point is 0")
-    return q_y
 
 
 def _weight(b: Builder, node: Node) -> Arg:
@@ -228,7 +241,7 @@ def _fixed_qparams(b: Builder, node: Node, scale: float, unsigned: int, signed: 
     _same_dtype(b, node, q)
     zero_point = unsigned if q.dtype == "uint8" else signed
     if (q.scale[0], q.zero_point[0]) != (scale, zero_point):
-        raise Unsupported(f"output: the kernel always gives scale {scale!r}, zero_point {zero_point} to {q.dtype}")
+        raise Unsupported(fixed_output(scale, zero_point, q.dtype))
 
 
 def _relu(b: Builder, node: Node) -> None:
@@ -265,8 +278,6 @@ def _hardswish(b: Builder, node: Node) -> None:
 
 
 def _sigmoid(b: Builder, node: Node) -> None:
-    if b.engine == "qnnpack" and qtype_in(b, node).dtype == "uint8":
-        _fixed_qparams(b, node, 2.0**-8, 0, 0)
     _activation(b, node, "sigmoid")
 
 

@@ -1,7 +1,7 @@
-"""Runs or prints a list of torch calls. Standard library, NumPy and torch only: it never sees a network.
+"""Runs a list of torch calls. Standard library, NumPy and torch only: it never sees a network.
 
 The calls are plain tuples, as `qfuzz.backends.torch_calls` describes them. This file alone suffices to run them in
-another Python.
+another Python, of version 3.9 or later.
 """
 
 import time
@@ -22,8 +22,24 @@ class Refusal(Exception):
         super().__init__(f"{target}: {type(error).__name__}: {self.message}")
 
 
-class WrongQParams(Exception):
+class WrongQParams(Refusal):
     """A call returned a tensor that says another dtype, scale or zero point of itself than the call asked for."""
+
+    def __init__(self, message: str) -> None:
+        self.target, self.message = "", message
+        Exception.__init__(self, message)
+
+
+def facts() -> dict[str, str]:
+    """Version of torch, and the instruction set that its kernels chose."""
+    capability = getattr(torch.backends, "cpu", None)
+    told = {"version": str(torch.__version__), "framework": "torch"}
+    return told if capability is None else {**told, "cpu_capability": capability.get_cpu_capability()}
+
+
+def load(calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -> "Execution":
+    """The calls, prepared as `Execution` says."""
+    return Execution(calls, constants, threads)
 
 
 # How torch refuses: TORCH_CHECK is RuntimeError (NotImplementedError where there is no kernel), and its kin these.
@@ -104,8 +120,12 @@ def _do(steps: Sequence[tuple[str, str, Callable[..., Any], Any, Any]], variable
 def _resolved(call: Sequence[Any]) -> tuple[str, str, Callable[..., Any], Any, Any]:
     """The call with names inside torch looked up."""
     out, target, args, kwargs = call
-    ready = [("literal", _lookup(value)) if kind == "torch" else (kind, value) for kind, value in args]
-    return out, target, _lookup(target), ready, {k: _lookup(v) if kind == "torch" else v for k, (kind, v) in kwargs}
+    try:
+        ready = [("literal", _lookup(value)) if kind == "torch" else (kind, value) for kind, value in args]
+        named = {k: _lookup(v) if kind == "torch" else v for k, (kind, v) in kwargs}
+        return out, target, _lookup(target), ready, named
+    except AttributeError as e:
+        raise Refusal(target, e) from None
 
 
 @cache
@@ -137,36 +157,3 @@ def _array(tensor: torch.Tensor, declared: Sequence[Any]) -> Any:
             f"{name}: the tensor says {said[0]}, scale {said[1]!r}, zero_point {said[2]!r}; asked for {asked}"
         )
     return tensor.contiguous().numpy()
-
-
-def source_lines(calls: Sequence[Any], arrays: Mapping[str, Any], threads: int = 1) -> list[str]:
-    """The calls as Python statements that need only torch; `arrays` are constants and inputs by name."""
-    engine, constants, prepare, inputs, run, _ = calls
-    lines = ["import torch", "", f"torch.set_num_threads({threads})"]
-    if engine:
-        lines.append(f"torch.backends.quantized.engine = {engine!r}")
-    lines += [f"{variable} = {array_source(arrays[name])}" for variable, name in (*constants, *inputs)]
-    return lines + [call_source(call) for call in (*prepare, *run)]
-
-
-def array_source(array: Any) -> str:
-    """An expression for a tensor that holds `array`."""
-    made = f"torch.tensor({array.tolist()!r}, dtype=torch.{array.dtype.name})"
-    return made if array.size else f"{made}.reshape({list(array.shape)!r})"
-
-
-def call_source(call: Sequence[Any]) -> str:
-    """One call as a Python statement."""
-    out, target, args, kwargs = call
-    given = [_arg_source(kind, value) for kind, value in args]
-    named = [f"{name}={_arg_source(kind, value)}" for name, (kind, value) in kwargs]
-    if target.startswith("."):
-        receiver, *given = given
-        target = receiver + target
-    return f"{out} = {target}({', '.join(given + named)})"
-
-
-def _arg_source(kind: str, value: Any) -> str:
-    if kind == "variables":
-        return f"[{', '.join(value)}]"
-    return str(value) if kind in ("variable", "torch") else repr(value)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qfuzz.backends.torch_builder import Builder, Lowering, lower, scale_of, symmetric, zero_point_of
+from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, symmetric, zero_point_of
 from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, torch_name, variables
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
@@ -27,7 +27,7 @@ def lower_export(network: Network) -> CallList:
     Unsupported
         Naming the node and why there is no kernel for it.
     """
-    return lower(Builder(network), LOWERINGS, _feed, _declare)
+    return once(network, "torch export", lambda: lower(Builder(network), LOWERINGS, _feed, _declare))
 
 
 def _feed(b: Builder, name: str, type_: TensorType) -> None:

@@ -1,16 +1,19 @@
 """The supervisor's side of a worker: start it, ask it, outlive it."""
 
 import contextlib
+import itertools
 import os
 import selectors
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from types import TracebackType
 
 from qfuzz.campaign.pipes import FrameBuffer, decode_reply, frame, write_all
+from qfuzz.campaign.processes import WORKER_VARIABLE
 from qfuzz.campaign.protocol import (
     PROTOCOL,
     Broke,
@@ -29,6 +32,7 @@ from qfuzz.ir.protocols import Array
 from qfuzz.ops import CODEC
 from qfuzz.oracle.verdicts import BackendVerdict, Verdicts
 
+_STARTED = itertools.count()
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 START_LIMIT = 120.0
 """Seconds that a worker may take to load its frameworks."""
@@ -43,7 +47,9 @@ class WorkerClient:
         request_read, self._request_write = os.pipe()
         self._reply_read, reply_write = os.pipe()
         environment = os.environ | ONE_THREAD | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        command = [sys.executable, "-m", "qfuzz.campaign.worker", str(request_read), str(reply_write), *specs]
+        environment[WORKER_VARIABLE] = f"{os.getpid()}-{next(_STARTED)}-{time.time_ns()}"
+        pipes = [str(request_read), str(reply_write), str(os.getpid())]
+        command = [sys.executable, "-m", "qfuzz.campaign.worker", *pipes, *specs]
         try:
             self.process = subprocess.Popen(
                 command,

@@ -24,6 +24,9 @@ SHARD_SIZE = 200
 TAP_EVERY = 4
 """Fusing backends run a second, tapped session on every so many-th example: it costs as much as the untapped one."""
 
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of private memory that a runner may hold: what it began with, its kernels', and its judgements'."""
+
 HANGS_PER_SHARD = 2
 """Confirmed hangs of one backend on one set of operators, after which the shard runs it on no more such examples."""
 
@@ -64,7 +67,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     time_limit
         Seconds that one backend may take for one example.
     memory_limit
-        Bytes of address space that a runner may take beyond what its worker has.
+        Bytes of private memory that a runner may hold.
+    hangs_per_shard
+        As `HANGS_PER_SHARD`.
+    known_deaths
+        Crashes and hangs that need not be run every time.
     """
 
     rides: tuple[Ride, ...]
@@ -73,7 +80,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     compare: bool = False
     tap_every: int = TAP_EVERY
     time_limit: float = 30.0
-    memory_limit: int = 4 * 2**30
+    memory_limit: int = MEMORY_LIMIT
     hangs_per_shard: int = HANGS_PER_SHARD
     known_deaths: tuple[KnownDeath, ...] = ()
 

@@ -5,6 +5,7 @@ symptom keeps its lowest example, a suspect is concluded once all shards before 
 and of a signature the smallest case is kept.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -100,12 +101,24 @@ class Campaign:
         self._concluding: list[Suspect] = []
         self.findings = dict(before.findings)
         self.paths = dict(before.paths)
+        self._forget_unreduced()
         self.lost: dict[int, str] = {}
         self.errors = before.errors
         self.seconds_before = self.state_seconds = before.seconds
         self._started = self._noted = time.monotonic()
         self.stopped = ""
         self._dirty: dict[tuple[str, Symptom], Suspect] = {}
+
+    def _forget_unreduced(self) -> None:
+        """Findings that an interruption kept as they were found: their suspects are concluded again."""
+        for text, found in list(self.findings.items()):
+            if self._is_for_later(found):
+                del self.findings[text]
+                shutil.rmtree(self.paths.pop(text), ignore_errors=True)
+                self.state.forget(text)
+
+    def _is_for_later(self, found: FoundCase) -> bool:
+        return self.plan.reduce and found.reduction == "none" and not found.known
 
     # What others may look at.
 
@@ -264,7 +277,7 @@ class Campaign:
                     self._count_error(report.shard * SHARD_SIZE + error.index, error.traceback)
             case ShardDone(shard, stop, complete):
                 self._settle(shard)
-                if complete:
+                if complete and self.plan.shard(shard).stop == SHARD_SIZE:
                     self._ledger.complete(shard)
                 else:
                     self._ledger.partial[shard] = stop
@@ -321,7 +334,7 @@ class Campaign:
             self.findings[text] = kept
             self.paths[text] = self._write(kept)
             self._listener.finding(kept, self.paths[text])
-        self.state.conclude(report.suspect, kept, self.paths[text])
+        self.state.conclude(report.suspect, kept, self.paths[text], for_good=not self._is_for_later(found))
 
     def _is_known(self, suspect: Suspect) -> bool:
         """Whether it plainly is a known issue, before anything is reduced."""

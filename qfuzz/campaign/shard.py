@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from qfuzz.arithmetic.cause import cause_of
+from qfuzz.campaign.ahead import AHEAD, Prepared, prepare
 from qfuzz.campaign.coverage import features_of
 from qfuzz.campaign.pipes import decode_reply
 from qfuzz.campaign.protocol import (
@@ -20,7 +21,7 @@ from qfuzz.campaign.protocol import (
     RunShard,
     Suspect,
 )
-from qfuzz.campaign.runner import Death, Mark, Runner, Send, forget_output, run_forked
+from qfuzz.campaign.runner import Death, Job, Mark, Runner, Send, forget_output
 from qfuzz.campaign.tally import BackendTally, Tally
 from qfuzz.findings.conditions import why_not
 from qfuzz.findings.signature import Symptom, signature_of, symptom_of
@@ -37,8 +38,15 @@ from qfuzz.reduce.isolate import node_alone
 TELL_EVERY = 0.25
 """Seconds between two messages about a shard under way."""
 
+OURS = -1
+"""Mark of a runner in which no backend runs."""
+
 Broken = dict[tuple[int, int], BackendVerdict]
 """(index, backend position) -> the verdict on a call that must not be run again."""
+
+
+def _ignore(whole_frame: bytes) -> None:
+    pass
 
 
 class Shard:
@@ -54,6 +62,8 @@ class Shard:
         Takes what is to be sent to the supervisor.
     recalled
         Whether to stop; asked between examples.
+    not_for_runners
+        Descriptors that runners are not to hold open.
     """
 
     def __init__(
@@ -64,7 +74,9 @@ class Shard:
         described: Sequence[dict[str, str]],
         tell: Callable[[Judged], None],
         recalled: Callable[[], bool],
+        not_for_runners: Sequence[int],
     ) -> None:
+        self._not_for_runners = not_for_runners
         self.request, self.profile, self.cases = request, request.profile, cases
         self.backends, self.described = backends, described
         self._recalled = recalled
@@ -83,8 +95,7 @@ class Shard:
         while self.sent < len(self.cases) and not stopped:
             stopped = self._recalled()
             if not stopped:
-                with Runner(self._job) as runner:
-                    death = runner.pump(self._forward, self.profile.time_limit, until=self._recalled)
+                death = self._run_forked(self._job, self._forward, until=self._recalled)
                 stopped = death is None and self.sent < len(self.cases)
                 if death is not None:
                     self._report.tally.deaths += 1
@@ -119,22 +130,44 @@ class Shard:
                 raise WorkerFailed(f"a runner sent {type(other).__name__}")
 
     def _job(self, send: Send, mark: Mark) -> None:
-        for index in range(self.sent, len(self.cases)):
-            forget_output()
-            try:
-                send(
-                    judge_example(
-                        index,
-                        self.cases[index],
-                        self._riding(index),
-                        self._broken,
-                        lambda position, index=index: mark.set(self.request.shard, index, position),  # type: ignore[misc]
-                        tap=self._taps(index),
-                        compare=self.profile.compare,
-                    )
-                )
-            except Exception:  # noqa: BLE001  the worker's rim: an error of ours is told, and the next example runs
-                send(Errored(index, traceback.format_exc()))
+        start, stop = self.sent, len(self.cases)
+        for first in range(start, stop, AHEAD):
+            ready = [self._prepared(index) for index in range(first, min(first + AHEAD, stop))]
+            for index, prepared in enumerate(ready, first):
+                forget_output()
+                send(prepared if isinstance(prepared, Errored) else self._judged(index, prepared, mark))
+
+    def _prepared(self, index: int) -> Prepared | Errored:
+        try:
+            return prepare(self.cases[index], [backend for _, backend in self._riding(index)])
+        except Exception:  # noqa: BLE001  the worker's rim: an error of ours is told, and the next example runs
+            return Errored(index, traceback.format_exc())
+
+    def _judged(self, index: int, prepared: Prepared, mark: Mark) -> Example | Errored:
+        def about_to_run(position: int) -> None:
+            mark.set(self.request.shard, index, position)
+
+        try:
+            return judge_example(
+                index,
+                prepared,
+                self._riding(index),
+                self._broken,
+                about_to_run,
+                tap=self._taps(index),
+                compare=self.profile.compare,
+            )
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001  as above
+            return Errored(index, traceback.format_exc())
+
+    def _run_forked(
+        self, job: Job, forward: Callable[[bytes], None] = _ignore, until: Callable[[], bool] | None = None
+    ) -> Death | None:
+        """Run `job` in a fresh fork, as `Runner.pump` does."""
+        with Runner(job, self._not_for_runners, self.profile.memory_limit) as runner:
+            return runner.pump(forward, self.profile.time_limit, until)
 
     def _taps(self, index: int) -> bool:
         return index % self.profile.tap_every == 0
@@ -146,7 +179,10 @@ class Shard:
     def _after(self, death: Death) -> None:
         """Confirm a death in a fresh process, and keep its verdict; one that does not come back is tried once more."""
         _, index, position = death.at
-        index, position = max(index, self.sent), max(position, 0)
+        index = max(index, self.sent)
+        if position == OURS or death.internal:
+            self._after_our_own(index, death)
+            return
         backend, case = self.backends[position], self.cases[index]
         tap = self._taps(index)
 
@@ -154,8 +190,10 @@ class Shard:
             mark.set(self.request.shard, index, position)
             check_one(case, backend, Reference(case), tap=tap)
 
-        confirmed = run_forked(again, _ignore, self.profile.time_limit)
-        if confirmed is not None:
+        confirmed = self._run_forked(again)
+        if confirmed is not None and confirmed.internal:
+            self._after_our_own(index, confirmed)
+        elif confirmed is not None:
             self._broken[index, position] = verdict_of(confirmed, backend, self._guilty(case, backend))
             if confirmed.hung:
                 self._skip_alike(index, position)
@@ -165,6 +203,13 @@ class Shard:
             self._broken[index, position] = BackendVerdict(backend.name, outcome, reason)
         else:
             self._retried.add((index, position))
+
+    def _after_our_own(self, index: int, death: Death) -> None:
+        """A runner ended while no backend ran: the example is tried once more, and then is an error of ours."""
+        if (index, OURS) in self._retried:
+            self._report.add_error(Errored(index, f"a runner ended in qfuzz's own code: {death.reason}"))
+            self.sent = index + 1
+        self._retried.add((index, OURS))
 
     def _guilty(self, case: Case, backend: Backend) -> str:
         """The operator of the first node that kills a process by itself."""
@@ -178,7 +223,7 @@ class Shard:
             def job(send: Send, mark: Mark, alone: Case = alone) -> None:
                 check_one(alone, backend, Reference(alone))
 
-            if run_forked(job, _ignore, self.profile.time_limit) is not None:
+            if self._run_forked(job) is not None:
                 return node.op.name
         return ""
 
@@ -273,7 +318,7 @@ class _Report:
 
 def judge_example(
     index: int,
-    case: Case,
+    prepared: Prepared,
     backends: Sequence[tuple[int, Backend]],
     broken: Broken,
     about_to_run: Callable[[int], None],
@@ -282,8 +327,9 @@ def judge_example(
     compare: bool = False,
 ) -> Example:
     """Judge one example on `backends` (with their positions), two of which may be compared with each other."""
-    reference = Reference(case)
-    start = time.perf_counter()
+    reference = prepared.reference
+    case = reference.case
+    start, known_before = time.perf_counter(), reference.seconds
     verdicts = []
     for position, backend in backends:
         known = broken.get((index, position))
@@ -294,6 +340,7 @@ def judge_example(
         verdicts.append(known)
     about_to_run(-1)
     framework = sum(v.compile_seconds + v.run_seconds for v in verdicts)
+    own = time.perf_counter() - start - framework - (reference.seconds - known_before)
     if compare:
         verdicts.append(compared(case, *verdicts))
     accused = any(v.is_finding for v in verdicts)
@@ -302,7 +349,7 @@ def judge_example(
         tuple(msgspec.structs.replace(v, digests=()) if v.digests else v for v in verdicts),
         case=CODEC.encode(case) if accused else b"",
         reference_seconds=reference.seconds,
-        oracle_seconds=max(0.0, time.perf_counter() - start - framework - reference.seconds),
+        oracle_seconds=prepared.lowering_seconds + max(0.0, own),
         elements_refined=reference.count.refined,
         elements_decided=reference.count.elements,
     )
@@ -316,7 +363,3 @@ def verdict_of(death: Death, backend: Backend, op: str = "") -> BackendVerdict:
 
 def _ops(case: Case) -> tuple[str, ...]:
     return tuple(sorted({n.op.name for n in case.network.nodes}))
-
-
-def _ignore(whole_frame: bytes) -> None:
-    pass

@@ -184,15 +184,26 @@ class State:
                     self._db.execute("drop table timeline")
                     self._db.execute("alter table t rename to timeline")
 
-    def conclude(self, suspect: Suspect, found: FoundCase | None, path: str) -> None:
-        """A suspect needs no more looking at; `found` is the finding of its signature that is to be kept."""
+    def conclude(self, suspect: Suspect, found: FoundCase | None, path: str, *, for_good: bool = True) -> None:
+        """What a suspect came to; `found` is the finding of its signature that is to be kept.
+
+        Not for good: the campaign was interrupted before it was reduced, which is done when it is resumed.
+        """
         with self._writing():
-            self._db.execute("update suspects set concluded = 1 where spec = ? and symptom = ?", symptom_key(suspect))
+            if for_good:
+                self._db.execute(
+                    "update suspects set concluded = 1 where spec = ? and symptom = ?", symptom_key(suspect)
+                )
             if found is not None:
                 self._db.execute(
                     "insert or replace into findings values (?, ?, ?)",
                     (found.signature.text, msgspec.msgpack.encode(found), path),
                 )
+
+    def forget(self, signature: str) -> None:
+        """A finding that was not for good."""
+        with self._writing():
+            self._db.execute("delete from findings where signature = ?", (signature,))
 
     def end(self, stopped: str, seconds: float) -> None:
         """The campaign has ended."""
@@ -216,7 +227,9 @@ class State:
     def close(self) -> None:
         """Let go of the folder."""
         self._db.close()
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def __enter__(self) -> "State":
         return self
@@ -324,7 +337,7 @@ def _connected(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level="IMMEDIATE")
         db.execute("pragma synchronous = normal")
     except sqlite3.Error as e:
-        raise InvalidCase(f"{path}: cannot be opened: {e}") from None
+        raise InvalidCase(f"{path}: is no campaign: {e}") from None
     return db
 
 

@@ -2,7 +2,7 @@
 
 It stays single-threaded and never calls a kernel itself, so that it can fork at any time (10 ms, where importing torch
 takes a second). When a runner dies or stalls, the guilty call is known from the shared mark; it is confirmed in a fresh
-fork, and a new runner goes on. Run as ``python -m qfuzz.campaign.worker READ_FD WRITE_FD PARENT_PID SPEC…``.
+fork, and a new runner goes on. Run as ``python -m qfuzz.campaign.worker READ_FD WRITE_FD SUPERVISOR SPEC…``.
 """
 
 import gc
@@ -17,8 +17,10 @@ import msgspec
 import numpy as np
 
 from qfuzz.backends.discovery import load_backend
+from qfuzz.campaign.ahead import prepare
 from qfuzz.campaign.conclude import Lab, conclude
 from qfuzz.campaign.pipes import decode_reply, frame, read_request, write_all
+from qfuzz.campaign.processes import adopt_orphans, die_with_parent, keep_children, start_warden
 from qfuzz.campaign.protocol import (
     PROTOCOL,
     SHARD_SIZE,
@@ -39,20 +41,23 @@ from qfuzz.campaign.protocol import (
     StartFailed,
     Value,
 )
-from qfuzz.campaign.runner import Death, Mark, Runner, Send, die_with_parent, forget_output
-from qfuzz.campaign.shard import Shard, judge_example, verdict_of
+from qfuzz.campaign.runner import Death, Mark, Runner, Send, forget_output
+from qfuzz.campaign.shard import OURS, Shard, judge_example, verdict_of
 from qfuzz.campaign.tally import Tally
-from qfuzz.ir.errors import QfuzzError, Rejected, Unsupported, WorkerFailed
+from qfuzz.ir.errors import Crashed, QfuzzError, Rejected, Unsupported, WorkerFailed
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, NotSupported
 from qfuzz.ops import CODEC
+from qfuzz.oracle.memory import limit_reached
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve requests until the pipe closes."""
-    die_with_parent()
-    read_fd, write_fd, specs = int(argv[0]), int(argv[1]), argv[2:]
+    read_fd, write_fd, supervisor, specs = int(argv[0]), int(argv[1]), int(argv[2]), argv[3:]
+    die_with_parent(supervisor)
+    start_warden()  # before the frameworks load, for it is to hold nothing open
+    adopt_orphans()
     worker = Worker(read_fd, write_fd)
     try:
         described = {spec: worker.described(spec) for spec in specs}
@@ -78,7 +83,7 @@ class Worker:
         self._read_fd, self._write_fd = read_fd, write_fd
         self._backends: dict[str, Backend] = {}
         self._described: dict[str, dict[str, str]] = {}
-        self._checks = _CheckRunner()
+        self._checks = _CheckRunner((read_fd, write_fd))
 
     def backend(self, spec: str) -> Backend:
         """The backend of that spec, loaded once."""
@@ -91,6 +96,7 @@ class Worker:
         if spec not in self._described:
             backend = self.backend(spec)
             facts = {k: str(v) for k, v in backend.describe().items()}
+            keep_children()  # another Python that it has started
             self._described[spec] = {"name": backend.name} | facts
         return self._described[spec]
 
@@ -119,7 +125,13 @@ class Worker:
             reply = self._checks.ask(request, self.backend)
             if not isinstance(reply, Death):
                 return reply
-            position = max(reply.at[2], 0)
+            position = reply.at[2]
+            if position < 0 or reply.internal:
+                # No backend was running: an error of ours, unless it does not come back.
+                if OURS in died:
+                    return Broke(f"a runner ended in qfuzz's own code: {reply.reason}")
+                died.add(OURS)
+                continue
             if position in died:
                 nodes = CODEC.decode(request.case).case.network.nodes
                 op = nodes[0].op.name if len(nodes) == 1 else ""
@@ -131,7 +143,8 @@ class Worker:
         """Run a case in the runner that serves checks; a death is its answer."""
         reply = self._checks.ask(request, self.backend)
         if isinstance(reply, Death):
-            reply = Ran(refusal=verdict_of(reply, self.backend(request.spec)))
+            ours = reply.internal or reply.at[2] < 0
+            reply = Broke(reply.reason) if ours else Ran(refusal=verdict_of(reply, self.backend(request.spec)))
         self.send(reply)
 
     def _run_shard(self, request: RunShard) -> None:
@@ -153,6 +166,7 @@ class Worker:
             [self.described(spec) for spec in profile.specs],
             self.send,
             self._is_recalled,
+            (self._read_fd, self._write_fd),
         )
         complete = shard.run(overhead)
         self.send(ShardDone(request.shard, shard.sent, complete))
@@ -205,9 +219,16 @@ class _Bench:
 
 
 class _CheckRunner:
-    """A runner that answers one `CheckCase` or `RunCase` after another, forked when there is none."""
+    """A runner that answers one `CheckCase` or `RunCase` after another, forked when there is none.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    not_for_it
+        Descriptors that it is not to hold open.
+    """
+
+    def __init__(self, not_for_it: tuple[int, ...]) -> None:
+        self._not_for_it = not_for_it
         self._runner: Runner | None = None
         self._request_write = -1
 
@@ -244,16 +265,17 @@ class _CheckRunner:
                     mark.set(0, 0, 0)
                     send(_ran(request, backend_of(request.spec)))
 
-        runner = Runner(job, close_in_child=(self._request_write,))
+        runner = Runner(job, close_in_child=(self._request_write, *self._not_for_it))
         os.close(request_read)
         return runner
 
 
 def _checked(request: CheckCase, backend_of: Callable[[str], Backend], mark: Mark) -> Checked:
+    backends = [backend_of(s) for s in request.specs]
     example = judge_example(
         0,
-        CODEC.decode(request.case).case,
-        [(i, backend_of(s)) for i, s in enumerate(request.specs)],
+        prepare(CODEC.decode(request.case).case, backends),
+        list(enumerate(backends)),
         {(0, position): verdict for position, verdict in request.known},
         lambda position: mark.set(0, 0, position),
         tap=request.tap,
@@ -280,8 +302,13 @@ def _ran(request: RunCase, backend: Backend) -> Ran:
         values = program.run({name: np.array(t.array) for name, t in case.feeds.items()}, request.taps)
     except Unsupported as e:
         return Ran(refusal=BackendVerdict(backend.name, Outcome.UNSUPPORTED, str(e)))
-    except Rejected as e:
-        return Ran(refusal=BackendVerdict(backend.name, Outcome.REJECTED, str(e)))
+    except (MemoryError, Rejected) as e:
+        message = str(e) if isinstance(e, Rejected) else f"MemoryError: {e}"
+        reason = limit_reached(message)
+        outcome = Outcome.CRASH if reason else Outcome.REJECTED
+        return Ran(refusal=BackendVerdict(backend.name, outcome, reason or message))
+    except Crashed as e:
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.CRASH, str(e)))
     wanted = (*case.network.outputs, *request.taps)
     return Ran(tuple(Value.of(name, values[name]) for name in wanted if name in values))
 

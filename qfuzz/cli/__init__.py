@@ -14,8 +14,9 @@ COMMANDS: dict[str, str] = {
     "explain": "Show one element's arithmetic, step by step, for each backend.",
     "identify": "Find which arithmetic each backend uses, with witnesses.",
     "audit": "Judge a quantized model (.onnx, .pt2, module.py:build), layer by layer.",
-    "report": "Show a campaign as one self-contained HTML page.",
+    "compare": "Fuzz two backends for changes, the reference judging both.",
     "export": "Write repro.py, model.onnx with data, and report.md from a case.",
+    "report": "Show a campaign as one self-contained HTML page.",
     "backends": "List what is installed.",
     "ops": "Show what is covered: operators by backends.",
 }

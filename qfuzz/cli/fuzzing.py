@@ -23,7 +23,7 @@ from qfuzz.cli.progress import Progress
 from qfuzz.cli.rim import FOUND, INCOMPLETE, INTERRUPTED, OK
 from qfuzz.findings.corpus import KnownIssue
 from qfuzz.findings.files import write_file
-from qfuzz.ir.errors import CampaignFailed, ExtraMissing, InvalidCase
+from qfuzz.ir.errors import ExtraMissing, InvalidCase
 
 DEFAULT_SECONDS = 60.0
 FOREVER = "forever"
@@ -130,6 +130,7 @@ def run_campaign(
     chosen: Chosen,
     issues: Sequence[KnownIssue],
     write: Write,
+    counts: Callable[[FoundCase], bool] = lambda found: not found.known,
 ) -> int:
     """Run it, show it, and say how it ended as an exit code.
 
@@ -137,6 +138,8 @@ def run_campaign(
     ----------
     open_state
         Called once workers are there: what cannot start writes nothing.
+    counts
+        Whether a finding makes the exit code 1.
     """
     if chosen.as_json and chosen.as_lines:
         raise click.UsageError("--json and --json-lines exclude each other")
@@ -179,13 +182,13 @@ def run_campaign(
         events.say("end", document=document)
     else:
         progress.summary(tally, document, verbose=chosen.verbose)
-    return _exit_code(campaign, document)
+    return _exit_code(campaign, counts)
 
 
-def _exit_code(campaign: Campaign, document: dict[str, Any]) -> int:
+def _exit_code(campaign: Campaign, counts: Callable[[FoundCase], bool]) -> int:
     if campaign.stopped == "interrupted":
         return INTERRUPTED
-    if any(not f["known"] for f in document["findings"]):
+    if any(counts(f) for f in campaign.findings.values()):
         return FOUND
     if campaign.lost or campaign.errors:
         parts = len(campaign.lost), campaign.errors
@@ -253,15 +256,3 @@ def require_writable(out: Path) -> None:
     probe.unlink()
     if not existed:
         out.rmdir()
-
-
-def written(write: Write) -> Write:
-    """`write`, with what the disk says as the error of a campaign that cannot go on."""
-
-    def checked(found: FoundCase) -> str:
-        try:
-            return write(found)
-        except OSError as e:
-            raise CampaignFailed(f"{e.filename or 'a finding'}: {e.strerror or e}; what was committed is kept") from e
-
-    return checked

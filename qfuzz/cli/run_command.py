@@ -6,18 +6,16 @@ from pathlib import Path
 import click
 import msgspec
 
-from qfuzz.backends.discovery import canonical, default_rides, load_backend
+from qfuzz.backends.discovery import canonical, default_rides
 from qfuzz.campaign.plan import Plan
-from qfuzz.campaign.protocol import FoundCase, KnownDeath, Profile, Ride
-from qfuzz.campaign.run import Write
+from qfuzz.campaign.protocol import KnownDeath, Profile, Ride
 from qfuzz.campaign.state import State
-from qfuzz.cli.fuzzing import Chosen, budget, campaign_options, require_writable, run_campaign, written
+from qfuzz.cli.fuzzing import Chosen, budget, campaign_options, require_writable, run_campaign
 from qfuzz.cli.options import backend_option, output_options
+from qfuzz.cli.writing import writing
 from qfuzz.findings.conditions import names_backend
 from qfuzz.findings.corpus import KnownIssue, known_issues
-from qfuzz.findings.finding import write_finding
 from qfuzz.ir.errors import BackendMissing, InvalidCase
-from qfuzz.ir.protocols import Backend
 from qfuzz.strategies.families import selected_ops
 
 FIXED_BY_RESUME = ("specs", "ops", "seed", "max_nodes", "out", "corpora", "fail_fast", "no_reduce")
@@ -99,7 +97,8 @@ def command(
         reduce=not no_reduce,
         corpora=corpora,
     )
-    return run_campaign(plan, lambda: State.create(out, plan), chosen, issues, _writer(out))
+    with writing(plan, out) as write:
+        return run_campaign(plan, lambda: State.create(out, plan), chosen, issues, write)
 
 
 def _resumed(folder: Path, seconds: float | None, max_examples: int | None, chosen: Chosen) -> int:
@@ -116,17 +115,10 @@ def _resumed(folder: Path, seconds: float | None, max_examples: int | None, chos
         if ended and seconds is None and max_examples is None and not before.lost:
             raise InvalidCase(f"{folder}: its campaign has ended; give it more --time or --max-examples to go on")
         issues = _known(plan.corpora)
-        return run_campaign(plan, lambda: state, chosen, issues, _writer(folder))
+        with writing(plan, folder) as write:
+            return run_campaign(plan, lambda: state, chosen, issues, write)
     finally:
         state.close()
-
-
-def _writer(out: Path) -> Write:
-    def write(found: FoundCase) -> str:
-        # A known issue is written already: its case lies in the corpus.
-        return found.known or str(write_finding(out, found.finding(), _in_process(found.backend)))
-
-    return written(write)
 
 
 def _rides(specs: tuple[str, ...]) -> tuple[Ride, ...]:
@@ -161,11 +153,3 @@ def _known_deaths(issues: tuple[KnownIssue, ...], rides: tuple[Ride, ...]) -> tu
             parts = tuple(part for part in form.split(",") if part not in ("-", "*"))
             deaths += [KnownDeath(r.spec, op, parts, e.when) for r in rides if names_backend(e, r.spec)]
     return tuple(deaths)
-
-
-def _in_process(spec: str) -> Backend | None:
-    """The backend, to print its calls; loading it runs no kernel."""
-    try:
-        return load_backend(spec)
-    except BackendMissing:
-        return None

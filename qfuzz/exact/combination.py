@@ -12,8 +12,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.exact.reals import Reals
+from qfuzz.exact.reals import Bounds, Reals
 from qfuzz.exact.rounding import Floats
+from qfuzz.ir.qtype import float32
 
 _U64 = 2.0**-53
 
@@ -45,6 +46,14 @@ class Multiplier:
         return cls(approx.reshape(()) if len(fractions) == 1 else approx, lsb, fractions.__getitem__)
 
     @classmethod
+    def quotient(cls, numerator: float, denominator: float) -> "Multiplier":
+        """``numerator / denominator`` for all: `ratio` of one number, which NumPy would take ten times as long for."""
+        approx = numerator / denominator
+        short = float32(approx) == approx and approx * denominator == numerator
+        lsb = _lsb(approx) if short or math.frexp(denominator)[0] == 0.5 else 0.0
+        return cls(np.array(approx), lsb, lambda _: Fraction(numerator) / Fraction(denominator))
+
+    @classmethod
     def ratio(cls, numerators: Floats, denominator: float) -> "Multiplier":
         """``numerators / denominator``, without a single rational until one is asked for.
 
@@ -53,6 +62,8 @@ class Multiplier:
         numerators
             float64 that are exact (a product of two float32 numbers is).
         """
+        if numerators.ndim == 0:
+            return cls.quotient(float(numerators), denominator)
         approx = np.asarray(numerators / denominator)
         # A quotient of at most 24 bits times a float32 is exact in float64, so that this comparison is proof.
         with np.errstate(over="ignore"):
@@ -80,11 +91,15 @@ def _lowest_bit(dyadic: Fraction) -> float:
 
 @dataclass(frozen=True)
 class Term:
-    """`values * multiplier / divisor`; `values` are float64 that hold their numbers exactly."""
+    """`values * multiplier / divisor`; `values` are float64 that hold their numbers exactly.
+
+    `are_integers` says that they are known to be integers below 2^32; else that is looked up where it matters.
+    """
 
     values: Floats
     multiplier: Multiplier
     divisor: npt.NDArray[np.int64] | None = None
+    are_integers: bool = False
 
 
 def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
@@ -109,7 +124,7 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
     else:
         error = magnitude * (2.0 * (3 + len(terms)) * _U64)
 
-    def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
+    def refine(i: int, bits: int) -> Bounds:
         index = tuple(int(j) for j in np.unravel_index(i, shape)) if shape else ()
         r = Fraction(0)
         for t in terms:
@@ -129,19 +144,29 @@ def _own(index: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def value_lsb(term: Term) -> float:
     """A power of two that divides all values of a term after division, or 0 where float64 has none."""
-    lsb = array_lsb(term.values)
+    lsb = 1.0 if term.are_integers else array_lsb(term.values)
     if term.divisor is None:
         return lsb
-    largest = int(term.divisor.max(initial=1))
-    if any(d & (d - 1) for d in np.unique(term.divisor).tolist()):
+    if (term.divisor & (term.divisor - 1)).any():
         return 0.0
-    return lsb / largest
+    return lsb / int(term.divisor.max(initial=1))
 
 
 def array_lsb(values: Floats) -> float:
     """Lowest set bit over all values: 1 for integers below 2^32 (a cheap bound), exact for others."""
+    if values.ndim == 0:
+        return _lsb(float(values))
     if (values == np.rint(values)).all() and float(np.abs(values).max(initial=0.0)) < 2.0**32:
         return 1.0
     mantissa, exponent = np.frexp(values[values != 0.0])
     integers = (mantissa * 2.0**53).astype(np.int64)
     return float(np.ldexp((integers & -integers).astype(np.float64), exponent - 53).min())
+
+
+def _lsb(value: float) -> float:
+    """`array_lsb` of one number."""
+    if value.is_integer() and abs(value) < 2.0**32:
+        return 1.0
+    mantissa, exponent = math.frexp(value)
+    integer = int(mantissa * 2.0**53)
+    return math.ldexp(float(integer & -integer), exponent - 53)

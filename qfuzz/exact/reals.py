@@ -13,7 +13,8 @@ import numpy as np
 
 from qfuzz.exact.rounding import Floats, Ints, split_ties
 
-Refine = Callable[[int, int], tuple[Fraction, Fraction]]
+Bounds = tuple[Fraction, Fraction]
+Refine = Callable[[int, int], Bounds]
 """(flat index, bits) -> rational bounds of that element: equal when it is rational, else 2^-bits apart."""
 
 
@@ -65,15 +66,15 @@ class Reals:
         """Elements clipped to rational bounds. Clipping is 1-Lipschitz, so the error bound holds on."""
         if low is None and high is None:
             return self
-        lo = -np.inf if low is None else float(low)
-        hi = np.inf if high is None else float(high)
-        clipped = np.clip(self.approx, lo, hi)
-        rounding = np.where(clipped == self.approx, 0.0, _representation_error(low, high))
-        error = np.where(
-            (clipped != self.approx) & (np.abs(clipped - self.approx) > self.error), rounding, self.error + rounding
-        )
+        clipped = self.approx if low is None else np.maximum(self.approx, float(low))
+        clipped = clipped if high is None else np.minimum(clipped, float(high))
+        moved = np.abs(clipped - self.approx)
+        rounding = _representation_error(low, high)
+        error = np.where(moved > self.error, 0.0, self.error)
+        if rounding:
+            error = error + np.where(moved > 0.0, rounding, 0.0)
 
-        def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
+        def refine(i: int, bits: int) -> Bounds:
             a, b = self.refine(i, bits)
             return _clip(a, low, high), _clip(b, low, high)
 

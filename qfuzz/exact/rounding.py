@@ -22,7 +22,7 @@ def gamma(k: float) -> float:
 
 def round_half_even(x: npt.NDArray[np.floating[Any]]) -> Ints:
     """Nearest integers, ties to even. Exact for every finite float64; clips at +/- 2^62 first."""
-    return np.asarray(np.clip(np.rint(x), -_CLIP, _CLIP).astype(np.int64))
+    return np.asarray(np.minimum(np.maximum(np.rint(x), -_CLIP), _CLIP).astype(np.int64))
 
 
 def split_ties(x: Floats) -> tuple[Ints, Ints]:

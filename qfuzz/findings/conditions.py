@@ -1,5 +1,6 @@
 """Whether an expectation of a corpus file applies to a backend on this machine."""
 
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
@@ -11,8 +12,14 @@ from qfuzz.ir.expectation import Condition, Expectation
 
 
 def names_backend(expectation: Expectation, spec: str) -> bool:
-    """Whether the expectation's glob means the backend of that spec."""
+    """Whether the expectation's glob means the backend of that spec.
+
+    What holds of a framework holds of it in any Python, under the expectation's condition: the option ``python``, the
+    last of a spec, counts only where the glob says something of it.
+    """
     pattern = expectation.backend.replace("[", "[[]").replace("?", "[?]")
+    if "python=" not in pattern:
+        spec = re.sub("[?&]python=[^&]*$", "", spec)
     return fnmatchcase(spec, pattern)
 
 

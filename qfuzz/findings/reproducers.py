@@ -33,7 +33,7 @@ def reproducer_files(
     by_hand = _by_hand(case, verdict)
     files = {
         "case.json": CODEC.encode(case),
-        "repro.py": _repro(case, verdict, script, by_hand, signature, spec).encode(),
+        "repro.py": _repro(case, verdict, script, by_hand, signature, spec, described).encode(),
         "report.md": _report(case, verdict, script, by_hand, signature, spec, backends, described).encode(),
     }
     files |= script.files
@@ -106,14 +106,29 @@ HERE = Path(__file__).resolve().parent
 '''
 
 
-def _repro(case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str], signature: str, spec: str) -> str:
-    needs = "qfuzz" if any("import qfuzz" in line for line in script.lines) else "the framework and NumPy only"
+def _repro(
+    case: Case,
+    verdict: BackendVerdict,
+    script: Script,
+    by_hand: list[str],
+    signature: str,
+    spec: str,
+    described: Mapping[str, str],
+) -> str:
+    needs = "qfuzz" if any("import qfuzz" in line for line in script.lines) else _framework(described)
     header = _HEADER.format(signature=signature, spec=spec, needs=needs)
     if not any("Decimal" in line for line in by_hand):
         header = header.replace("from decimal import Decimal, getcontext\n", "")
     if not by_hand:
         header = header.replace("from fractions import Fraction\n", "")
     return header + "\n" + "\n".join(_body(case, verdict, script, by_hand)) + "\n"
+
+
+def _framework(described: Mapping[str, str]) -> str:
+    """What a script needs that calls the framework alone; for another Python's, the version that was found there."""
+    if "python" not in described:
+        return "the framework and NumPy only"
+    return f"{described['framework']} {described['version']}, as that Python has it, and NumPy only"
 
 
 def _body(case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str]) -> list[str]:
@@ -221,6 +236,15 @@ def _indented(lines: list[str]) -> list[str]:
     return textwrap.indent("\n".join(lines), "    ").splitlines()
 
 
+def network_lines(case: Case) -> list[str]:
+    """The nodes, one a line, indented as code."""
+    types = case.network.types
+    return [
+        f"    {n.name}: {types[n.name].dtype}{list(types[n.name].shape)} = {n.op!r}({', '.join(n.inputs)})"
+        for n in case.network.nodes
+    ]
+
+
 def _report(
     case: Case,
     verdict: BackendVerdict,
@@ -234,10 +258,6 @@ def _report(
     mismatch = verdict.mismatches[0] if verdict.mismatches else None
     version = described.get("version", "")
     title = f"{verdict.op or 'network'}: {verdict.verdict} in {spec} {version}".strip()
-    network = "\n".join(
-        f"    {n.name}: {t.dtype}{list(t.shape)} = {n.op!r}({', '.join(n.inputs)})"
-        for n, t in ((n, case.network.types[n.name]) for n in case.network.nodes)
-    )
     parts = [f"# {title}", ""]
     if mismatch is not None and not mismatch.problem:
         allowed = (
@@ -260,7 +280,7 @@ def _report(
     parts += ["## Reproduce", "", "```python", *script.lines, "```", ""]
     if by_hand:
         parts += ["## One element by hand", "", "```python", *by_hand, "```", ""]
-    parts += ["## Network", "", network, ""]
+    parts += ["## Network", "", *network_lines(case), ""]
     parts += ["## Environment", "", *(f"- {k}: {v}" for k, v in described.items()), ""]
     if len(backends) > 1:
         parts += [f"Reproduced by: {', '.join(backends)}.", ""]

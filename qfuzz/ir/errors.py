@@ -6,6 +6,7 @@ QfuzzError
 │   └── UnknownBackend there is none of that name, or not with these options: bad usage, too (exit 2)
 ├── Unsupported        a backend has no kernel for a valid network; carries the reason
 ├── Rejected           a framework refused a network that it should accept
+├── Crashed            a kernel ended the process that ran it, and that process is not this one
 ├── ExtraMissing       an optional part of qfuzz needs a package that is not installed (exit 3)
 ├── WorkerFailed       a worker process could not be started or broke the protocol (exit 3)
 └── CampaignFailed     a campaign could not go on: no space, no scheduler; what it had is kept (exit 3)
@@ -38,6 +39,10 @@ class Unsupported(QfuzzError):
 
 class Rejected(QfuzzError):
     """A framework refused a network; the message is the framework's own."""
+
+
+class Crashed(QfuzzError):
+    """A kernel ended a process other than this one; the message says how, and what that process printed last."""
 
 
 class WorkerFailed(QfuzzError):

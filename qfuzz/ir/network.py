@@ -1,9 +1,9 @@
 """Networks and cases: a DAG of operators over typed values, and concrete inputs for it. Frozen, validated, hashable."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,6 +13,8 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
+
+T = TypeVar("T")
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +74,22 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         """Data of every constant, by name."""
         return MappingProxyType({c.name: c.data for c in self.constants})
 
+    @cached_property
+    def _once(self) -> dict[Hashable, Any]:
+        return {}
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, kept with the network: what follows from it alone is made once for all who ask.
+
+        It must not lead back to the network, as an exception does through its traceback: that would be a cycle, and
+        runners live without the collector that frees those.
+        """
+        kept = self._once
+        if key not in kept:
+            kept[key] = make()
+        made: T = kept[key]
+        return made
+
     @property
     def leaves(self) -> tuple[Input | Constant, ...]:
         """Everything that holds data: inputs, then constants."""
@@ -90,7 +108,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         return tuple(n for n in self.nodes if name in n.inputs)
 
 
-class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """A network and one concrete tensor for each of its inputs, in their order."""
 
     network: Network
@@ -103,10 +121,10 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for value, tensor in zip(expected, self.inputs, strict=True):
             _check_tensor(f"input {value.name!r}", value.type, tensor)
 
-    @property
-    def feeds(self) -> dict[str, Tensor]:
+    @cached_property
+    def feeds(self) -> Mapping[str, Tensor]:
         """Input tensors by name."""
-        return {v.name: t for v, t in zip(self.network.inputs, self.inputs, strict=True)}
+        return MappingProxyType({v.name: t for v, t in zip(self.network.inputs, self.inputs, strict=True)})
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

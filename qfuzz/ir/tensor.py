@@ -19,9 +19,12 @@ def check_shape(shape: tuple[int, ...]) -> None:
     """Raise `InvalidCase` unless `shape` has sane dimensions and at most `MAX_ELEMENTS` elements."""
     if len(shape) > MAX_RANK:
         raise InvalidCase(f"shape {shape}: rank {len(shape)}; at most {MAX_RANK} dimensions")
-    if any(d < 0 for d in shape):
-        raise InvalidCase(f"shape {shape}: a dimension is negative")
-    if math.prod(max(d, 1) for d in shape) > MAX_ELEMENTS:
+    n_elements = 1
+    for d in shape:
+        if d < 0:
+            raise InvalidCase(f"shape {shape}: a dimension is negative")
+        n_elements *= d or 1
+    if n_elements > MAX_ELEMENTS:
         raise InvalidCase(f"shape {shape}: {math.prod(shape)} elements; at most {MAX_ELEMENTS}")
 
 

@@ -24,7 +24,9 @@ from qfuzz.ops.semantics import (
     Operand,
     check_multipliers,
     float32_exact,
+    float_scale,
     identity_image,
+    is_power_of_two,
     linear_image,
     output_scale,
     zero_point_magnitude,
@@ -85,7 +87,7 @@ class LeakyRelu(UnaryOperator, frozen=True, kw_only=True, tag="leaky_relu"):
         down = Multiplier.of(Fraction(self.negative_slope) * x.scale / output_scale(element))
         slope = np.where(n < 0, abs(down.approx), up.approx)
         return linear_image(
-            [Term(np.maximum(n, 0.0), up), Term(np.minimum(n, 0.0), down)],
+            [Term(np.maximum(n, 0.0), up, are_integers=True), Term(np.minimum(n, 0.0), down, are_integers=True)],
             None,
             x.type.shape,
             element,
@@ -104,7 +106,7 @@ class Hardsigmoid(UnaryOperator, frozen=True, kw_only=True, tag="hardsigmoid"):
         m = Multiplier.of(x.scale / scale_y / 6)
         half = Multiplier.of(1 / scale_y / 2)
         return linear_image(
-            [Term(n, m), Term(np.ones_like(n), half)],
+            [Term(n, m, are_integers=True), Term(np.ones_like(n), half, are_integers=True)],
             None,
             x.type.shape,
             element,
@@ -193,7 +195,7 @@ def _function_image(
     f = function(x_real)
     approx = f / float(scale_y)
     quotient_exact = rational & (approx * float(scale_y) == f) & (scale_y.numerator == 1 or scale_y.denominator == 1)
-    exact = quotient_exact & _power_of_two(scale_y)
+    exact = quotient_exact & is_power_of_two(float_scale(element))
     error = np.where(exact, 0.0, np.abs(approx) * 2 * elementary.FILTER_MARGIN + 1e-300)
     memo: dict[tuple[int, int], elementary.Enclosure] = {}
 
@@ -206,14 +208,10 @@ def _function_image(
     r = Reals(approx, error, refine)
     affine = x.affine_magnitude() * float(x.scale)
     zero_point = zero_point_magnitude(element)
-    terms = [Term(n, Multiplier.of(x.scale / scale_y))]
-    linear = float32_exact(terms, lambda: affine / float(scale_y) + zero_point, element, n.shape)
+    terms = [Term(n, Multiplier.of(x.scale / scale_y), are_integers=True)]
+    linear = float32_exact(terms, lambda: affine / float(scale_y) + zero_point, element)
     linear = linear & rational & (x_real > 0)
     return FunctionImage(r, r, function, x_real, affine, float(scale_y), zero_point, linear, addends(x_real))
-
-
-def _power_of_two(scale: Fraction) -> bool:
-    return (scale.numerator & (scale.numerator - 1)) == 0 and (scale.denominator & (scale.denominator - 1)) == 0
 
 
 class Elu(UnaryOperator, frozen=True, kw_only=True, tag="elu"):

@@ -14,6 +14,7 @@ from qfuzz.ops.semantics import (
     Image,
     Operand,
     check_multipliers,
+    float_scale,
     linear_image,
     output_scale,
     per_tensor,
@@ -81,7 +82,7 @@ def contraction_image(
     Sums of magnitudes stay below 2^31 (`require_int32`), so float64 holds every accumulator exactly.
     """
     x, weight = operands[0], operands[1]
-    scale_y = output_scale(element)
+    scale_y = float_scale(element)
     rank = len(shape)
     channel_shape = (shape[channel_axis],) + (1,) * (rank - channel_axis - 1)
     w, _ = weight.centered()
@@ -93,8 +94,11 @@ def contraction_image(
         acc_lo = multiply(x_lo, positive) + multiply(x_hi, negative)
         acc_hi = multiply(x_hi, positive) + multiply(x_lo, negative)
     # Products of two float32 scales are exact in float64.
-    scales = np.array(weight.type.qtype.scale) * float(x.scale)
-    m = Multiplier.ratio(scales.reshape(channel_shape if scales.size > 1 else ()), float(scale_y))
+    scales = weight.type.qtype.scale
+    if len(scales) == 1:
+        m = Multiplier.quotient(scales[0] * x.float_scale, scale_y)
+    else:
+        m = Multiplier.ratio((np.array(scales) * x.float_scale).reshape(channel_shape), scale_y)
     bias_terms: list[Term] = []
     bias_magnitude: Floats = np.zeros(())
     bias_unit: Floats | None = None
@@ -106,11 +110,13 @@ def contraction_image(
             acc_lo = acc_hi if x.is_point else acc_lo + values
             bias_magnitude = np.abs(values) * m.approx
         else:
-            m_bias = Multiplier.of(1 / scale_y)
+            m_bias = Multiplier.of(1 / output_scale(element))
             bias_terms = [Term(values, m_bias)]
             bias_magnitude = np.abs(values) * m_bias.approx
-            bias_unit = _rounded_bias_unit(values * float(1 / scale_y), m.approx)
+            bias_unit = _rounded_bias_unit(values * m_bias.approx, m.approx)
     integer_bias = len(operands) > 2 and operands[2].type.element == "int32"
+
+    integers = x.are_integers and weight.are_integers
 
     def accumulator() -> Floats:
         largest = np.abs(acc_lo) if x.is_point else np.maximum(np.abs(acc_lo), np.abs(acc_hi))
@@ -123,8 +129,8 @@ def contraction_image(
         return multiply(x.affine_magnitude(), weight.affine_magnitude()) * m.approx + bias_magnitude
 
     return linear_image(
-        [Term(acc_lo, m), *bias_terms],
-        None if x.is_point else [Term(acc_hi, m), *bias_terms],
+        [Term(acc_lo, m, are_integers=integers), *bias_terms],
+        None if x.is_point else [Term(acc_hi, m, are_integers=integers), *bias_terms],
         shape,
         element,
         accumulator=accumulator,

@@ -16,6 +16,7 @@ from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.contraction import check_bias, check_weight, contraction_image, require_int32
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_per_dimension, check_windows, per_tensor
+from qfuzz.ops.sliding import columns, padded
 
 
 class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
@@ -103,26 +104,10 @@ class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
 def _correlate(a: Floats, w: Floats, op: Conv, kernel: tuple[int, ...], n_out: tuple[int, ...]) -> Floats:
     """Exact cross-correlation of centered values (padding is 0): float64 while magnitudes stay below 2^53."""
     spatial = len(kernel)
-    pads = [(0, 0), (0, 0), *((op.padding[i], op.padding[spatial + i]) for i in range(spatial))]
-    padded = np.pad(a, pads) if any(op.padding) else a
-    reach = tuple(d * (k - 1) + 1 for d, k in zip(op.dilations, kernel, strict=True))
-    axes = tuple(range(2, 2 + spatial))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=axes)
-    steps = (
-        slice(None),
-        slice(None),
-        *(slice(None, None, s) for s in op.strides),
-        *(slice(None, None, d) for d in op.dilations),
-    )
-    windows = windows[steps]
-    n, channels = a.shape[:2]
-    groups = op.groups
-    positions = math.prod(n_out[2:])
-    # [N, G, C/G, P, K] x [G, M/G, C/G*K] -> [N, G, M/G, P]
-    columns = windows.reshape(n, groups, channels // groups, positions, math.prod(kernel))
-    columns = columns.transpose(1, 2, 4, 0, 3).reshape(groups, (channels // groups) * math.prod(kernel), n * positions)
-    filters = w.reshape(groups, w.shape[0] // groups, -1)
-    acc = np.matmul(filters, columns).reshape(w.shape[0], n, positions)
+    a = padded(a, op.padding[:spatial], op.padding[spatial:])
+    taken = columns(a, op.groups, kernel, op.strides, op.dilations, n_out[2:])
+    filters = w.reshape(op.groups, w.shape[0] // op.groups, taken.shape[1])
+    acc = np.matmul(filters, taken).reshape(w.shape[0], n_out[0], math.prod(n_out[2:]))
     return np.ascontiguousarray(acc.transpose(1, 0, 2)).reshape(n_out)
 
 

@@ -19,8 +19,8 @@ from qfuzz.ops.semantics import (
     Image,
     Operand,
     check_multipliers,
+    float_scale,
     linear_image,
-    output_scale,
     per_tensor,
     quantized_output,
     zero_point_magnitude,
@@ -56,9 +56,10 @@ class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         shape = _broadcast([o.type for o in operands])
-        m = [Multiplier.ratio(np.array(float(o.scale)), float(output_scale(element))) for o in operands]
+        m = [Multiplier.quotient(o.float_scale, float_scale(element)) for o in operands]
         centered = [o.centered() for o in operands]
         is_point = all(o.is_point for o in operands)
+        integers = all(o.are_integers for o in operands)
 
         def real() -> Floats:
             a, b = operands
@@ -74,8 +75,8 @@ class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
             return (a.affine_magnitude() + b.affine_magnitude()) * largest + zero_point_magnitude(element)
 
         return linear_image(
-            [Term(c[0], k) for c, k in zip(centered, m, strict=True)],
-            None if is_point else [Term(c[1], k) for c, k in zip(centered, m, strict=True)],
+            [Term(c[0], k, are_integers=integers) for c, k in zip(centered, m, strict=True)],
+            None if is_point else [Term(c[1], k, are_integers=integers) for c, k in zip(centered, m, strict=True)],
             shape,
             element,
             accumulator=real,
@@ -103,7 +104,7 @@ class Mul(ExactOperator, frozen=True, kw_only=True, tag="mul"):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         a, b = operands
         shape = _broadcast([a.type, b.type])
-        m = Multiplier.ratio(np.array(float(a.scale) * float(b.scale)), float(output_scale(element)))
+        m = Multiplier.quotient(a.float_scale * b.float_scale, float_scale(element))
         a_lo, a_hi = a.centered()
         b_lo, b_hi = b.centered()
         if a.is_point and b.is_point:
@@ -116,8 +117,8 @@ class Mul(ExactOperator, frozen=True, kw_only=True, tag="mul"):
             return a.magnitude() * b.magnitude() * m.approx
 
         return linear_image(
-            [Term(lower, m)],
-            None if upper is None else [Term(upper, m)],
+            [Term(lower, m, are_integers=a.are_integers and b.are_integers)],
+            None if upper is None else [Term(upper, m, are_integers=a.are_integers and b.are_integers)],
             shape,
             element,
             accumulator=real,

@@ -20,9 +20,9 @@ from qfuzz.ops.semantics import (
     Operand,
     along_axis,
     check_rescaling,
+    float_scale,
     identity_image,
     linear_image,
-    output_scale,
 )
 
 
@@ -49,9 +49,10 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         shape = self.infer([o.type for o in operands], element)
         sizes = [o.type.shape[self.axis] for o in operands]
-        scales = np.repeat(np.array([float(o.scale) for o in operands]), sizes)
-        m = Multiplier.ratio(along_axis(scales, self.axis, len(shape)), float(output_scale(element)))
+        scales = np.repeat(np.array([o.float_scale for o in operands]), sizes)
+        m = Multiplier.ratio(along_axis(scales, self.axis, len(shape)), float_scale(element))
         is_point = all(o.is_point for o in operands)
+        integers = all(o.are_integers for o in operands)
 
         def joined(parts: Sequence[Floats]) -> Floats:
             return np.concatenate(parts, axis=self.axis)
@@ -62,8 +63,8 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
             return joined([o.magnitude() for o in operands]) * m.approx
 
         return linear_image(
-            [Term(joined([c[0] for c in centered]), m)],
-            None if is_point else [Term(joined([c[1] for c in centered]), m)],
+            [Term(joined([c[0] for c in centered]), m, are_integers=integers)],
+            None if is_point else [Term(joined([c[1] for c in centered]), m, are_integers=integers)],
             shape,
             element,
             accumulator=real,
@@ -174,6 +175,6 @@ class Pad(_Moved, frozen=True, kw_only=True, tag="pad"):
         return tuple(d + self.padding[i] + self.padding[n + i] for i, d in enumerate(shape))
 
     def move(self, a: Floats, zero: float) -> Floats:
-        n = a.ndim
-        sides = [(self.padding[i], self.padding[n + i]) for i in range(n)]
-        return np.pad(a, sides, constant_values=zero) if sides else a
+        out = np.full(self.shape_of(a.shape), zero)
+        out[tuple(slice(b, b + n) for b, n in zip(self.padding, a.shape, strict=False))] = a
+        return out

@@ -18,6 +18,7 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops import sliding
 from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
@@ -26,9 +27,9 @@ from qfuzz.ops.semantics import (
     check_per_dimension,
     check_rescaling,
     check_windows,
+    float_scale,
     identity_image,
     linear_image,
-    output_scale,
 )
 
 
@@ -89,11 +90,7 @@ def windows(
     n = len(kernel)
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
     after = [max(0, (out[i] - 1) * strides[i] + reach[i] - a.shape[2 + i] - padding[i]) for i in range(n)]
-    pads = [(0, 0), (0, 0), *((padding[i], after[i]) for i in range(n))]
-    padded = np.pad(a, pads, constant_values=fill)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + n)))
-    starts = tuple(slice(0, (out[i] - 1) * strides[i] + 1, strides[i]) for i in range(n))
-    return windows[(slice(None), slice(None), *starts, *(slice(None, None, d) for d in dilations))]
+    return sliding.windows(sliding.padded(a, padding[:n], after, fill), kernel, strides, dilations, out)
 
 
 class MaxPool(ExactOperator, frozen=True, kw_only=True, tag="max_pool"):
@@ -224,7 +221,7 @@ def _mean_image(
     divisor: npt.NDArray[np.int64],
     n_summed: int,
 ) -> LinearImage:
-    m = Multiplier.ratio(np.array(float(x.scale)), float(output_scale(element)))
+    m = Multiplier.quotient(x.float_scale, float_scale(element))
     lo, hi = x.centered()
     sum_lo = summed(lo)
     sum_hi = sum_lo if x.is_point else summed(hi)

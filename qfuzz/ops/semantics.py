@@ -59,7 +59,14 @@ class Operand:
         q = self.type.element
         if not isinstance(q, QType):
             return np.zeros(())
+        if q.axis is None:
+            return np.array(float(q.zero_point[0]))
         return along_axis(np.array(q.zero_point, dtype=np.float64), q.axis, len(self.type.shape))
+
+    @property
+    def are_integers(self) -> bool:
+        """Whether elements are integers, of 32 bits at most."""
+        return self.type.element != "float32"
 
     @property
     def scales(self) -> tuple[Fraction, ...]:
@@ -73,12 +80,20 @@ class Operand:
         (s,) = self.scales
         return s
 
+    @property
+    def float_scale(self) -> float:
+        """`scale` as a float64, which holds it exactly."""
+        return float_scale(self.type.element)
+
     def centered(self) -> tuple[Floats, Floats]:
         """`lo - zero_point` and `hi - zero_point`; one object for a point."""
         return self._centered
 
     @cached_property
     def _centered(self) -> tuple[Floats, Floats]:
+        q = self.type.element
+        if not isinstance(q, QType) or not any(q.zero_point):
+            return self.lo, self.hi
         lo = self.lo - self.zero_points
         return (lo, lo) if self.is_point else (lo, self.hi - self.zero_points)
 
@@ -136,7 +151,7 @@ class LinearImage(Image):
     n_summed
         How many products a float32 accumulation would sum for one element.
     float32_exact
-        Where (or whether) every float32 operation is exact, in whatever order it is done.
+        Says where (or whether) every float32 operation is exact, in whatever order it is done.
     bias_unit
         scale_x * scale_w / scale_y, where a float32 bias is added that a kernel may round to that unit; else 0.
     zero_point
@@ -149,7 +164,7 @@ class LinearImage(Image):
     real: Callable[[], Floats]
     affine: Callable[[], Floats]
     n_summed: int
-    float32_exact: npt.NDArray[np.bool_]
+    float32_exact: Callable[[], npt.NDArray[np.bool_]]
     fixed_point: Callable[[], Floats] | None = None
     zero_point_y: float = 0.0
     bias_unit: Floats = field(default_factory=lambda: np.zeros(()))
@@ -157,7 +172,7 @@ class LinearImage(Image):
 
     def error(self, contract: Contract) -> Floats:
         if contract.terms == "exact":
-            return np.zeros_like(self.lower.approx)
+            return np.zeros(())
         if contract.terms == "fixed_point":
             return gamma(contract.k) * (1 + 2.0**-40) * (self.fixed_point or self.affine)()
         magnitude = {"accumulator": self.accumulator, "real": self.real, "affine": self.affine}[contract.terms]()
@@ -166,7 +181,7 @@ class LinearImage(Image):
         if contract.adds_zero_point and contract.terms != "affine":
             magnitude = magnitude + self.zero_point_y
         k = contract.k + (self.n_summed if contract.accumulates_float else 0)
-        bound = np.where(self.float32_exact, 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
+        bound = np.where(self.float32_exact(), 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
         if contract.bias_steps and self.bias_unit.any():
             bound = bound + contract.bias_steps * self.bias_unit * (1 + gamma(contract.k))
         return bound
@@ -182,7 +197,12 @@ class ExactOperator(Operator, frozen=True, kw_only=True):
 
 def output_scale(element: Element) -> Fraction:
     """The scale that real results are divided by; 1 for float32."""
-    return Fraction(element.scale[0]) if isinstance(element, QType) else Fraction(1)
+    return Fraction(float_scale(element))
+
+
+def float_scale(element: Element) -> float:
+    """The scale of a per-tensor or unquantized type as a float64, which holds it exactly; 1 for float32."""
+    return element.scale[0] if isinstance(element, QType) else 1.0
 
 
 def zero_point_magnitude(element: Element) -> float:
@@ -190,28 +210,28 @@ def zero_point_magnitude(element: Element) -> float:
     return abs(float(element.zero_point[0])) if isinstance(element, QType) else 0.0
 
 
-def is_power_of_two(x: Fraction) -> bool:
+def is_power_of_two(x: float) -> bool:
     """Whether `x` is 2^n for an integer n."""
-    return x > 0 and (x.numerator & (x.numerator - 1)) == 0 and (x.denominator & (x.denominator - 1)) == 0
+    return math.frexp(x)[0] == 0.5
 
 
-def float32_exact(
-    terms: Sequence[Term], affine: Callable[[], Floats], element: Element, shape: tuple[int, ...]
-) -> npt.NDArray[np.bool_]:
+def float32_exact(terms: Sequence[Term], affine: Callable[[], Floats], element: Element) -> npt.NDArray[np.bool_]:
     """Where every float32 operation of a sum of `terms` is exact, in any order.
 
     With an output scale that is a power of two, dividing by it (or multiplying with its reciprocal) is exact. Every
     product and partial sum, in whatever order and grouping, is a multiple of the terms' common power of two `lsb`
     and at most `affine` in magnitude: below 2^24 multiples it is a float32.
     """
-    if not is_power_of_two(output_scale(element)) or any(t.multiplier.lsb == 0.0 for t in terms):
-        return np.zeros(shape, dtype=bool)
+    if not is_power_of_two(float_scale(element)) or any(t.multiplier.lsb == 0.0 for t in terms):
+        return _NOWHERE
     lsb = min((value_lsb(t) * t.multiplier.lsb for t in terms), default=1.0)
     if lsb == 0.0:
-        return np.zeros(shape, dtype=bool)
+        return _NOWHERE
     # The zero point, where it is added before rounding, is a multiple of 1.
-    exact: npt.NDArray[np.bool_] = np.asarray(affine() / min(lsb, 1.0) < 2.0**24)
-    return exact
+    return np.asarray(affine() / min(lsb, 1.0) < 2.0**24)
+
+
+_NOWHERE: npt.NDArray[np.bool_] = np.zeros((), dtype=bool)
 
 
 def linear_image(
@@ -242,8 +262,6 @@ def linear_image(
     low = combine(lower, shape).clip(*bounds)
     high = low if upper is None else combine(upper, shape).clip(*bounds)
     zero_point = zero_point_magnitude(element)
-    # A kernel rounds the bounds too, as it rounds addends.
-    limits = [Term(np.ones(()), Multiplier.of(b)) for b in bounds if b]
     limit = max((float(abs(b)) for b in bounds if b), default=0.0)
 
     def affine_with_zero_point() -> Floats:
@@ -256,7 +274,10 @@ def linear_image(
         lambda: real() + limit,
         affine_with_zero_point,
         n_summed,
-        float32_exact([*lower, *limits], affine_with_zero_point, element, shape),
+        # A kernel rounds the bounds too, as it rounds addends.
+        lambda: float32_exact(
+            [*lower, *(Term(np.ones(()), Multiplier.of(b)) for b in bounds if b)], affine_with_zero_point, element
+        ),
         fixed_point,
         zero_point,
         np.zeros(()) if bias_unit is None else bias_unit,
@@ -342,7 +363,7 @@ def identity_image(
     bounds
         Bounds in output units that the result is clipped to.
     """
-    m = Multiplier.ratio(np.array(float(x.scale)), float(output_scale(element)))
+    m = Multiplier.quotient(x.float_scale, float_scale(element))
     moved = Operand(TensorType(shape, x.type.element), lo, hi)
     c_lo, c_hi = moved.centered()
 
@@ -350,8 +371,8 @@ def identity_image(
         return moved.magnitude() * m.approx
 
     return linear_image(
-        [Term(c_lo, m)],
-        None if moved.is_point else [Term(c_hi, m)],
+        [Term(c_lo, m, are_integers=x.are_integers)],
+        None if moved.is_point else [Term(c_hi, m, are_integers=x.are_integers)],
         shape,
         element,
         accumulator=real,

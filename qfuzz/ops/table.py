@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from qfuzz.exact.reals import Reals
+from qfuzz.exact.reals import Bounds, Reals
 from qfuzz.exact.rounding import Floats, Ints
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.qtype import Element
@@ -29,7 +29,9 @@ class TableImage(Image):
     last: Ints
 
     def error(self, contract: Contract) -> Floats:
-        errors = self.table.error(contract)
+        if contract.terms == "exact":
+            return np.zeros(())
+        errors = np.broadcast_to(self.table.error(contract), self.table.lower.approx.shape)
         return extreme(errors, self.first, self.last, np.maximum)
 
 
@@ -74,7 +76,7 @@ def known_reals(values: Floats) -> Reals:
     """Numbers that are what their float64 says."""
     flat = values.ravel()
 
-    def refine(i: int, bits: int) -> tuple[Fraction, Fraction]:
+    def refine(i: int, bits: int) -> Bounds:
         f = Fraction(float(flat[i]))
         return f, f
 

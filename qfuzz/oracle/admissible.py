@@ -56,12 +56,17 @@ _SLACK = 2.0**-50
 
 def settle(image: Image, element: QType) -> Settled:
     """Decide all elements of a known image that are not next to a tie."""
-    r = image.lower
+    nearest, gap = _nearest(image.lower)
+    return Settled(nearest, gap, _stored(nearest, element))
+
+
+def _nearest(r: Reals) -> tuple[Floats, Floats]:
+    """`Settled.nearest` and `Settled.gap` of `r`."""
     nearest = np.rint(r.approx)
     gap = 0.5 - np.abs(r.approx - nearest)
     # The sums here are float64's: what they may round away is taken off, unless the gap is a tie's exact 0.
     gap -= r.error + (np.abs(nearest) + 1.0) * _SLACK
-    return Settled(nearest, gap, _stored(nearest, element))
+    return nearest, gap
 
 
 def admissible(
@@ -121,12 +126,17 @@ def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: int, count: Filt
 
 def _admissible_interval(image: Image, error: Floats, tie: TieRule, element: QType, count: FilterCount) -> Admissible:
     """The set of an image of uncertain operands: from the least of its lower to the greatest of its upper bounds."""
-    shape = image.lower.approx.shape
-    flat = np.broadcast_to(error, shape).ravel()
-    everything = np.arange(flat.size)
-    low, _, _ = _decided(image.lower.take(everything), flat, tie, element.zero_point[0], count)
-    _, high, _ = _decided(image.upper.take(everything), flat, tie, element.zero_point[0], count)
-    return Admissible(_stored(low, element).reshape(shape), _stored(high, element).reshape(shape), None)
+
+    def bound(r: Reals, side: int) -> npt.NDArray[Any]:
+        nearest, gap = _nearest(r)
+        at = np.flatnonzero(error >= gap)
+        if at.size:
+            nearby = np.broadcast_to(error, nearest.shape).ravel()[at]
+            nearest = np.array(nearest, order="C")
+            nearest.reshape(-1)[at] = _decided(r.take(at), nearby, tie, element.zero_point[0], count)[side]
+        return _stored(nearest, element)
+
+    return Admissible(bound(image.lower, 0), bound(image.upper, 1), None)
 
 
 def _even(down: Ints, up: Ints, zero_point: int) -> Ints:

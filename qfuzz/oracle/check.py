@@ -3,19 +3,22 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.ir.errors import Rejected, Unsupported
+from qfuzz.ir.errors import Crashed, Rejected, Unsupported
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ir.protocols import Backend, NotSupported, Program
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.oracle.admissible import Admissible
 from qfuzz.oracle.again import fresh_inputs
+from qfuzz.oracle.crashes import settled
+from qfuzz.oracle.memory import BANDS, FILLS, Guarded, difference, fill_allocations, limit_reached
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
 from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts
 
@@ -74,6 +77,22 @@ def check_one(
 
     `explain` names causes of violations; `digest` asks for digests of all values that come back.
     """
+
+    def judge() -> BackendVerdict:
+        return _check_once(case, backend, reference, tap, explain, digest)
+
+    def judge_plainly(part: Case) -> BackendVerdict:
+        return _check_once(part, backend, reference if part is case else Reference(part), tap, None, False)
+
+    try:
+        return judge()
+    except Crashed as e:
+        return settled(e, case, backend.name, judge, judge_plainly)
+
+
+def _check_once(
+    case: Case, backend: Backend, reference: Reference, tap: bool, explain: Explainer | None, digest: bool
+) -> BackendVerdict:
     support = backend.supports(case.network)
     if isinstance(support, NotSupported):
         return BackendVerdict(backend.name, Outcome.UNSUPPORTED, support.reason)
@@ -85,7 +104,7 @@ def check_one(
     except Rejected as e:
         return _first_cause(case, backend, explain) or run.verdict(Outcome.REJECTED, str(e))
     except _Broken as e:
-        return run.verdict(e.outcome, e.reason)
+        return run.verdict(e.outcome, e.reason, e.op)
     return run.verdict(Outcome.JUDGED)
 
 
@@ -116,8 +135,24 @@ def _beginning(case: Case, n: int) -> Case:
 
 
 class _Broken(Exception):
-    def __init__(self, outcome: Outcome, reason: str) -> None:
-        self.outcome, self.reason = outcome, reason
+    def __init__(self, outcome: Outcome, reason: str, op: str = "") -> None:
+        self.outcome, self.reason, self.op = outcome, reason, op
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """What a backend raises for want of memory is a crash where the limit was reached, and a refusal where none was."""
+    try:
+        yield
+    except MemoryError as e:
+        message = f"MemoryError: {e}" if str(e) else "MemoryError"
+        if reason := limit_reached(message):
+            raise _Broken(Outcome.CRASH, reason) from None
+        raise Rejected(message) from None
+    except Rejected as e:
+        if reason := limit_reached(str(e)):
+            raise _Broken(Outcome.CRASH, reason) from None
+        raise
 
 
 class _Run:
@@ -138,12 +173,12 @@ class _Run:
         self.no_node_is_guilty = False
         self.compile_seconds = self.run_seconds = 0.0
 
-    def verdict(self, outcome: Outcome, reason: str = "") -> BackendVerdict:
+    def verdict(self, outcome: Outcome, reason: str = "", op: str = "") -> BackendVerdict:
         return BackendVerdict(
             backend=self.backend.name,
             outcome=outcome,
             reason=reason,
-            op=self._accused(outcome),
+            op=op or self._accused(outcome),
             cause=self.cause,
             kind=self.kind,
             counts=sum(self.by_op.values(), Counts()),
@@ -186,33 +221,54 @@ class _Run:
         self.kind = self.kind or kind
 
     def values(self, taps: Sequence[str]) -> Mapping[str, Array]:
-        """Outputs and taps of two identical runs, required to be bit-equal and to leave the inputs alone."""
-        start = time.perf_counter()
-        program = self.backend.compile(self.network, taps)
-        elapsed = time.perf_counter() - start
-        # A program that knows how long its framework took says so; lowering is ours, not the backend's.
-        self.compile_seconds += float(getattr(program, "compile_seconds", elapsed))
-        fed = {name: np.array(t.array) for name, t in self.case.feeds.items()}
-        first = self._timed(program, fed, taps)
-        second = self._timed(program, fed, taps)
-        start = time.perf_counter()
-        del program  # freeing what was compiled is the framework's time, too
-        self.run_seconds += time.perf_counter() - start
-        for name in (*self.network.outputs, *taps):
-            if name in first and name in second and not _bit_equal(first[name], second[name]):
-                raise _Broken(Outcome.UNSTABLE, f"two identical runs differ in {name!r}")
+        """Outputs and taps of two identical runs, required to be bit-equal and to leave all other memory alone.
+
+        Memory that nobody wrote holds something else in the second run: what a kernel read of it, or left of it in its
+        outputs, makes the two differ.
+        """
+        try:
+            first, second = self._two_runs(taps)
+        finally:
+            fill_allocations(0)
+        inner = {node.name for node in self.network.nodes}
+        for node in self.network.nodes:
+            mine = node.name in first and node.name in second
+            if mine and not _bit_equal(first[node.name], second[node.name]):
+                where = difference(first[node.name], second[node.name])
+                # Accused where all that it received was the same in both runs; later nodes follow from it.
+                is_first = not inner.intersection(node.inputs).difference(first)
+                op = node.op.name if is_first else ""
+                raise _Broken(Outcome.UNSTABLE, f"two identical runs differ in {node.name!r}{where}", op)
         if self.digest:
             self.digests = {n: digest_of(first[n]) for n in self.network.types if n in first} | self.digests
         return first
 
-    def _timed(self, program: Program, fed: Mapping[str, Array], taps: Sequence[str]) -> dict[str, Array]:
+    def _two_runs(self, taps: Sequence[str]) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+        fed = Guarded({name: t.array for name, t in self.case.feeds.items()})
+        fill_allocations(FILLS[0])
         start = time.perf_counter()
-        values = program.run(fed, taps)
+        with _memory_errors():
+            program = self.backend.compile(self.network, taps)
+        elapsed = time.perf_counter() - start
+        # A program that knows how long its framework took says so; lowering is ours, not the backend's.
+        self.compile_seconds += float(getattr(program, "compile_seconds", elapsed))
+        first = self._timed(program, fed, taps, 0)
+        second = self._timed(program, fed, taps, 1)
+        start = time.perf_counter()
+        del program  # freeing what was compiled is the framework's time, too
+        self.run_seconds += time.perf_counter() - start
+        return first, second
+
+    def _timed(self, program: Program, fed: Guarded, taps: Sequence[str], which: int) -> dict[str, Array]:
+        fed.fill(BANDS[which])
+        fill_allocations(FILLS[which])
+        start = time.perf_counter()
+        with _memory_errors():
+            values = program.run(fed.arrays, taps)
         self.run_seconds += time.perf_counter() - start
         # After each run: a second one may undo what the first did.
-        for name, tensor in self.case.feeds.items():
-            if fed[name].tobytes() != tensor.array.tobytes():
-                raise _Broken(Outcome.CORRUPTED, f"input {name!r} was changed by the run")
+        if damage := fed.damage():
+            raise _Broken(Outcome.CORRUPTED, damage)
         return values
 
     def count(self, node: Node, counts: Counts) -> None:
@@ -263,7 +319,8 @@ class _Run:
         inner = tuple(n.name for n in self.network.nodes if n.name not in self.network.outputs)
         for case in fresh_inputs(self.case):
             known: dict[str, Array] = {name: np.array(t.array) for name, t in case.feeds.items()}
-            known |= self.backend.compile(self.network, inner).run(dict(known), inner)
+            with _memory_errors():
+                known |= self.backend.compile(self.network, inner).run(dict(known), inner)
             yield self._all_inputs(node, known), known[node.name]
 
     def _all_inputs(self, node: Node, known: Mapping[str, Array]) -> list[Array]:

@@ -1,8 +1,8 @@
 """The reference for one case: images of nodes and admissible sets, computed once and shared by all backends."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.oracle.admissible import Admissible, Settled, admissible, settle
 
 Array = npt.NDArray[Any]
-T = TypeVar("T")
 
 DEFAULT_CONTRACT = Contract(
     terms="affine",
@@ -39,8 +38,7 @@ class Reference:
         self.seconds = 0.0
         self.count = FilterCount()
         self._constants = {c.name: Operand.point(c.type, c.data.array) for c in self.network.constants}
-        self._images: dict[Key, Image] = {}
-        self._settled: dict[Key, Settled] = {}
+        self._images: dict[Key, tuple[Image, Settled | None]] = {}
         self._sets: dict[Key, Admissible] = {}
         self._ends: dict[int, dict[str, Admissible]] = {}
         self._exact: Mapping[str, Array] | None = None
@@ -68,7 +66,9 @@ class Reference:
     def whole(self, contracts: Mapping[str, Contract]) -> dict[str, Admissible]:
         """Admissible sets of every node when the whole network runs under `contracts`, by interval propagation."""
         start = time.perf_counter()
-        result = _memo(self._ends, id(contracts), lambda: self._propagate(contracts))
+        if id(contracts) not in self._ends:
+            self._ends[id(contracts)] = self._propagate(contracts)
+        result = self._ends[id(contracts)]
         self.seconds += time.perf_counter() - start
         return result
 
@@ -102,26 +102,23 @@ class Reference:
     def _set(self, node: Node, received: Sequence[Array | None], contract: Contract) -> Admissible:
         """The admissible set on known values (None at constant positions), computed once."""
         key: Key = (node.name, *(None if a is None else a.tobytes() for a in received))
+        decided = (key, _arithmetic(contract))
+        if decided not in self._sets:
+            if key not in self._images:
+                self._images[key] = self._evaluated(node, received)
+            image, settled = self._images[key]
+            self._sets[decided] = admissible(image, contract, node.element, self.count, settled)
+        return self._sets[decided]
 
-        def image() -> Image:
-            types = self.network.input_types(node)
-            return image_of(
-                node,
-                [
-                    self._constants[name] if a is None else Operand.point(t, a)
-                    for name, a, t in zip(node.inputs, received, types, strict=True)
-                ],
-            )
-
-        def decide() -> Admissible:
-            known = _memo(self._images, key, image)
-            settled = None
-            if isinstance(node.element, QType):
-                element = node.element
-                settled = _memo(self._settled, key, lambda: settle(known, element))
-            return admissible(known, contract, node.element, self.count, settled)
-
-        return _memo(self._sets, (*key, _arithmetic(contract)), decide)
+    def _evaluated(self, node: Node, received: Sequence[Array | None]) -> tuple[Image, Settled | None]:
+        """The image, and what of it holds under every contract."""
+        types = self.network.input_types(node)
+        operands = [
+            self._constants[name] if a is None else Operand.point(t, a)
+            for name, a, t in zip(node.inputs, received, types, strict=True)
+        ]
+        image = image_of(node, operands)
+        return image, settle(image, node.element) if isinstance(node.element, QType) else None
 
 
 def _arithmetic(contract: Contract) -> Key:
@@ -149,12 +146,3 @@ def exact_outputs(case: Case) -> dict[str, Array]:
     """Every node's correctly rounded value, by name, in its storage dtype."""
     values = Reference(case).exact()
     return {n.name: values[n.name] for n in case.network.nodes}
-
-
-K = TypeVar("K")
-
-
-def _memo(cache: dict[K, T], key: K, compute: Callable[[], T]) -> T:
-    if key not in cache:
-        cache[key] = compute()
-    return cache[key]

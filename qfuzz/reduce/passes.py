@@ -48,7 +48,7 @@ def cut_network(case: Case) -> Iterator[Candidate]:
         def fed(node: Node = node) -> Case:
             new = Input(node.name, network.types[node.name])
             rest = tuple(n for n in network.nodes if n.name != node.name)
-            feeds = case.feeds | {node.name: Tensor(values[node.name])}
+            feeds = {**case.feeds, node.name: Tensor(values[node.name])}
             return pruned((*network.inputs, new), network.constants, rest, network.outputs, feeds)
 
         yield fed

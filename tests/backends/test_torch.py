@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from single_ops import SINGLE_OPS, Draw
 
 from qfuzz.backends.environment import cpu_flags
@@ -20,8 +21,9 @@ from qfuzz.oracle.verdicts import Outcome
 
 pytest.importorskip("torch", reason="torch is not installed: its backends cannot run")
 
-from qfuzz.backends import torch_executor, torch_limits
+from qfuzz.backends import torch_limits
 from qfuzz.backends.torch_backends import TorchBackend
+from qfuzz.backends.torch_source import source_lines
 
 ENGINES = ("fbgemm", "x86", "onednn", "qnnpack", "export")
 every_engine = pytest.mark.parametrize("engine", ENGINES)
@@ -115,7 +117,8 @@ def test_documented_refusals_are_what_qnnpack_says(
     assert documented.outcome is Outcome.UNSUPPORTED
     assert words in documented.reason
     monkeypatch.setattr(torch_limits, "LIMITS", ())
-    (verdict,) = check(case, [TorchBackend("qnnpack")]).backends
+    anew = Case(replace(case.network), case.inputs)  # a network keeps what it lowers to
+    (verdict,) = check(anew, [TorchBackend("qnnpack")]).backends
     assert verdict.outcome is Outcome.REJECTED
     assert words in verdict.reason + capfd.readouterr().err
 
@@ -128,7 +131,7 @@ def test_printed_calls_compute_what_the_interpreted_ones_do(op: str, engine: str
         if isinstance(backend.supports(case.network), NotSupported):
             continue
         arrays = {n: t.array for n, t in (*case.network.constant_data.items(), *case.feeds.items())}
-        lines = torch_executor.source_lines(backend.calls(case.network), arrays)
+        lines = source_lines(backend.calls(case.network), arrays)
         scope: dict[str, Any] = {}
         exec("\n".join(lines), scope)
         (name,) = case.network.outputs

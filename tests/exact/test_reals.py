@@ -93,7 +93,8 @@ def terms(draw: st.DrawFn, n: int) -> tuple[list[Term], list[Fraction]]:
         if draw(st.booleans()):
             numerators = np.array(draw(st.floats(2.0**-20, 2.0**20, width=32)), dtype=np.float64)
             denominator = float(draw(st.floats(2.0**-20, 2.0**20, width=32)))
-            multiplier = Multiplier.ratio(numerators, denominator)
+            alone = draw(st.booleans())
+            multiplier = Multiplier.ratio(numerators if alone else np.full(n, numerators), denominator)
             m = Fraction(float(numerators)) / Fraction(denominator)
         else:
             m = Fraction(draw(st.integers(-(2**30), 2**30)), draw(st.sampled_from([1, 2, 3, 1024, 7])))
@@ -114,6 +115,13 @@ def test_sums_are_within_their_bound_and_exact_where_they_say_so(drawn: tuple[li
         assert abs(Fraction(float(reals.approx[i])) - s) <= Fraction(float(reals.error[i]))
         a, b = reals.refine(i, 80)
         assert a <= s <= b
+
+
+@LAW
+@given(st.floats(2.0**-126, 2.0**126), st.sampled_from([1.0, 0.125, 3.0, 1 / 3, 2.0**-40 * 5]) | st.floats(0.001, 9))
+def test_one_quotient_is_as_an_array_of_one(numerator: float, denominator: float) -> None:
+    one, array = Multiplier.quotient(numerator, denominator), Multiplier.ratio(np.array([numerator]), denominator)
+    assert (float(one.approx), one.lsb, one.fraction(0)) == (float(array.approx[0]), array.lsb, array.fraction(0))
 
 
 @LAW

@@ -4,10 +4,18 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.internal.conjecture.providers import AVAILABLE_PROVIDERS
+
+from qfuzz.ir.network import Case
 from qfuzz.ops import CODEC
+from qfuzz.strategies import cases
+from qfuzz.strategies.draw import NoConstants
 from qfuzz.strategies.generate import SHARD_SIZE, cases_of
 
 N = 40
@@ -58,3 +66,28 @@ def test_only_shard_0_holds_the_minimal_case() -> None:
     assert len(minimal.network.nodes) == 1
     assert next(cases_of(2, 0)) == minimal
     assert minimal not in list(cases_of(1, 1))
+
+
+@pytest.mark.parametrize(("ops", "max_nodes"), [((), 4), (("conv", "linear"), 4), ((), 12)], ids=str)
+def test_they_are_what_hypothesis_draws(ops: Sequence[str], max_nodes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = f"{NoConstants.__module__}.{NoConstants.__name__}"
+    monkeypatch.setitem(AVAILABLE_PROVIDERS, "no constants", provider)
+    drawn: list[Case] = []
+
+    @seed("6/1")
+    @settings(
+        max_examples=SHARD_SIZE + 1,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        backend="no constants",
+    )
+    @given(cases(ops=ops, max_nodes=max_nodes))
+    def collect(case: Case) -> None:
+        drawn.append(case)
+
+    collect()
+    minimal, *others = drawn
+    assert others == list(cases_of(6, 1, ops=ops, max_nodes=max_nodes))
+    assert minimal == next(cases_of(6, 0, ops=ops, max_nodes=max_nodes))

@@ -35,7 +35,7 @@ def _share(hits: int, of: int) -> float:
 @pytest.mark.parametrize("max_nodes", [1, 4, 12])
 def test_less_than_one_percent_is_rejected(ops: tuple[str, ...], max_nodes: int) -> None:
     drawn = cases_of(20, 1, ops=ops, max_nodes=max_nodes)
-    assert drawn.counts.draws > 200
+    assert drawn.counts.draws >= 200
     assert drawn.counts.rejected < 0.015 * drawn.counts.draws
 
 

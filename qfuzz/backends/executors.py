@@ -1,0 +1,52 @@
+"""Where a framework runs: in this Python, or in another one. Both sides have one surface."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+from urllib.parse import quote
+
+from qfuzz.backends.foreign import foreign
+from qfuzz.ir.protocols import Array
+
+
+class Loaded(Protocol):
+    """What an executor has loaded. `compile_seconds` were spent inside the framework."""
+
+    compile_seconds: float
+
+    def run(self, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        """Values of `names`, or `Executor.Refusal`."""
+        ...
+
+
+class Executor(Protocol):
+    """An executor: one of the modules ``*_executor`` of this folder, or its stand-in for another Python."""
+
+    @property
+    def Refusal(self) -> type[Exception]:
+        """What it raises where the framework refuses; its text has the framework's message in it."""
+        ...
+
+    def facts(self) -> dict[str, str]:
+        """Version and build of the framework, and what else it tells of itself."""
+        ...
+
+    def load(self, *data: Any) -> Loaded:
+        """Load a dialect's data: plain values, bytes, and mappings of arrays."""
+        ...
+
+
+def executor(module: str, python: str = "") -> Executor:
+    """The executor `module` of this folder, in this Python or in the one that `python` names.
+
+    Nothing is started: another Python starts when its executor is first asked for something.
+    """
+    if python:
+        return foreign(python, str(Path(__file__).with_name(f"{module}.py")))
+    return cast(Executor, importlib.import_module(f"qfuzz.backends.{module}"))
+
+
+def python_option(python: str) -> list[str]:
+    """The option as a backend's name has it, last; nothing for this Python."""
+    return [f"python={quote(python, safe='/:~')}"] if python else []

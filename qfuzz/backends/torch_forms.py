@@ -1,0 +1,50 @@
+"""Which types the eager kernels of one engine take. The calls are the same for all engines, and lowered once."""
+
+from typing import Any
+
+from qfuzz.ir.network import Network, Node
+from qfuzz.ir.qtype import QType
+
+
+def refused_form(engine: str, network: Network, node: Node) -> str:
+    """Why `engine` has no kernel for the types of `node`; nothing where it has, or where no engine has."""
+    op: Any = node.op
+    match op.name:
+        case "conv":
+            return _contraction(engine, network, node, f"conv{len(op.strides)}d")
+        case "linear":
+            return _contraction(engine, network, node, "linear")
+        case "sigmoid" if engine == "qnnpack":
+            return _qnnpack_sigmoid(network, node)
+        case _:
+            return ""
+
+
+def _contraction(engine: str, network: Network, node: Node, kernel: str) -> str:
+    x, weight = network.types[node.inputs[0]], network.types[node.inputs[1]]
+    signed_too = engine == "onednn" and kernel == "linear"
+    q_y = node.element
+    if not isinstance(q_y, QType):
+        return ""
+    if x.dtype != "uint8" and not signed_too:
+        return f"x: {x.dtype}; {kernel} of {engine} takes quint8 activations"
+    if q_y.dtype != x.dtype:
+        return f"output: {q_y.dtype}; {kernel} returns the dtype of its input, {x.dtype}"
+    if weight.dtype != "int8":
+        return f"weight: {weight.dtype}; {kernel} is documented for qint8 weights only"
+    if engine == "onednn" and any(weight.qtype.zero_point):
+        return "weight: onednn takes symmetric weights, whose zero point is 0"
+    return ""
+
+
+def _qnnpack_sigmoid(network: Network, node: Node) -> str:
+    """QNNPACK's own kernel is for quint8."""
+    q_y = node.element
+    if network.types[node.inputs[0]].dtype != "uint8" or not isinstance(q_y, QType) or q_y.dtype != "uint8":
+        return ""
+    return "" if (q_y.scale[0], q_y.zero_point[0]) == (2.0**-8, 0) else fixed_output(2.0**-8, 0, "uint8")
+
+
+def fixed_output(scale: float, zero_point: int, dtype: str) -> str:
+    """Why an output of another type is refused."""
+    return f"output: the kernel always gives scale {scale!r}, zero_point {zero_point} to {dtype}"

@@ -1,0 +1,37 @@
+"""A list of torch calls as Python statements, for a reader who has torch only. Pure: torch is not imported."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def source_lines(calls: Sequence[Any], arrays: Mapping[str, Any], threads: int = 1) -> list[str]:
+    """The calls as Python statements that need only torch; `arrays` are constants and inputs by name."""
+    engine, constants, prepare, inputs, run, _ = calls
+    lines = ["import torch", "", f"torch.set_num_threads({threads})"]
+    if engine:
+        lines.append(f"torch.backends.quantized.engine = {engine!r}")
+    lines += [f"{variable} = {array_source(arrays[name])}" for variable, name in (*constants, *inputs)]
+    return lines + [call_source(call) for call in (*prepare, *run)]
+
+
+def array_source(array: Any) -> str:
+    """An expression for a tensor that holds `array`."""
+    made = f"torch.tensor({array.tolist()!r}, dtype=torch.{array.dtype.name})"
+    return made if array.size else f"{made}.reshape({list(array.shape)!r})"
+
+
+def call_source(call: Sequence[Any]) -> str:
+    """One call as a Python statement."""
+    out, target, args, kwargs = call
+    given = [_arg_source(kind, value) for kind, value in args]
+    named = [f"{name}={_arg_source(kind, value)}" for name, (kind, value) in kwargs]
+    if target.startswith("."):
+        receiver, *given = given
+        target = receiver + target
+    return f"{out} = {target}({', '.join(given + named)})"
+
+
+def _arg_source(kind: str, value: Any) -> str:
+    if kind == "variables":
+        return f"[{', '.join(value)}]"
+    return str(value) if kind in ("variable", "torch") else repr(value)

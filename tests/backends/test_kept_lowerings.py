@@ -1,0 +1,37 @@
+"""What is kept with a network goes with it, without Python's cycle collector: runners do without it."""
+
+import gc
+import weakref
+from collections.abc import Iterator
+from itertools import islice
+
+import pytest
+
+from qfuzz.backends.discovery import default_specs, load_backend
+from qfuzz.ir.protocols import NotSupported
+from qfuzz.oracle.check import check_one
+from qfuzz.oracle.reference import Reference
+from qfuzz.strategies import cases_of
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("spec", default_specs())
+def test_judged_and_refused_networks_leave_no_cycles(spec: str) -> None:
+    backend = load_backend(spec)
+    kept, refused = [], 0
+    cases = (c for c in cases_of(8, 0) if all(0 not in t.shape for t in c.network.types.values()))
+    for case in islice(cases, 60):
+        refused += isinstance(backend.supports(case.network), NotSupported)
+        check_one(case, backend, Reference(case))
+        kept.append(weakref.ref(case.inputs[0].array))
+    del case, cases
+    backend.supports(next(cases_of(8, 1)).network)  # a backend may keep the last network
+    assert refused
+    assert sum(r() is not None for r in kept) == 0
