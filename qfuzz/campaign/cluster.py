@@ -116,9 +116,7 @@ class ClusterCrew:
             raise self._failed("its workers have left")
         return first
 
-    def _answer(
-        self, worker: str, future: Future, until: float
-    ) -> tuple[str, dict[str, dict[str, str]] | str] | None:
+    def _answer(self, worker: str, future: Future, until: float) -> tuple[str, dict[str, dict[str, str]] | str] | None:
         """What `describe` says on a worker; None where the worker has left."""
         while True:
             try:
@@ -131,9 +129,8 @@ class ClusterCrew:
                     raise self._failed(f"worker {worker} did not load its backends in {START_SECONDS:g} s") from None
             except Exception as e:  # noqa: BLE001  whatever a foreign machine's import raises
                 self._require_scheduler()
-                raise self._failed(
-                    f"worker {worker} cannot run qfuzz, which must be installed there and with the scheduler: {_said(e)}"
-                ) from None
+                what = "cannot run qfuzz, which must be installed there and with the scheduler"
+                raise self._failed(f"worker {worker} {what}: {_said(e)}") from None
 
     # The crew.
 

@@ -17,7 +17,7 @@ from distributed import Status, get_worker
 import qfuzz
 from qfuzz.campaign.crew import Lost, Seat, Task
 from qfuzz.campaign.pipes import frame
-from qfuzz.campaign.protocol import PROTOCOL, Concluded, Judged, ShardDone
+from qfuzz.campaign.protocol import PROTOCOL, Concluded, Judged, Revisited, ShardDone
 from qfuzz.campaign.tally import Tally
 from qfuzz.ir.errors import CampaignFailed, QfuzzError
 
@@ -95,12 +95,12 @@ def versions_of(described: Mapping[str, Mapping[str, str]]) -> Versions:
 
 
 def me() -> str:
-    """This qfuzz, as it must be on all machines of a campaign."""
+    """What qfuzz runs here, as it must be on all machines of a campaign."""
     return f"qfuzz {qfuzz.__version__} (protocol {PROTOCOL})"
 
 
 def describe(specs: tuple[str, ...]) -> tuple[str, dict[str, dict[str, str]] | str]:
-    """This machine's qfuzz, and what its backends say of themselves or, as a string, why there are none."""
+    """What qfuzz runs here, and what its backends say of themselves or, as a string, why there are none."""
     try:
         with _HERE.holder.taken(specs) as seat:
             return me(), seat.client.described
@@ -156,7 +156,7 @@ def _done(seat: Seat) -> bytes:
                     whole = _in_sum(told, report)
                     whole.tally.deaths += seat.lost - lost_before
                     return frame(whole) + frame(report)
-                case Concluded():
+                case Concluded() | Revisited():
                     return frame(report)
                 case Lost(why=why):
                     raise TaskLost(why)

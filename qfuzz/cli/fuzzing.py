@@ -14,6 +14,7 @@ from qfuzz.campaign.plan import Plan
 from qfuzz.campaign.protocol import FoundCase, Suspect
 from qfuzz.campaign.report import as_document
 from qfuzz.campaign.run import Campaign, Listener, Write
+from qfuzz.campaign.saved import SavedCases
 from qfuzz.campaign.state import State
 from qfuzz.cli.events import Events
 from qfuzz.cli.interrupts import Interrupts
@@ -70,7 +71,7 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     verbose: bool
 
 
-def _named(ctx: click.Context, param: click.Parameter, value: str) -> str:
+def not_empty(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """An option that is given must not be empty: an unset variable in a script is no wish for the default."""
     if not value.strip() and ctx.get_parameter_source(param.name or "") is click.core.ParameterSource.COMMANDLINE:
         raise click.BadParameter("it is empty", ctx, param)
@@ -103,7 +104,7 @@ def campaign_options(f: F) -> F:
             click.option(
                 "--scheduler",
                 default="",
-                callback=_named,
+                callback=not_empty,
                 metavar="ADDRESS",
                 help="A Dask scheduler, whose workers do it: tcp://host:port.",
             ),
@@ -130,6 +131,7 @@ def run_campaign(
     chosen: Chosen,
     issues: Sequence[KnownIssue],
     write: Write,
+    saved: SavedCases | None = None,
     counts: Callable[[FoundCase], bool] = lambda found: not found.known,
 ) -> int:
     """Run it, show it, and say how it ended as an exit code.
@@ -138,6 +140,8 @@ def run_campaign(
     ----------
     open_state
         Called once workers are there: what cannot start writes nothing.
+    saved
+        Cases of other campaigns.
     counts
         Whether a finding makes the exit code 1.
     """
@@ -155,7 +159,7 @@ def run_campaign(
         stack.callback(crew.close)
         state = stack.enter_context(open_state())
         listeners: list[Listener] = [each for each in (progress, events, metrics) if each is not None]
-        campaign = Campaign(plan, crew, state, issues, write, Everybody(listeners), interrupts)
+        campaign = Campaign(plan, crew, state, issues, write, Everybody(listeners), interrupts, saved)
         before = campaign.tally.examples
         progress.beginning(plan.seed, plan.profile.specs, before)
         if events is not None:
