@@ -44,7 +44,7 @@ Report: TypeAlias = Judged | ShardDone | Concluded | Revisited | Lost
 
 
 class Crew(Protocol):
-    """Does tasks. In the end a `ShardDone`, `Concluded`, `Revisited` or `Lost` comes of each; of shards `Judged` before."""
+    """Does tasks. A task ends with `ShardDone`, `Concluded`, `Revisited` or `Lost`; of a shard `Judged` come before."""
 
     @property
     def described(self) -> dict[str, dict[str, str]]:

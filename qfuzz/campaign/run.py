@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from qfuzz.campaign.crew import RECALLED, Crew, Lost, Report, Task
+from qfuzz.campaign.merging import could_cover, covers, merged
 from qfuzz.campaign.plan import Ledger, Plan
 from qfuzz.campaign.protocol import (
     SHARD_SIZE,
@@ -35,7 +36,6 @@ from qfuzz.findings.signature import Symptom, signature_of
 from qfuzz.ir.errors import CampaignFailed, WorkerFailed
 from qfuzz.ops import CODEC
 from qfuzz.reduce.driver import never
-from qfuzz.reduce.order import size_key
 
 SECONDS_A_SUSPECT = 3.0
 """What concluding one suspect takes, about."""
@@ -255,10 +255,10 @@ class Campaign:
         for suspect in suspects:
             if self.crew.wants() <= 0:
                 return
-            if suspect in self._concluding or any(_could_cover(b, suspect) for b in before):
+            if suspect in self._concluding or any(could_cover(b, suspect) for b in before):
                 before.append(suspect)
                 continue
-            if any(_covers(f, suspect) for f in self._own.values()):
+            if any(covers(f, suspect) for f in self._own.values()):
                 self._concluded.add(symptom_key(suspect))
                 self.state.conclude(suspect, None, "")
                 continue
@@ -380,7 +380,7 @@ class Campaign:
             self.state.conclude(report.suspect, None, "")
             return
         text = found.signature.text
-        self._own[text] = _merged(self._own.get(text), found)
+        self._own[text] = merged(self._own.get(text), found)
         kept = self._kept(found)
         self.state.conclude(report.suspect, kept, self.paths[text], for_good=not self._is_for_later(found))
 
@@ -399,7 +399,7 @@ class Campaign:
         """The finding of its signature, once `found` is merged into it and written."""
         text = found.signature.text
         before = self.findings.get(text)
-        kept = _merged(before, found)
+        kept = merged(before, found)
         if kept is not before:
             self.findings[text] = kept
             self.paths[text] = self._write(kept)
@@ -433,26 +433,3 @@ class Campaign:
             self._ledger, self._committed, tuple(self._dirty.values()), self.seconds, moment, self.lost, self.errors
         )
         self._dirty.clear()
-
-
-def _covers(found: FoundCase, suspect: Suspect) -> bool:
-    """Whether the suspect is the same bug, seen on another backend that reproduces the finding's case."""
-    same_kind = suspect.symptom.kind == found.signature.symptom.kind
-    return suspect.spec in found.backends and same_kind and suspect.symptom.leads_to(found.signature.symptom)
-
-
-def _could_cover(a: Suspect, b: Suspect) -> bool:
-    """Whether the finding of `a` may turn out to cover `b`, or to have its signature."""
-    ops = {a.symptom.op, b.symptom.op}
-    return a.symptom.verdict == b.symptom.verdict and (len(ops) == 1 or "" in ops)
-
-
-def _merged(kept: FoundCase | None, found: FoundCase) -> FoundCase:
-    """Of two findings of one signature: the smallest case, and the first example of both."""
-    if kept is None:
-        return found
-    smaller = min((kept, found), key=lambda f: (size_key(CODEC.decode(f.case).case), f.first_example or 0))
-    examples = [f.first_example for f in (kept, found) if f.first_example is not None]
-    backends = tuple(dict.fromkeys((*smaller.backends, *kept.backends, *found.backends)))
-    merged = msgspec.structs.replace(smaller, first_example=min(examples, default=None), backends=backends)
-    return kept if merged == kept else merged

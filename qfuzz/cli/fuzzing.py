@@ -131,8 +131,8 @@ def run_campaign(
     chosen: Chosen,
     issues: Sequence[KnownIssue],
     write: Write,
-    saved: SavedCases | None = None,
     counts: Callable[[FoundCase], bool] = lambda found: not found.known,
+    saved: SavedCases | None = None,
 ) -> int:
     """Run it, show it, and say how it ended as an exit code.
 
@@ -140,10 +140,10 @@ def run_campaign(
     ----------
     open_state
         Called once workers are there: what cannot start writes nothing.
-    saved
-        Cases of other campaigns.
     counts
         Whether a finding makes the exit code 1.
+    saved
+        Cases of other campaigns.
     """
     if chosen.as_json and chosen.as_lines:
         raise click.UsageError("--json and --json-lines exclude each other")

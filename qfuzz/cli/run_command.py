@@ -110,7 +110,7 @@ def command(
         database=database,
     )
     with writing(plan, out) as write:
-        return run_campaign(plan, lambda: State.create(out, plan), chosen, issues, write, saved)
+        return run_campaign(plan, lambda: State.create(out, plan), chosen, issues, write, saved=saved)
 
 
 def _resumed(folder: Path, seconds: float | None, max_examples: int | None, chosen: Chosen) -> int:
@@ -129,15 +129,17 @@ def _resumed(folder: Path, seconds: float | None, max_examples: int | None, chos
         issues = _known(plan.corpora)
         saved = _saved_cases(plan.database, plan.profile.rides)
         with writing(plan, folder) as write:
-            return run_campaign(plan, lambda: state, chosen, issues, write, saved)
+            return run_campaign(plan, lambda: state, chosen, issues, write, saved=saved)
     finally:
         state.close()
 
 
 def _full_name(database: str) -> str:
+    if not database:
+        return ""
     from qfuzz.strategies.database import full_name  # loads hypothesis
 
-    return full_name(database) if database else ""
+    return full_name(database)
 
 
 def _saved_cases(database: str, rides: tuple[Ride, ...]) -> SavedCases | None:
