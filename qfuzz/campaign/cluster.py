@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import distributed
@@ -20,7 +20,7 @@ import msgspec
 from distributed import Client, Future, KilledWorker, rpc
 from distributed.versions import VersionMismatchWarning
 
-from qfuzz.campaign.cluster_task import TaskLost, Versions, describe, do_task, me, versions_of
+from qfuzz.campaign.cluster_task import TaskLost, Versions, me, versions_of
 from qfuzz.campaign.crew import RECALLED, Lost, Report, Task
 from qfuzz.campaign.pipes import FrameBuffer, decode_reply
 from qfuzz.campaign.protocol import RunShard
@@ -66,6 +66,7 @@ class ClusterCrew:
         self._futures: dict[Key, tuple[Future, Task]] = {}
         self._done: queue.SimpleQueue[Key] = queue.SimpleQueue()
         self._given = 0
+        self._do_task = _carried("do_task")
         self.lost_workers = 0
         _silence()
         self._client = _connected(address)
@@ -83,21 +84,23 @@ class ClusterCrew:
     # Beginning.
 
     def _require_versions(self) -> None:
-        """Scheduler, workers and this process run one version of Dask's `distributed`."""
+        """Scheduler, workers and this process have one version of Dask's `distributed` and one Python."""
         versions = self._ask(self._client.get_versions)
-        mine = versions["client"]["packages"]["distributed"]
+        mine = _environment(versions["client"])
         others = {"the scheduler": versions["scheduler"]} | {f"worker {w}": v for w, v in versions["workers"].items()}
-        theirs = {who: facts["packages"]["distributed"] for who, facts in others.items()}
+        theirs = {who: _environment(facts) for who, facts in others.items()}
         for who, version in theirs.items():
             if version != mine:
-                raise self._failed(f"{who} has distributed {version}, this process {mine}; they must be the same")
+                raise self._failed(f"{who} has {version}, this process {mine}; they must be the same")
         if len(theirs) == 1:
             raise self._failed("it has no workers")
 
     def _described(self) -> dict[str, dict[str, str]]:
         """What backends say on the cluster: all workers have the same versions; of other facts, the first one's."""
         until = time.monotonic() + START_SECONDS
-        asked = {w: self._client.submit(describe, self._specs, workers=[w], pure=False) for w in self._threads}
+        asked = {
+            w: self._client.submit(_carried("describe"), self._specs, workers=[w], pure=False) for w in self._threads
+        }
         first: dict[str, dict[str, str]] | None = None
         for worker, future in asked.items():
             answer = self._answer(worker, future, until)
@@ -129,8 +132,7 @@ class ClusterCrew:
                     raise self._failed(f"worker {worker} did not load its backends in {START_SECONDS:g} s") from None
             except Exception as e:  # noqa: BLE001  whatever a foreign machine's import raises
                 self._require_scheduler()
-                what = "cannot run qfuzz, which must be installed there and with the scheduler"
-                raise self._failed(f"worker {worker} {what}: {_said(e)}") from None
+                raise self._failed(f"worker {worker} cannot run qfuzz: {type(e).__name__}: {_said(e)}") from None
 
     # The crew.
 
@@ -148,7 +150,7 @@ class ClusterCrew:
         self._given += 1
         key = self._name, self._given
         future = self._client.submit(
-            do_task,
+            self._do_task,
             msgspec.msgpack.encode(task),
             me(),
             self._versions,
@@ -254,6 +256,28 @@ class ClusterCrew:
         return self._failed(f"{what}; what was committed is kept, and --resume goes on from there")
 
 
+def _carried(name: str) -> Callable[..., Any]:
+    """A function of `qfuzz.campaign.cluster_task`, found by name only where it is called.
+
+    Being local, it travels as code: the scheduler needs no qfuzz, and a Dask worker that has none says so, where it
+    would die of a task that it cannot read.
+    """
+
+    def call(*arguments: Any) -> Any:
+        import importlib
+
+        return getattr(importlib.import_module("qfuzz.campaign.cluster_task"), name)(*arguments)
+
+    return call
+
+
+def _environment(facts: Mapping[str, Any]) -> str:
+    """What Dask says of a process, as far as it must be the same in all: code travels between them."""
+    packages = facts["packages"]
+    python = ".".join(packages["python"].split(".")[:2])
+    return f"distributed {packages['distributed']} (Python {python})"
+
+
 class _Client(Client):  # type: ignore[misc]  # seen as Any
     """A client that is closed by us alone: one whose scheduler is none would wait long for its own end."""
 
@@ -270,7 +294,7 @@ def _connected(address: str) -> Client:
             reason = "it answers, but not as a Dask scheduler does"
             with contextlib.suppress(Exception):
                 theirs, mine = _within(CONNECT_SECONDS, lambda: asyncio.run(_version(address))), distributed.__version__
-                reason = f"it has distributed {theirs}, this process {mine}; they must be the same"
+                reason = f"the scheduler has distributed {theirs}, this process {mine}; they must be the same"
         raise CampaignFailed(f"scheduler {address}: {reason}") from None
 
 

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import msgspec
-
 from qfuzz.campaign.crew import RECALLED, Crew, Lost, Report, Task
 from qfuzz.campaign.merging import could_cover, covers, merged
 from qfuzz.campaign.plan import Ledger, Plan
