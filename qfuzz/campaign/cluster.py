@@ -20,7 +20,7 @@ import msgspec
 from distributed import Client, Future, KilledWorker, rpc
 from distributed.versions import VersionMismatchWarning
 
-from qfuzz.campaign.cluster_task import TaskLost, Versions, me, versions_of
+from qfuzz.campaign.cluster_task import TaskLost, Versions, me, unpacked, versions_of
 from qfuzz.campaign.crew import RECALLED, Lost, Report, Task
 from qfuzz.campaign.pipes import FrameBuffer, decode_reply
 from qfuzz.campaign.protocol import RunShard
@@ -35,6 +35,8 @@ WORKERLESS_SECONDS = 60.0
 """How long a cluster may be without workers."""
 TASKS_A_THREAD = 3
 """Tasks that the scheduler holds for each thread of the cluster: one that runs, and enough that it need not wait."""
+TASKS_AT_MOST = 5000
+"""Tasks that the scheduler holds, however large the cluster is: what this process can take back in ten seconds."""
 LOOK_SECONDS = 2.0
 """Seconds between two looks at which workers there are: they come and go."""
 
@@ -143,7 +145,7 @@ class ClusterCrew:
 
     def wants(self) -> int:
         """How many more tasks the scheduler is to hold."""
-        return TASKS_A_THREAD * self.size - len(self._futures)
+        return min(TASKS_A_THREAD * self.size, TASKS_AT_MOST) - len(self._futures)
 
     def give(self, task: Task) -> None:
         """Submit a task. Suspects go before shards."""
@@ -200,7 +202,7 @@ class ClusterCrew:
             if future.cancelled():  # not by us
                 raise self._lost("it dropped tasks that were under way") from None
             raise self._lost(f"a worker failed: {type(e).__name__}: {_said(e)}") from None
-        replies: list[Any] = [decode_reply(f) for f in FrameBuffer().feed(data)]
+        replies: list[Any] = [decode_reply(f) for f in FrameBuffer().feed(unpacked(data))]
         return replies
 
     def recall(self) -> list[Report]:

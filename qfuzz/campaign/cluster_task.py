@@ -8,6 +8,7 @@ the process with that thread), and Dask's threads do.
 import contextlib
 import select
 import threading
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,16 @@ def me() -> str:
     return f"qfuzz {qfuzz.__version__} (protocol {PROTOCOL})"
 
 
+def packed(frames: bytes) -> bytes:
+    """Frames as they travel over a network: case files are text, and shrink to a quarter."""
+    return zlib.compress(frames, 1)
+
+
+def unpacked(data: bytes) -> bytes:
+    """The frames."""
+    return zlib.decompress(data)
+
+
 def describe(specs: tuple[str, ...]) -> tuple[str, dict[str, dict[str, str]] | str]:
     """What qfuzz runs here, and what its backends say of themselves or, as a string, why there are none."""
     try:
@@ -109,7 +120,7 @@ def describe(specs: tuple[str, ...]) -> tuple[str, dict[str, dict[str, str]] | s
 
 
 def do_task(data: bytes, who: str, versions: Versions) -> bytes:
-    """Do a task to its end; what came of it, as frames. A shard's counts come as one.
+    """Do a task to its end; what came of it, as packed frames. A shard's counts come as one.
 
     Parameters
     ----------
@@ -155,9 +166,9 @@ def _done(seat: Seat) -> bytes:
                 case ShardDone():
                     whole = _in_sum(told, report)
                     whole.tally.deaths += seat.lost - lost_before
-                    return frame(whole) + frame(report)
+                    return packed(frame(whole) + frame(report))
                 case Concluded() | Revisited():
-                    return frame(report)
+                    return packed(frame(report))
                 case Lost(why=why):
                     raise TaskLost(why)
 

@@ -142,7 +142,7 @@ class Campaign:
     def tally(self) -> Tally:
         """Counts so far, those of shards under way among them."""
         total = Tally()
-        for part in (self._committed, *self._under_way.values()):
+        for part in (self._committed, *(t for t in self._under_way.values() if t.examples)):
             total.merge(part)
         total.deaths += self.crew.lost_workers
         return total
