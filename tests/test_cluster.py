@@ -1,5 +1,6 @@
 """Campaigns on a Dask cluster: the same results as here, whoever dies; what cannot go on says so in one line."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from campaigns import Heard, a_plan, counts, fuzz
 from clusters import CLI, Cluster, a_server, environment, free_port, qfuzz_workers, until
@@ -16,11 +18,14 @@ pytest.importorskip("distributed", reason="Dask's distributed is not installed: 
 from distributed import LocalCluster
 
 from qfuzz.campaign.cluster import TASKS_A_THREAD, ClusterCrew
+from qfuzz.campaign.cluster_task import IDLE_SECONDS
 from qfuzz.campaign.plan import Plan
 from qfuzz.campaign.run import Campaign
 from qfuzz.campaign.state import read_snapshot
 from qfuzz.ir.errors import CampaignFailed
 
+SOON = IDLE_SECONDS / 2
+"""Within which a cancelled task ends: sooner than a seat that is only idle."""
 SPECS = ("planted?fault=truncation", "misbehaving:Segfault", "planted?fault=none")
 
 
@@ -77,6 +82,16 @@ def ended(process: subprocess.Popen[str], seconds: float = 60.0) -> tuple[int, s
     finally:
         process.kill()
     return process.returncode, out, err.splitlines()
+
+
+def busy_runner(dask: int) -> bool:
+    """Whether a process below that Dask worker has computed for a while."""
+    times = []
+    for pid in qfuzz_workers([dask]):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            runners = [c for c in psutil.Process(pid).children() if c.status() == psutil.STATUS_RUNNING]
+            times += [sum(r.cpu_times()[:2]) for r in runners]
+    return max(times, default=0.0) > 1.0
 
 
 def small(*more: str) -> tuple[str, ...]:
@@ -200,7 +215,7 @@ def test_a_lost_scheduler_ends_it_in_one_line(tmp_path: Path) -> None:
     assert msgspec.json.decode(text)["examples"] == n
 
 
-def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_what_was_done(tmp_path: Path) -> None:
     with Cluster(tmp_path / "dask") as cluster:
         process = run_cli(*small("--max-examples", "100000", "--scheduler", cluster.address), folder=tmp_path)
         out = tmp_path / "out"
@@ -209,18 +224,30 @@ def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
         code, _, err = ended(process, 20)
         assert code == 130, err
         assert not any("Traceback" in line or "distributed" in line for line in err), err
-        until(lambda: not qfuzz_workers([cluster.workers[0].pid]), "the shard under way ends with its worker", 15)
-        assert cluster.workers[0].poll() is None, "Dask's own worker lives on"
     assert read_snapshot(out).stopped == "interrupted"
+    assert read_snapshot(out).tally.examples % 200 == 0
 
 
-def test_a_killed_supervisor_leaves_nothing_running(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
+def test_cancelled_tasks_end(by: signal.Signals, tmp_path: Path) -> None:
+    """Here a task would take minutes: its examples hang."""
     with Cluster(tmp_path / "dask") as cluster:
-        process = run_cli(*small("--max-examples", "100000", "--scheduler", cluster.address), folder=tmp_path)
-        until(lambda: qfuzz_workers([cluster.workers[0].pid]), "a worker")
-        process.kill()
-        ended(process)
-        until(lambda: not qfuzz_workers([cluster.workers[0].pid]), "its tasks end, or it is idle too long")
+        arguments = ("-b", "misbehaving:Hangs", "--ops", "add", "--max-nodes", "1", "--seed", "1", "--out", "out")
+        process = run_cli(*arguments, "--scheduler", cluster.address, folder=tmp_path)
+        dask = cluster.workers[0]
+        until(lambda: busy_runner(dask.pid), "an example that hangs")
+        process.send_signal(by)
+        code, _, err = ended(process, 20)
+        assert code == (130 if by == signal.SIGINT else -signal.SIGKILL), err
+        until(lambda: not qfuzz_workers([dask.pid]), "its tasks end", SOON)
+        assert dask.poll() is None, "Dask's own worker lives on"
+
+
+def test_an_idle_seat_ends(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "dask") as cluster:
+        code, _, err = ended(run_cli(*small("--max-examples", "9", "--scheduler", cluster.address), folder=tmp_path))
+        assert code == 0, err
+        until(lambda: not qfuzz_workers([cluster.workers[0].pid]), "no task comes any more", IDLE_SECONDS + SOON)
 
 
 @pytest.mark.parametrize("address", ["nonsense", "foo://127.0.0.1:1", "tcp://127.0.0.1", "closed", "silent", "garbage"])

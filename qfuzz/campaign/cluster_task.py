@@ -188,10 +188,12 @@ def _in_sum(told: Sequence[Judged], done: ShardDone) -> Judged:
 
 def _await_reply(seat: Seat) -> None:
     """Wait until the seat has something to say; end its process where nobody wants to hear it any more."""
-    while not select.select([seat.client.fileno], [], [], LOOK_SECONDS)[0]:
+    while True:
         if _is_unwanted():
             seat.abandon()
             raise Unwanted
+        if select.select([seat.client.fileno], [], [], LOOK_SECONDS)[0]:
+            return
 
 
 def _is_unwanted() -> bool:
