@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from pathlib import Path
 import psutil
 
 PATIENCE = 60.0
-CLI = (sys.executable, "-c", "from qfuzz.cli import main; main()")
 
 
 def environment(without: str = "") -> dict[str, str]:
@@ -44,6 +44,22 @@ def qfuzz_workers(parents: Sequence[int] | None = None) -> list[int]:
                     if "qfuzz.campaign.worker" in child.cmdline():
                         found.append(child.pid)
     return found
+
+
+def run_cli(*arguments: str, folder: Path, before: str = "") -> subprocess.Popen[str]:
+    """``qfuzz run`` in `folder`, in a process that runs the Python code `before` first."""
+    command = [sys.executable, "-c", f"{before}\nfrom qfuzz.cli import main; main()", "run", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, env=environment(), text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 60.0) -> tuple[int, str, list[str]]:
+    """Exit code, stdout, and the lines of stderr."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return process.returncode, out, err.splitlines()
 
 
 class Cluster:
@@ -89,8 +105,6 @@ class Cluster:
 @contextlib.contextmanager
 def a_server(greeting: bytes) -> Iterator[str]:
     """Something that listens and is no Dask scheduler; its address."""
-    import threading
-
     listener = socket.create_server(("127.0.0.1", 0))
     kept = []
 

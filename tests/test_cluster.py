@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import msgspec
 import psutil
 import pytest
 from campaigns import Heard, a_plan, counts, fuzz
-from clusters import CLI, Cluster, a_server, environment, free_port, qfuzz_workers, until
+from clusters import Cluster, a_server, ended, free_port, qfuzz_workers, run_cli, until
 
 pytest.importorskip("distributed", reason="Dask's distributed is not installed: pip install 'qfuzz[cluster]'")
 
@@ -20,6 +19,7 @@ from distributed import LocalCluster
 from qfuzz.campaign.cluster import TASKS_A_THREAD, ClusterCrew
 from qfuzz.campaign.cluster_task import IDLE_SECONDS
 from qfuzz.campaign.plan import Plan
+from qfuzz.campaign.protocol import Judged, ShardDone
 from qfuzz.campaign.run import Campaign
 from qfuzz.campaign.state import read_snapshot
 from qfuzz.ir.errors import CampaignFailed
@@ -69,21 +69,6 @@ def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
         yield made
 
 
-def run_cli(*arguments: str, folder: Path) -> subprocess.Popen[str]:
-    command = [*CLI, "run", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=folder, env=environment(), text=True, **pipes)  # type: ignore[call-overload,no-any-return]
-
-
-def ended(process: subprocess.Popen[str], seconds: float = 60.0) -> tuple[int, str, list[str]]:
-    """Exit code, stdout, and the lines of stderr."""
-    try:
-        out, err = process.communicate(timeout=seconds)
-    finally:
-        process.kill()
-    return process.returncode, out, err.splitlines()
-
-
 def busy_runner(dask: int) -> bool:
     """Whether a process below that Dask worker has computed for a while."""
     times = []
@@ -128,6 +113,27 @@ def test_a_killed_dask_worker_loses_nothing(cluster: LocalCluster, expected: obj
     assert results(campaign, folder) == expected
     assert len(killed) >= 2, "it had a worker of qfuzz, which must have ended with it"
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in killed), "both are gone", 5)
+
+
+def test_a_result_that_dies_with_its_worker_is_made_again(tmp_path: Path) -> None:
+    with Cluster(tmp_path / "dask") as cluster:
+        crew = ClusterCrew(("reference",), cluster.address)
+        try:
+            task = a_plan("reference", n=200, ops=("linear",), max_nodes=1).shard(0)
+            crew.give(task)
+            ((future, _),) = crew._futures.values()
+            until(lambda: future.status == "finished", "the shard is done, and nobody has its result yet")
+            cluster.workers[0].kill()
+            cluster.workers[0].wait()
+            cluster.add_worker()
+            reports: list[object] = []
+            until(lambda: reports.extend(crew.wait(0.5)) or reports, "its result")
+        finally:
+            crew.close()
+    judged, done = reports
+    assert isinstance(judged, Judged)
+    assert judged.tally.examples == 200
+    assert done == ShardDone(0, 200, True)
 
 
 def test_the_scheduler_holds_few_tasks_of_many_shards(cluster: LocalCluster, tmp_path: Path) -> None:
@@ -307,3 +313,12 @@ def test_jobs_are_no_matter_of_a_cluster(tmp_path: Path) -> None:
     assert (code, len(err)) == (2, 1)
     code, _, err = ended(run_cli("--scheduler", "", folder=tmp_path))
     assert (code, len(err)) == (2, 1)
+
+
+def test_dask_is_an_extra(tmp_path: Path) -> None:
+    where = ("--scheduler", "tcp://127.0.0.1:1")
+    code, out, err = ended(
+        run_cli(*small(*where), folder=tmp_path, before="import sys; sys.modules['distributed'] = None")
+    )
+    assert (code, out, err) == (3, "", ["qfuzz: error: --scheduler needs distributed; pip install 'qfuzz[cluster]'"])
+    assert not (tmp_path / "out").exists()

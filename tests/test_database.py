@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from campaigns import Heard, a_plan, counts
-from clusters import environment, free_port, until
-from test_cluster import ended, run_cli
+from clusters import ended, environment, free_port, run_cli, until
 
 from qfuzz.campaign.crew import LocalCrew
 from qfuzz.campaign.plan import Plan
@@ -171,6 +170,13 @@ def test_a_server_that_is_down_is_one_line(tmp_path: Path) -> None:
     assert (code, out, len(err)) == (3, "", 1), err
     assert "secret" not in err[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_redis_is_an_extra(tmp_path: Path) -> None:
+    arguments = ("-b", "reference", "--database", "redis://127.0.0.1:1/0", "--out", "out")
+    code, out, err = ended(run_cli(*arguments, folder=tmp_path, before="import sys; sys.modules['redis'] = None"))
+    assert (code, out, len(err)) == (3, "", 1), err
+    assert err[0].endswith("pip install 'qfuzz[redis]'")
 
 
 class Down:

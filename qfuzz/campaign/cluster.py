@@ -159,7 +159,10 @@ class ClusterCrew:
             key=key,
             priority=0 if isinstance(task, RunShard) else 1,
         )
-        self._futures[key] = future, task
+        self._await(future, task)
+
+    def _await(self, future: Future, task: Task) -> None:
+        self._futures[future.key] = future, task
         future.add_done_callback(lambda f: self._done.put(f.key))
 
     def wait(self, seconds: float) -> list[Report]:
@@ -199,6 +202,9 @@ class ClusterCrew:
             raise self._lost(f"a worker is unfit: {e}") from None
         except Exception as e:  # noqa: BLE001  Dask's own errors, and whatever another machine raises
             self._require_scheduler()
+            if isinstance(e, TimeoutError) and future.status != "error":
+                self._await(future, task)  # its worker died with the result, and it is done again elsewhere
+                return []
             if future.cancelled():  # not by us
                 raise self._lost("it dropped tasks that were under way") from None
             raise self._lost(f"a worker failed: {type(e).__name__}: {_said(e)}") from None
