@@ -9,7 +9,17 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from qfuzz.campaign.client import WorkerClient
-from qfuzz.campaign.protocol import Broke, Conclude, Concluded, Judged, Recall, RunShard, ShardDone
+from qfuzz.campaign.protocol import (
+    Broke,
+    Conclude,
+    Concluded,
+    Judged,
+    Recall,
+    Revisit,
+    Revisited,
+    RunShard,
+    ShardDone,
+)
 from qfuzz.ir.errors import WorkerFailed
 
 TRIES = 3
@@ -20,7 +30,7 @@ RECALL_PATIENCE = 2.0
 RECALLED = "recalled"
 """Why a task was lost that was ended on purpose."""
 
-Task: TypeAlias = RunShard | Conclude
+Task: TypeAlias = RunShard | Conclude | Revisit
 
 
 class Lost(msgspec.Struct, frozen=True):
@@ -30,11 +40,11 @@ class Lost(msgspec.Struct, frozen=True):
     why: str
 
 
-Report: TypeAlias = Judged | ShardDone | Concluded | Lost
+Report: TypeAlias = Judged | ShardDone | Concluded | Revisited | Lost
 
 
 class Crew(Protocol):
-    """Does tasks. Of each comes, in the end, one `ShardDone`, `Concluded` or `Lost`; of a shard `Judged` before."""
+    """Does tasks. A task ends with `ShardDone`, `Concluded`, `Revisited` or `Lost`; of a shard `Judged` come before."""
 
     @property
     def described(self) -> dict[str, dict[str, str]]:
@@ -126,7 +136,7 @@ class Seat:
                     assert isinstance(self.task, RunShard)
                     self.task = msgspec.structs.replace(self.task, start=stop)
                     reports.append(reply)
-                case ShardDone() | Concluded():
+                case ShardDone() | Concluded() | Revisited():
                     self.task = None
                     reports.append(reply)
                 case Broke(text):

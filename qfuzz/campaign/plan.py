@@ -21,6 +21,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         Whether findings are reduced; else they are written as they were found.
     corpora
         Where known issues are listed.
+    database
+        Where campaigns leave each other cases; empty for nowhere.
     """
 
     seed: int
@@ -30,6 +32,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     fail_fast: bool = False
     reduce: bool = True
     corpora: tuple[Path, ...] = ()
+    database: str = ""
 
     @property
     def n_shards(self) -> int | None:

@@ -15,7 +15,7 @@ from qfuzz.ops import CODEC
 from qfuzz.oracle.verdicts import BackendVerdict, Verdicts
 from qfuzz.reduce.driver import MAX_ATTEMPTS
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of what follows. A worker of another version is refused."""
 
 SHARD_SIZE = 200
@@ -137,6 +137,25 @@ class Conclude(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     attempts: int = MAX_ATTEMPTS
 
 
+class Revisit(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Judge a case that another campaign saved, and make findings of what it shows.
+
+    Attributes
+    ----------
+    case
+        Bytes of the case file.
+    issues, reduce, seconds, attempts
+        As for `Conclude`.
+    """
+
+    case: bytes
+    profile: Profile
+    issues: tuple[KnownIssue, ...] = ()
+    reduce: bool = True
+    seconds: float | None = None
+    attempts: int = MAX_ATTEMPTS
+
+
 class Recall(msgspec.Struct, frozen=True, tag=True):
     """Stop the shard under way: what was judged so far is sent, and `ShardDone` says how far it went."""
 
@@ -175,7 +194,7 @@ class RunCase(msgspec.Struct, frozen=True, tag=True):
     memory_limit: int = MEMORY_LIMIT
 
 
-Request: TypeAlias = RunShard | Recall | Conclude | CheckCase | RunCase
+Request: TypeAlias = RunShard | Recall | Conclude | Revisit | CheckCase | RunCase
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -260,6 +279,15 @@ class Concluded(msgspec.Struct, frozen=True, tag=True):
     seconds: float
 
 
+class Revisited(msgspec.Struct, frozen=True, tag=True):
+    """What a saved case came to: findings, and the specs of backends that computed it and are not accused."""
+
+    case: bytes
+    findings: "tuple[FoundCase, ...]"
+    passed: tuple[str, ...]
+    seconds: float
+
+
 class FoundCase(msgspec.Struct, frozen=True, kw_only=True):
     """A `qfuzz.findings.finding.Finding` as it goes over a pipe and to disk: its case is the bytes of a case file."""
 
@@ -324,4 +352,6 @@ class Broke(msgspec.Struct, frozen=True, tag=True):
     traceback: str
 
 
-Reply: TypeAlias = Ready | StartFailed | Example | Errored | Judged | ShardDone | Concluded | Checked | Ran | Broke
+Reply: TypeAlias = (
+    Ready | StartFailed | Example | Errored | Judged | ShardDone | Concluded | Revisited | Checked | Ran | Broke
+)

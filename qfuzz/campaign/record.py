@@ -37,7 +37,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         What each backend says of itself, by spec.
     by_op
         Backend name to operator to verdict to count. ``exact``, ``admissible`` and ``violation`` count output elements,
-        all others cases; ``cases`` counts the cases that held the operator and ran.
+        all others cases; ``cases`` counts the cases that held the operator and ran. ``network`` stands among the
+        operators for networks that were judged as a whole.
     steps
         Backend name to signed error in quantized steps (returned minus correctly rounded) to output elements. Errors of
         more than 8 steps are counted at the next power of two away from zero.

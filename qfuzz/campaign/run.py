@@ -10,20 +10,30 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import msgspec
-
 from qfuzz.campaign.crew import RECALLED, Crew, Lost, Report, Task
+from qfuzz.campaign.merging import could_cover, covers, merged
 from qfuzz.campaign.plan import Ledger, Plan
-from qfuzz.campaign.protocol import SHARD_SIZE, Conclude, Concluded, FoundCase, Judged, RunShard, ShardDone, Suspect
+from qfuzz.campaign.protocol import (
+    SHARD_SIZE,
+    Conclude,
+    Concluded,
+    FoundCase,
+    Judged,
+    Revisit,
+    Revisited,
+    RunShard,
+    ShardDone,
+    Suspect,
+)
 from qfuzz.campaign.record import Moment
+from qfuzz.campaign.saved import SavedCases
 from qfuzz.campaign.state import Snapshot, State, symptom_key
 from qfuzz.campaign.tally import Tally
 from qfuzz.findings.corpus import KnownIssue, known_as
 from qfuzz.findings.signature import Symptom, signature_of
-from qfuzz.ir.errors import WorkerFailed
+from qfuzz.ir.errors import CampaignFailed, WorkerFailed
 from qfuzz.ops import CODEC
 from qfuzz.reduce.driver import never
-from qfuzz.reduce.order import size_key
 
 SECONDS_A_SUSPECT = 3.0
 """What concluding one suspect takes, about."""
@@ -74,6 +84,8 @@ class Campaign:
         Writes findings.
     interrupted
         Whether to end: what is under way is kept as far as it has come, and findings as they were found.
+    saved
+        Cases of other campaigns, which are checked first, and where to leave this one's.
     """
 
     def __init__(
@@ -85,10 +97,13 @@ class Campaign:
         write: Write,
         listener: Listener,
         interrupted: Callable[[], bool] = never,
+        saved: SavedCases | None = None,
     ) -> None:
         self.plan, self.crew, self.state = plan, crew, state
         self._issues, self._write, self._listener = tuple(issues), write, listener
-        self._interrupted = interrupted
+        self._interrupted, self._saved = interrupted, saved
+        self._to_revisit = list(saved.cases) if saved is not None else []
+        self._revisiting = 0
         before: Snapshot = state.snapshot()
         self.described = crew.described
         self._committed = before.tally
@@ -102,6 +117,7 @@ class Campaign:
         self.findings = dict(before.findings)
         self.paths = dict(before.paths)
         self._forget_unreduced()
+        self._own = {text: f for text, f in self.findings.items() if f.first_example is not None}
         self.lost: dict[int, str] = {}
         self.errors = before.errors
         self.seconds_before = self.state_seconds = before.seconds
@@ -126,7 +142,7 @@ class Campaign:
     def tally(self) -> Tally:
         """Counts so far, those of shards under way among them."""
         total = Tally()
-        for part in (self._committed, *self._under_way.values()):
+        for part in (self._committed, *(t for t in self._under_way.values() if t.examples)):
             total.merge(part)
         total.deaths += self.crew.lost_workers
         return total
@@ -153,17 +169,27 @@ class Campaign:
         """
         self._started = self._noted = time.monotonic()
         self.state.begin(self.described, self.plan)
+        self._begin_with_saved()
         self._fuzz()
         self._conclude_rest()
         self._commit(force_moment=True)
         self.state_seconds = self.seconds
         self.state.end(self.stopped, self.state_seconds)
+        if self._saved is not None and (why_not := self._saved.flush()):
+            raise CampaignFailed(f"{why_not}; its findings were not saved there, all else is done")
+
+    def _begin_with_saved(self) -> None:
+        if self._saved is not None:
+            for what in self._saved.unreadable:
+                self._listener.trouble(what)
+            for found in self.findings.values():  # of before, should they be missing
+                self._saved.keep(found)
 
     def _fuzz(self) -> None:
         """Shards, and suspects as they become final, until there are none left or fuzzing is over."""
         while not self._fuzzing_is_over():
             self._hand_out()
-            if not (self._under_way or self._concluding):
+            if not (self._under_way or self._concluding or self._revisiting):
                 return
             self._take_all(self.crew.wait(self._patience()))
             self._listener.update(self)
@@ -172,12 +198,12 @@ class Campaign:
     def _conclude_rest(self) -> None:
         """No more shards will be done: every suspect is final."""
         reduce = self.plan.reduce
-        while suspects := self._open():
+        while (suspects := self._open()) or self._revisiting:
             if reduce and self._is_interrupted():
                 reduce = False  # what was found so far is kept as it was found
                 self._take_all(self.crew.abandon())
             self._hand_out_suspects(suspects, reduce=reduce)
-            if not self._concluding:
+            if not (self._concluding or self._revisiting):
                 return
             self._take_all(self.crew.wait(TICK))
             self._listener.update(self)
@@ -210,6 +236,9 @@ class Campaign:
     # Giving tasks.
 
     def _hand_out(self) -> None:
+        while self._to_revisit and self.crew.wants() > 0:
+            self._revisiting += 1
+            self.crew.give(self._revisit(self._to_revisit.pop(0)))
         self._hand_out_suspects([s for s in self._open() if self._is_final(s)], reduce=self.plan.reduce)
         while self.crew.wants() > 0:
             shard = next(self._remaining, None)
@@ -224,10 +253,10 @@ class Campaign:
         for suspect in suspects:
             if self.crew.wants() <= 0:
                 return
-            if suspect in self._concluding or any(_could_cover(b, suspect) for b in before):
+            if suspect in self._concluding or any(could_cover(b, suspect) for b in before):
                 before.append(suspect)
                 continue
-            if any(_covers(f, suspect) for f in self.findings.values()):
+            if any(covers(f, suspect) for f in self._own.values()):
                 self._concluded.add(symptom_key(suspect))
                 self.state.conclude(suspect, None, "")
                 continue
@@ -235,14 +264,26 @@ class Campaign:
             self._concluding.append(suspect)
             self.crew.give(self._request(suspect, reduce=reduce))
 
-    def _request(self, suspect: Suspect, *, reduce: bool) -> Conclude:
+    def _revisit(self, case: bytes) -> Revisit:
+        return Revisit(
+            case=case,
+            profile=self.plan.profile,
+            issues=self._issues,
+            reduce=self.plan.reduce,
+            seconds=self._reduction_seconds(),
+        )
+
+    def _reduction_seconds(self) -> float | None:
         left = self._seconds_left()
+        return None if left is None else max(0.0, left)
+
+    def _request(self, suspect: Suspect, *, reduce: bool) -> Conclude:
         return Conclude(
             suspect=suspect,
             profile=self.plan.profile,
             issues=self._issues,
             reduce=reduce,
-            seconds=None if left is None else max(0.0, left),
+            seconds=self._reduction_seconds(),
         )
 
     def _open(self) -> list[Suspect]:
@@ -283,6 +324,8 @@ class Campaign:
                     self._ledger.partial[shard] = stop
             case Concluded():
                 self._take_concluded(report)
+            case Revisited():
+                self._take_revisited(report)
             case Lost(task, why):
                 self._take_lost(task, why)
 
@@ -301,6 +344,12 @@ class Campaign:
                     suspect.example // SHARD_SIZE,
                     f"the suspect of example {suspect.example} on {suspect.spec}",
                 )
+            case Revisit():
+                self._revisiting -= 1
+                if why != RECALLED:
+                    self.errors += 1
+                    self._listener.trouble(f"a saved case: {why}")
+                return
         if why != RECALLED:
             self.lost[shard] = why
             self._listener.trouble(f"{what}: {why}")
@@ -329,12 +378,35 @@ class Campaign:
             self.state.conclude(report.suspect, None, "")
             return
         text = found.signature.text
-        kept = _merged(self.findings.get(text), found)
-        if kept is not self.findings.get(text):
+        self._own[text] = merged(self._own.get(text), found)
+        kept = self._kept(found)
+        self.state.conclude(report.suspect, kept, self.paths[text], for_good=not self._is_for_later(found))
+
+    def _take_revisited(self, report: Revisited) -> None:
+        assert self._saved is not None
+        self._revisiting -= 1
+        self._committed.seconds["reduce"] += report.seconds
+        kept = [self._kept(found) for found in report.findings]
+        for found in kept:
+            self.state.keep(found, self.paths[found.signature.text])
+        self._saved.revisited(report, kept)
+        if self.plan.fail_fast and any(not f.known for f in kept):
+            self.stopped = self.stopped or "fail-fast"
+
+    def _kept(self, found: FoundCase) -> FoundCase:
+        """The finding of its signature, once `found` is merged into it and written."""
+        text = found.signature.text
+        before = self.findings.get(text)
+        kept = merged(before, found)
+        if kept is not before:
             self.findings[text] = kept
             self.paths[text] = self._write(kept)
             self._listener.finding(kept, self.paths[text])
-        self.state.conclude(report.suspect, kept, self.paths[text], for_good=not self._is_for_later(found))
+            if self._saved is not None and not self._is_for_later(kept):
+                self._saved.keep(kept, before)
+                if why_not := self._saved.flush():
+                    self._listener.trouble(f"{why_not}; it is tried again")
+        return kept
 
     def _is_known(self, suspect: Suspect) -> bool:
         """Whether it plainly is a known issue, before anything is reduced."""
@@ -359,26 +431,3 @@ class Campaign:
             self._ledger, self._committed, tuple(self._dirty.values()), self.seconds, moment, self.lost, self.errors
         )
         self._dirty.clear()
-
-
-def _covers(found: FoundCase, suspect: Suspect) -> bool:
-    """Whether the suspect is the same bug, seen on another backend that reproduces the finding's case."""
-    same_kind = suspect.symptom.kind == found.signature.symptom.kind
-    return suspect.spec in found.backends and same_kind and suspect.symptom.leads_to(found.signature.symptom)
-
-
-def _could_cover(a: Suspect, b: Suspect) -> bool:
-    """Whether the finding of `a` may turn out to cover `b`, or to have its signature."""
-    ops = {a.symptom.op, b.symptom.op}
-    return a.symptom.verdict == b.symptom.verdict and (len(ops) == 1 or "" in ops)
-
-
-def _merged(kept: FoundCase | None, found: FoundCase) -> FoundCase:
-    """Of two findings of one signature: the smallest case, and the first example of both."""
-    if kept is None:
-        return found
-    smaller = min((kept, found), key=lambda f: (size_key(CODEC.decode(f.case).case), f.first_example or 0))
-    examples = [f.first_example for f in (kept, found) if f.first_example is not None]
-    backends = tuple(dict.fromkeys((*smaller.backends, *kept.backends, *found.backends)))
-    merged = msgspec.structs.replace(smaller, first_example=min(examples, default=None), backends=backends)
-    return kept if merged == kept else merged

@@ -195,10 +195,12 @@ class State:
                     "update suspects set concluded = 1 where spec = ? and symptom = ?", symptom_key(suspect)
                 )
             if found is not None:
-                self._db.execute(
-                    "insert or replace into findings values (?, ?, ?)",
-                    (found.signature.text, msgspec.msgpack.encode(found), path),
-                )
+                self._put_finding(found, path)
+
+    def keep(self, found: FoundCase, path: str) -> None:
+        """The finding of a signature that is to be kept, of no suspect."""
+        with self._writing():
+            self._put_finding(found, path)
 
     def forget(self, signature: str) -> None:
         """A finding that was not for good."""
@@ -213,6 +215,10 @@ class State:
     def _put(self, **facts: Any) -> None:
         for name, value in facts.items():
             self._db.execute("insert or replace into facts values (?, ?)", (name, _packed(value)))
+
+    def _put_finding(self, found: FoundCase, path: str) -> None:
+        row = found.signature.text, msgspec.msgpack.encode(found), path
+        self._db.execute("insert or replace into findings values (?, ?, ?)", row)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

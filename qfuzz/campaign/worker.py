@@ -36,6 +36,7 @@ from qfuzz.campaign.protocol import (
     Recall,
     Reply,
     Request,
+    Revisit,
     RunCase,
     RunShard,
     ShardDone,
@@ -43,6 +44,7 @@ from qfuzz.campaign.protocol import (
     Value,
 )
 from qfuzz.campaign.runner import Death, Mark, Runner, Send, forget_output
+from qfuzz.campaign.saved import revisit
 from qfuzz.campaign.shard import OURS, Shard, judge_example, verdict_of
 from qfuzz.campaign.tally import Tally
 from qfuzz.ir.errors import Corrupted, Crashed, QfuzzError, Rejected, Unsupported, WorkerFailed
@@ -116,6 +118,8 @@ class Worker:
                 self._run_shard(request)
             case Conclude():
                 self._conclude(request)
+            case Revisit():
+                self.send(revisit(self._lab(request), request))
             case Recall():
                 pass  # what it was to stop has ended by itself
 
@@ -180,17 +184,19 @@ class Worker:
     def _conclude(self, request: Conclude) -> None:
         started = time.monotonic()
         deadline = None if request.seconds is None else started + request.seconds
+        finding = conclude(self._lab(request), request.suspect, reduce=request.reduce, deadline=deadline)
+        found = None if finding is None else FoundCase.of(finding)
+        self.send(Concluded(request.suspect, found, time.monotonic() - started))
+
+    def _lab(self, request: Conclude | Revisit) -> Lab:
         profile = request.profile
-        lab = Lab(
+        return Lab(
             _Bench(self, profile),
             request.issues,
             request.attempts,
             check_limit=profile.time_limit,
             compare=profile.compare,
         )
-        finding = conclude(lab, request.suspect, reduce=request.reduce, deadline=deadline)
-        found = None if finding is None else FoundCase.of(finding)
-        self.send(Concluded(request.suspect, found, time.monotonic() - started))
 
 
 class _Bench:

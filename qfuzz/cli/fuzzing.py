@@ -14,6 +14,7 @@ from qfuzz.campaign.plan import Plan
 from qfuzz.campaign.protocol import FoundCase, Suspect
 from qfuzz.campaign.report import as_document
 from qfuzz.campaign.run import Campaign, Listener, Write
+from qfuzz.campaign.saved import SavedCases
 from qfuzz.campaign.state import State
 from qfuzz.cli.events import Events
 from qfuzz.cli.interrupts import Interrupts
@@ -23,7 +24,7 @@ from qfuzz.cli.progress import Progress
 from qfuzz.cli.rim import FOUND, INCOMPLETE, INTERRUPTED, OK
 from qfuzz.findings.corpus import KnownIssue
 from qfuzz.findings.files import write_file
-from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.errors import ExtraMissing, InvalidCase
 
 DEFAULT_SECONDS = 60.0
 FOREVER = "forever"
@@ -70,6 +71,13 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
     verbose: bool
 
 
+def not_empty(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """An option that is given must not be empty: an unset variable in a script is no wish for the default."""
+    if not value.strip() and ctx.get_parameter_source(param.name or "") is click.core.ParameterSource.COMMANDLINE:
+        raise click.BadParameter("it is empty", ctx, param)
+    return value
+
+
 def campaign_options(f: F) -> F:
     """The options of commands that fuzz."""
     for option in reversed(
@@ -96,6 +104,7 @@ def campaign_options(f: F) -> F:
             click.option(
                 "--scheduler",
                 default="",
+                callback=not_empty,
                 metavar="ADDRESS",
                 help="A Dask scheduler, whose workers do it: tcp://host:port.",
             ),
@@ -123,6 +132,7 @@ def run_campaign(
     issues: Sequence[KnownIssue],
     write: Write,
     counts: Callable[[FoundCase], bool] = lambda found: not found.known,
+    saved: SavedCases | None = None,
 ) -> int:
     """Run it, show it, and say how it ended as an exit code.
 
@@ -132,9 +142,13 @@ def run_campaign(
         Called once workers are there: what cannot start writes nothing.
     counts
         Whether a finding makes the exit code 1.
+    saved
+        Cases of other campaigns.
     """
     if chosen.as_json and chosen.as_lines:
         raise click.UsageError("--json and --json-lines exclude each other")
+    if chosen.scheduler and chosen.jobs is not None:
+        raise click.UsageError("--jobs and --scheduler exclude each other: a cluster's workers are its own affair")
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         events = Events() if chosen.as_lines else None
@@ -145,7 +159,7 @@ def run_campaign(
         stack.callback(crew.close)
         state = stack.enter_context(open_state())
         listeners: list[Listener] = [each for each in (progress, events, metrics) if each is not None]
-        campaign = Campaign(plan, crew, state, issues, write, Everybody(listeners), interrupts)
+        campaign = Campaign(plan, crew, state, issues, write, Everybody(listeners), interrupts, saved)
         before = campaign.tally.examples
         progress.beginning(plan.seed, plan.profile.specs, before)
         if events is not None:
@@ -192,8 +206,10 @@ def _exit_code(campaign: Campaign, counts: Callable[[FoundCase], bool]) -> int:
 
 def _crew(plan: Plan, chosen: Chosen) -> Crew:
     if chosen.scheduler:
-        from qfuzz.campaign.cluster import ClusterCrew  # loads Dask
-
+        try:
+            from qfuzz.campaign.cluster import ClusterCrew  # loads Dask
+        except ModuleNotFoundError as e:
+            raise ExtraMissing(f"--scheduler needs {e.name}; pip install 'qfuzz[cluster]'") from None
         return ClusterCrew(plan.profile.specs, chosen.scheduler)
     jobs = chosen.jobs or len(os.sched_getaffinity(0))
     # No more workers than there are shards: each loads the frameworks once.

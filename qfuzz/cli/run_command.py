@@ -9,8 +9,9 @@ import msgspec
 from qfuzz.backends.discovery import canonical, default_rides
 from qfuzz.campaign.plan import Plan
 from qfuzz.campaign.protocol import KnownDeath, Profile, Ride
+from qfuzz.campaign.saved import SavedCases
 from qfuzz.campaign.state import State
-from qfuzz.cli.fuzzing import Chosen, budget, campaign_options, require_writable, run_campaign
+from qfuzz.cli.fuzzing import Chosen, budget, campaign_options, not_empty, require_writable, run_campaign
 from qfuzz.cli.options import backend_option, output_options
 from qfuzz.cli.writing import writing
 from qfuzz.findings.conditions import names_backend
@@ -18,7 +19,7 @@ from qfuzz.findings.corpus import KnownIssue, known_issues
 from qfuzz.ir.errors import BackendMissing, InvalidCase
 from qfuzz.strategies.families import selected_ops
 
-FIXED_BY_RESUME = ("specs", "ops", "seed", "max_nodes", "out", "corpora", "fail_fast", "no_reduce")
+FIXED_BY_RESUME = ("specs", "ops", "seed", "max_nodes", "out", "corpora", "fail_fast", "no_reduce", "database")
 """Options that a resumed campaign has already."""
 
 
@@ -40,6 +41,13 @@ FIXED_BY_RESUME = ("specs", "ops", "seed", "max_nodes", "out", "corpora", "fail_
     metavar="DIR",
     help="Where known issues are listed. Default: corpus/, if there.",
 )
+@click.option(
+    "--database",
+    default="",
+    callback=not_empty,
+    metavar="SPEC",
+    help="Check the cases that others saved there first, and save what is found: a folder, or redis://host:port/0.",
+)
 @output_options
 @click.pass_context
 def command(
@@ -59,6 +67,7 @@ def command(
     out: Path,
     resume: Path | None,
     corpora: tuple[Path, ...],
+    database: str,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -87,6 +96,8 @@ def command(
     if not corpora and Path("corpus").is_dir():
         corpora = (Path("corpus"),)
     issues = _known(corpora)
+    database = _full_name(database)
+    saved = _saved_cases(database, rides)
     require_writable(out)
     plan = Plan(
         seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
@@ -96,9 +107,10 @@ def command(
         fail_fast=fail_fast,
         reduce=not no_reduce,
         corpora=corpora,
+        database=database,
     )
     with writing(plan, out) as write:
-        return run_campaign(plan, lambda: State.create(out, plan), chosen, issues, write)
+        return run_campaign(plan, lambda: State.create(out, plan), chosen, issues, write, saved=saved)
 
 
 def _resumed(folder: Path, seconds: float | None, max_examples: int | None, chosen: Chosen) -> int:
@@ -115,10 +127,27 @@ def _resumed(folder: Path, seconds: float | None, max_examples: int | None, chos
         if ended and seconds is None and max_examples is None and not before.lost:
             raise InvalidCase(f"{folder}: its campaign has ended; give it more --time or --max-examples to go on")
         issues = _known(plan.corpora)
+        saved = _saved_cases(plan.database, plan.profile.rides)
         with writing(plan, folder) as write:
-            return run_campaign(plan, lambda: state, chosen, issues, write)
+            return run_campaign(plan, lambda: state, chosen, issues, write, saved=saved)
     finally:
         state.close()
+
+
+def _full_name(database: str) -> str:
+    if not database:
+        return ""
+    from qfuzz.strategies.database import full_name  # loads hypothesis
+
+    return full_name(database)
+
+
+def _saved_cases(database: str, rides: tuple[Ride, ...]) -> SavedCases | None:
+    if not database:
+        return None
+    from qfuzz.strategies.database import open_database  # loads hypothesis
+
+    return SavedCases(open_database(database), [r.spec for r in rides])
 
 
 def _rides(specs: tuple[str, ...]) -> tuple[Ride, ...]:

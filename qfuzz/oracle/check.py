@@ -33,6 +33,9 @@ Explainer = Callable[[Node, Sequence[TensorType], Sequence[Array], Array, Observ
 DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int32", "float32")}
 """NumPy's dtype objects: comparing them is quick, asking for their names is not."""
 
+NETWORK = "network"
+"""What counts are told of where several nodes were judged as a whole."""
+
 MISMATCHES_KEPT = 4
 """Mismatches kept of each guilty node."""
 
@@ -194,7 +197,8 @@ class _Run:
         if self.no_node_is_guilty:
             return ""
         if self.mismatches:
-            return self.mismatches[0].op
+            first = self.mismatches[0]
+            return first.op if first.tapped or len(self.network.nodes) == 1 else ""
         alone = len(self.network.nodes) == 1
         return self.network.nodes[0].op.name if alone and outcome not in (Outcome.JUDGED, Outcome.UNSUPPORTED) else ""
 
@@ -274,17 +278,15 @@ class _Run:
             raise _Broken(Outcome.CORRUPTED, damage)
         return values
 
-    def count(self, node: Node, counts: Counts) -> None:
-        """Add elements of `node`'s output."""
-        op = node.op.name
+    def count(self, op: str, counts: Counts) -> None:
+        """Add elements of an operator's output."""
         self.by_op[op] = self.by_op[op] + counts if op in self.by_op else counts
 
     def judge_whole(self, values: Mapping[str, Array]) -> None:
         exact = self.reference.exact()
         if all(name in values and _bit_equal(values[name], exact[name]) for name in self.network.outputs):
             # Right whatever the contracts: no interval needs to be propagated.
-            for name in self.network.outputs:
-                self.count(self.network.node(name), Counts(exact=values[name].size))
+            self.count(NETWORK, Counts(exact=sum(values[name].size for name in self.network.outputs)))
             return
         sets = self.reference.whole(self.backend.contracts)
         for name in self.network.outputs:
@@ -300,7 +302,7 @@ class _Run:
                 # What it received is right, and so is what it returned, whatever its contract.
                 right.add(node.name)
                 known[node.name] = got
-                self.count(node, Counts(exact=got.size))
+                self.count(node.op.name, Counts(exact=got.size))
                 continue
             if problem(got, self.network.types[node.name]):
                 self._judge(node, got, None, tapped=True)
@@ -334,12 +336,12 @@ class _Run:
         why = problem(got, self.network.types[node.name])
         if why or got is None or allowed is None:
             n = self.network.types[node.name].n_elements
-            self.count(node, Counts(violation=max(n, 1)))
+            self.count(node.op.name if tapped else NETWORK, Counts(violation=max(n, 1)))
             self.kind = self.kind or Kind.MALFORMED
             self.mismatches.append(Mismatch(node.name, node.op.name, tapped, (), problem=why))
             return
         counts, bad = judge(got, allowed)
-        self.count(node, counts)
+        self.count(node.op.name if tapped else NETWORK, counts)
         if counts.exact != counts.total and allowed.exact is not None and got.dtype.kind in "iu":
             for step, n in steps_of(got, allowed.exact).items():
                 self.steps[step] = self.steps.get(step, 0) + n

@@ -93,8 +93,8 @@ class BackendVerdict(msgspec.Struct, frozen=True):
     reason
         Why it is unsupported, rejected, crashed, …; empty when judged.
     op
-        The operator that is accused: of the first mismatch, or of the node that crashes alone; empty where none is, as
-        where a network is wrong whose nodes are right on what they receive when its inner values are exposed.
+        The operator that is accused: of the first mismatch, or of the node that crashes alone; empty where none is: a
+        network was judged as a whole, or its nodes are right on what they receive when its inner values are exposed.
     cause
         Of a violation: the arithmetic model that reproduces every element of the first guilty node's output.
     kind
@@ -102,7 +102,7 @@ class BackendVerdict(msgspec.Struct, frozen=True):
     mismatches
         The first few of each guilty node, in network order.
     by_op
-        `counts` by the operator whose output they are.
+        `counts` by the operator whose output they are; ``network`` for a network that was judged as a whole.
     steps
         Signed errors in quantized steps (returned minus correctly rounded) and how many output elements had each,
         where both are known; errors of more than 8 steps count at the next power of two away from zero.
