@@ -89,18 +89,19 @@ class Worker:
         self._checks = _CheckRunner((read_fd, write_fd))
 
     def backend(self, spec: str) -> Backend:
-        """The backend of that spec, loaded once."""
+        """The backend of that spec, loaded once, its framework, too: forks have it then."""
         if spec not in self._backends:
-            self._backends[spec] = load_backend(spec)
-        return self._backends[spec]
-
-    def described(self, spec: str) -> dict[str, str]:
-        """What the backend of that spec says of itself. Frameworks have string types of their own; these are plain."""
-        if spec not in self._described:
-            backend = self.backend(spec)
+            backend = load_backend(spec)
+            # Frameworks have string types of their own; these are plain.
             facts = {k: str(v) for k, v in backend.describe().items()}
             keep_children()  # another Python that it has started
             self._described[spec] = {"name": backend.name} | facts
+            self._backends[spec] = backend
+        return self._backends[spec]
+
+    def described(self, spec: str) -> dict[str, str]:
+        """What the backend of that spec says of itself."""
+        self.backend(spec)
         return self._described[spec]
 
     def send(self, reply: Reply) -> None:

@@ -1,10 +1,12 @@
 """How names become backends."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -151,3 +153,37 @@ def test_a_factory_may_be_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     module = SimpleNamespace(make=lambda **options: ThirdParty(**options))
     monkeypatch.setitem(sys.modules, "somebody_elses", module)
     assert load_backend("somebody_elses:make?speed=9").name == "third?speed=9"
+
+
+BROKEN = {
+    "raise OSError('libx.so: cannot open shared object file')": "onnxruntime cannot be loaded: OSError: libx.so",
+    "raise ImportError('numpy.core failed')": "onnxruntime cannot be loaded: ImportError: numpy.core failed",
+    "import sys; sys.exit(3)": "onnxruntime cannot be loaded: SystemExit: 3",
+    "import os; os.write(2, b'bad static init'); os.abort()": "a worker is gone: bad static init",
+}
+"""What a framework does when it is imported, and what is said of it."""
+
+
+@pytest.mark.parametrize("does", BROKEN)
+def test_a_framework_that_cannot_be_imported_is_one_line(does: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="ONNX models are written with onnx")
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(does)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *(p for p in sys.path if p)])}
+    command = [
+        sys.executable,
+        "-c",
+        "from qfuzz.cli import main; main()",
+        "run",
+        "-b",
+        "onnxruntime",
+        "--max-examples",
+        "9",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("qfuzz: error: " + BROKEN[does])
+    assert done.stderr.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["onnxruntime"]
