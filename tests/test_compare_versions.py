@@ -19,7 +19,8 @@ from environments import python_with
 from qfuzz.backends.discovery import is_installed, load_backend
 from qfuzz.campaign.client import WorkerClient
 from qfuzz.findings.corpus import read_case
-from qfuzz.ir.network import Case
+from qfuzz.ir.network import Case, Network, Node
+from qfuzz.ir.qtype import QType
 from qfuzz.oracle.verdicts import BackendVerdict
 
 pytestmark = pytest.mark.skipif(not is_installed("onnxruntime"), reason="ONNX Runtime is not installed")
@@ -67,6 +68,8 @@ def test_who_is_right_is_confirmed_by_the_slow_evaluator(comparison: tuple[str, 
     confirmed = 0
     with WorkerClient((old, new)) as client:
         for finding in document["findings"]:
+            if finding["cause"] == "right -> right":
+                continue  # other bits, both of which float32 roundings explain
             case = read_case(folder / finding["path"]).case
             for spec, word in zip((old, new), finding["cause"].split(" -> "), strict=True):
                 # Alone, and with inner values exposed, which prevents fusion: check judges both.
@@ -104,9 +107,24 @@ def is_right(case: Case, taps: tuple[str, ...], got: dict[str, np.ndarray[Any, A
             low, high = result.unrounded(index)
             is_tie = low == high and (low - Fraction(1, 2)).denominator == 1
             element = int(values[index])
-            if element != result.correct(index) if is_tie else result.excess(index, element) > NEAR:
+            if (
+                element != result.correct(index)
+                if is_tie
+                else result.excess(index, element) > NEAR + bias_rounding(network, node)
+            ):
                 return False
     return True
+
+
+def bias_rounding(network: Network, node: Node) -> Fraction:
+    """In output steps, what rounding a float32 bias to int32 does, as ONNX Runtime documents."""
+    if len(node.inputs) < 3 or network.types[node.inputs[2]].element != "float32":
+        return Fraction(0)
+    x, w = (network.types[i].element for i in node.inputs[:2])
+    assert isinstance(x, QType)
+    assert isinstance(w, QType)
+    assert isinstance(node.element, QType)
+    return Fraction(x.scale[0]) * Fraction(max(w.scale)) / Fraction(node.element.scale[0]) / 2
 
 
 @pytest.mark.parametrize("options", ["", *FORMATS])
