@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from qfuzz.findings.corpus import read_case
@@ -166,6 +167,21 @@ def test_a_night_cut_short_is_gone_on_with(tmp_path: Path, tracker: Tracker, how
 
     fresh = night(tmp_path, tracker, code=0, options=[*PLANTED, *SHORT])
     assert "nothing to go on with; a new campaign begins" in fresh
+
+
+def test_a_killed_night_leaves_no_campaign_running(tmp_path: Path, tracker: Tracker) -> None:
+    """A job's limit may kill the script alone; what it started must not write to a folder that is being saved."""
+    command = [sys.executable, str(ROOT / "scripts/nightly"), "--qfuzz", QFUZZ, "--time", "60s", "--", *PLANTED]
+    with subprocess.Popen(command, cwd=tmp_path, env=tracker.environment(), stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if " after 0 examples" in line:
+                break
+        started = psutil.Process(child.pid).children(recursive=True)
+        assert started
+        child.kill()
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert alive == []
 
 
 def test_what_a_resumed_campaign_takes() -> None:
