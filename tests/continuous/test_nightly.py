@@ -130,7 +130,7 @@ def test_nothing_found_asks_the_tracker_nothing(tmp_path: Path, tracker: Tracker
 def test_a_night_cut_short_is_gone_on_with(tmp_path: Path, tracker: Tracker, how: str) -> None:
     """As a job's time limit does it; what was found before is reported, too, though by the night after."""
     command = [sys.executable, str(ROOT / "scripts/nightly"), "--qfuzz", QFUZZ, "--seed", "5"]
-    options = [*PLANTED, "--max-examples", "700"]
+    options = [*PLANTED, "--max-examples", "500"]
     pid_file = tmp_path / "pid"
     wrapped = shlex.join(["sh", "-c", f'echo $$ >{pid_file}; exec "$@"', "sh", *shlex.split(QFUZZ)])
     command[command.index(QFUZZ)] = wrapped
@@ -160,7 +160,7 @@ def test_a_night_cut_short_is_gone_on_with(tmp_path: Path, tracker: Tracker, how
     resumed = night(tmp_path, tracker, code=0, options=options)
     assert "--resume" in resumed
     document = json.loads((tmp_path / "qfuzz-nightly/run.json").read_text())
-    assert (document["examples"], document["seed"], document["stopped"]) == (700, 5, "")
+    assert (document["examples"], document["seed"], document["stopped"]) == (500, 5, "")
     texts = " ".join(i["body"] for i in tracker.issues)
     assert len(document["findings"]) == len(tracker.issues) >= 2
     assert all(f"`{f['signature']}`" in texts for f in document["findings"])
@@ -202,11 +202,19 @@ def test_a_tracker_that_fails_is_said(tmp_path: Path, tracker: Tracker, command:
     assert tracker.issues
 
 
-def test_a_tracker_that_is_not_there_is_said(tmp_path: Path, tracker: Tracker) -> None:
-    opener = "no-such-client {title} {body}"
-    assert "no-such-client is not installed" in night(tmp_path, tracker, "--opener", opener, code=3)
-    assert "no-such-client is not installed" in night(tmp_path, tracker, "--lister", "no-such-client", code=3)
-    assert "printed no JSON" in night(tmp_path, tracker, "--lister", "echo no", code=3)
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--opener", "no-such-client {title} {body}"], "no-such-client is not installed"),
+        (["--lister", "no-such-client"], "no-such-client is not installed"),
+        (["--lister", "echo no"], "echo printed no JSON"),
+    ],
+)
+def test_a_tracker_that_is_not_there_is_said(tmp_path: Path, tracker: Tracker, args: list[str], said: str) -> None:
+    done = hostile_night(tmp_path, tracker, *args)
+    assert done.returncode == 3
+    assert said in done.stdout
+    assert tracker.issues == []
 
 
 def test_no_more_than_max_issues(tmp_path: Path, tracker: Tracker) -> None:
