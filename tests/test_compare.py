@@ -60,6 +60,12 @@ def test_no_change_is_no_finding(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "0 changed" in says(capsys, *args, code=0)
 
 
+def test_nothing_that_both_ran_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["compare", GOOD, "misbehaving:HasNoKernel", *FEW, "--max-examples", "20", "--out", str(tmp_path)]
+    assert run_cli(cli, args) == 3
+    assert "nothing was compared" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("cause", "regressed"),
     [
