@@ -1,6 +1,7 @@
 """An issue that is known of one backend hides nothing of another, and stops nothing."""
 
 import pytest
+from msgspec.structs import replace
 from campaigns import a_plan, fuzz
 
 from qfuzz.campaign.client import WorkerClient
@@ -35,3 +36,13 @@ def test_a_known_issue_lists_those_that_it_is_known_of() -> None:
     assert of_known is not None and of_new is not None
     assert of_known.known and of_known.backends == (KNOWN,)
     assert not of_new.known and set(of_new.backends) == {KNOWN, NEW}
+
+
+def test_fail_fast_goes_on_after_what_turns_out_to_be_known() -> None:
+    """It ends with a finding that is new, or at its end."""
+    plan = a_plan("misbehaving:Truncates", n=120, fail_fast=True, ops=("linear",), max_nodes=2)
+    unreduced = {f.signature.text for f in fuzz(replace(plan, fail_fast=False, reduce=False)).findings.values()}
+    reduced = {f.signature.text for f in fuzz(replace(plan, fail_fast=False)).findings.values()} - unreduced
+    assert reduced, "here reduction must tell the issue"
+    issues = [KnownIssue("known.json", Expectation("*", "violation", signature=s)) for s in unreduced | reduced]
+    assert fuzz(replace(plan), issues=issues).tally.examples == 120
