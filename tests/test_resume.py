@@ -158,6 +158,12 @@ def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / FILE).write_bytes(b"this is no database" * 100)
     refused(FILE, "is no campaign")
     (tmp_path / FILE).unlink()
+    State.create(tmp_path, a_plan("reference", n=10)).close()
+    for change in ("update facts set value = x'93' where name = 'plan'", "delete from facts where name = 'plan'"):
+        with sqlite3.connect(tmp_path / FILE) as db:
+            db.execute(change)
+        refused(FILE, "cannot be read")
+    (tmp_path / FILE).unlink()
     with sqlite3.connect(tmp_path / FILE) as db:
         db.execute(f"pragma user_version = {SCHEMA + 1}")
     db.close()
@@ -301,7 +307,10 @@ def test_a_symptom_that_an_earlier_example_shows_is_concluded_in_the_file_too(tm
     with sqlite3.connect(tmp_path / FILE) as db:
         for s in read_snapshot(tmp_path).suspects:
             later = msgspec.msgpack.encode(msgspec.structs.replace(s, example=s.example + 1000))
-            db.execute("update suspects set example = example + 1000, suspect = ? where symptom = ?", (later, symptom_key(s)[1]))
+            db.execute(
+                "update suspects set example = example + 1000, suspect = ? where symptom = ?",
+                (later, symptom_key(s)[1]),
+            )
         db.execute("delete from facts where name in ('ranges', 'partial')")
     fuzz(plan, folder=tmp_path, resume=True)
     snapshot = read_snapshot(tmp_path)
@@ -339,4 +348,6 @@ def test_what_cannot_be_reduced_is_kept_as_it_was_found(tmp_path: Path) -> None:
     again = fuzz(plan, folder=tmp_path, resume=True)
     assert not again.lost
     assert again.findings and {f.reduction for f in again.findings.values()} == {"done"}
-    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == sorted(Path(p).name for p in again.paths.values())
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == sorted(
+        Path(p).name for p in again.paths.values()
+    )
