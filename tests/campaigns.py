@@ -11,6 +11,7 @@ from qfuzz.campaign.plan import Plan
 from qfuzz.campaign.protocol import FoundCase, KnownDeath, Profile, Ride, Suspect
 from qfuzz.campaign.run import Campaign
 from qfuzz.campaign.state import State
+from qfuzz.findings.corpus import KnownIssue
 from qfuzz.findings.finding import write_finding
 from qfuzz.reduce.driver import never
 
@@ -81,6 +82,7 @@ def fuzz(
     crew: Crew | None = None,
     resume: bool = False,
     interrupted: Callable[[], bool] = never,
+    issues: Sequence[KnownIssue] = (),
 ) -> Campaign:
     """The campaign, run to its end; findings are written to `folder`."""
     with a_folder(folder) as out:
@@ -91,7 +93,7 @@ def fuzz(
             def write(found: FoundCase) -> str:
                 return found.known or str(write_finding(out, found.finding(), None))
 
-            campaign = Campaign(plan, hired, state, (), write, heard or Heard(), interrupted)
+            campaign = Campaign(plan, hired, state, issues, write, heard or Heard(), interrupted)
             campaign.run()
         finally:
             if crew is None:

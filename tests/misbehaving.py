@@ -442,3 +442,20 @@ class Truncates(PlantedBackend):
     def __init__(self) -> None:
         super().__init__("truncation")
         self.name = "misbehaving:Truncates"
+
+
+class SaysWhatCannotBeWritten(Honest):
+    """A message that is no Unicode text."""
+
+    def before(self, network: Network, inputs: Mapping[str, Array]) -> None:
+        raise Rejected("a lone \ud800 surrogate")
+
+
+class SaysTooMuch(Honest):
+    """A message of several MB."""
+
+    def __init__(self, times: str = "1000000") -> None:
+        self.times = int(times)
+
+    def before(self, network: Network, inputs: Mapping[str, Array]) -> None:
+        raise Rejected("no kernel " * self.times)

@@ -195,6 +195,8 @@ def test_unknown_backends(args: list[str], folder: Path, capsys: pytest.CaptureF
         (["run", "--max-examples", "0"], "0"),
         (["run", "--max-examples", "many"], "many"),
         (["run", "--seed", "-1"], "-1"),
+        (["run", "--seed", str(10**30)], "0"),
+        (["run", "--max-examples", str(10**30)], "0"),
         (["run", "--jobs", "0"], "0"),
         (["run", "--max-nodes", "0"], "0"),
         (["run", "--corpus", "nowhere", "-b", "reference"], "nowhere"),

@@ -226,9 +226,19 @@ def test_ctrl_c_keeps_what_was_found(as_json: bool, folder: Path) -> None:
         assert len(read["findings"]) == len(found)
 
 
-def test_output_may_be_closed_early(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("ops", "-b", "reference", "--ops", "relu"),
+        ("ops", "-b", "reference", "--ops", "relu", "--json"),
+        ("run", "-b", "reference", "--max-examples", "3", "--json-lines"),
+        ("run", "-b", "reference", "--max-examples", "3", "--json"),
+    ],
+    ids=" ".join,
+)
+def test_output_may_be_closed_early(args: tuple[str, ...], folder: Path) -> None:
     process = subprocess.Popen(
-        [*START, "ops", "-b", "reference", "--ops", "relu"],
+        [*START, *args],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,

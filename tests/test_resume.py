@@ -9,16 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from campaigns import Heard, a_plan, counts, fuzz
 from test_cli import START, environment
 from test_survival import assert_gone, processes_of_this_session
 
+from qfuzz.campaign.crew import LocalCrew, Lost, Report, Task
+from qfuzz.campaign.protocol import Conclude
 from qfuzz.campaign.record import Moment
 from qfuzz.campaign.report import read_record
 from qfuzz.campaign.run import Campaign
-from qfuzz.campaign.state import FILE, MOMENTS_KEPT, PREVIOUS, SCHEMA, State, read_snapshot
+from qfuzz.campaign.state import FILE, MOMENTS_KEPT, PREVIOUS, SCHEMA, State, read_snapshot, symptom_key
 from qfuzz.campaign.tally import Tally
 from qfuzz.cli import cli
 from qfuzz.cli.rim import run_cli
@@ -154,6 +158,12 @@ def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     (tmp_path / FILE).write_bytes(b"this is no database" * 100)
     refused(FILE, "is no campaign")
     (tmp_path / FILE).unlink()
+    State.create(tmp_path, a_plan("reference", n=10)).close()
+    for change in ("update facts set value = x'93' where name = 'plan'", "delete from facts where name = 'plan'"):
+        with sqlite3.connect(tmp_path / FILE) as db:
+            db.execute(change)
+        refused(FILE, "cannot be read")
+    (tmp_path / FILE).unlink()
     with sqlite3.connect(tmp_path / FILE) as db:
         db.execute(f"pragma user_version = {SCHEMA + 1}")
     db.close()
@@ -261,3 +271,83 @@ def test_a_supervisor_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
 
 
 assert sys.platform == "linux"
+
+
+def test_a_folder_that_is_gone_is_written_again_and_only_our_own_are_removed(tmp_path: Path) -> None:
+    plan = a_plan(*SPECS, n=60, ops=("linear",), max_nodes=1)
+    out, theirs = tmp_path / "out", tmp_path / "theirs"
+    theirs.mkdir()
+    before = fuzz(plan, folder=out)
+    expected = files(out)
+    for path in before.paths.values():
+        shutil.rmtree(path)
+    assert found(fuzz(plan, folder=out, resume=True)) == found(before)
+    assert files(out) == expected
+    # A file that somebody made says that a finding is for later, and lies elsewhere.
+    with sqlite3.connect(out / FILE) as db:
+        for text, f in read_snapshot(out).findings.items():
+            data = msgspec.msgpack.encode(msgspec.structs.replace(f, reduction="none"))
+            db.execute("update findings set found = ?, path = ? where signature = ?", (data, str(theirs), text))
+    fuzz(plan, folder=out, resume=True)
+    assert theirs.is_dir()
+
+
+def test_a_folder_that_has_moved_is_where_it_is(tmp_path: Path) -> None:
+    plan = a_plan(*SPECS, n=60, ops=("linear",), max_nodes=1)
+    fuzz(plan, folder=tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    moved = fuzz(plan, folder=tmp_path / "moved", resume=True)
+    assert moved.paths and all(Path(p).parent == tmp_path / "moved" for p in moved.paths.values())
+
+
+def test_a_symptom_that_an_earlier_example_shows_is_concluded_in_the_file_too(tmp_path: Path) -> None:
+    """As when a shard that was lost, or left by `--fail-fast`, is done at last."""
+    plan = a_plan("planted?fault=truncation", n=60, ops=("linear",), max_nodes=1)
+    fuzz(plan, folder=tmp_path)
+    with sqlite3.connect(tmp_path / FILE) as db:
+        for s in read_snapshot(tmp_path).suspects:
+            later = msgspec.msgpack.encode(msgspec.structs.replace(s, example=s.example + 1000))
+            db.execute(
+                "update suspects set example = example + 1000, suspect = ? where symptom = ?",
+                (later, symptom_key(s)[1]),
+            )
+        db.execute("delete from facts where name in ('ranges', 'partial')")
+    fuzz(plan, folder=tmp_path, resume=True)
+    snapshot = read_snapshot(tmp_path)
+    assert snapshot.suspects and all(s.example < 60 for s in snapshot.suspects)
+    assert snapshot.concluded == {symptom_key(s) for s in snapshot.suspects}
+
+
+class LosesReductions(LocalCrew):
+    """Its workers are lost whenever they reduce, as where memory runs out."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._losses: list[Report] = []
+
+    def give(self, task: Task) -> None:
+        if isinstance(task, Conclude) and task.reduce:
+            self._losses.append(Lost(task, "its worker was lost 3 times"))
+        else:
+            super().give(task)
+
+    def wait(self, seconds: float) -> list[Report]:
+        losses, self._losses = self._losses, []
+        return losses or super().wait(seconds)
+
+
+def test_what_cannot_be_reduced_is_kept_as_it_was_found(tmp_path: Path) -> None:
+    plan = a_plan("planted?fault=truncation", n=60, ops=("linear",), max_nodes=1)
+    crew = LosesReductions(plan.profile.specs, 1)
+    try:
+        campaign = fuzz(plan, folder=tmp_path, crew=crew)
+    finally:
+        crew.close()
+    assert campaign.lost
+    assert campaign.findings and {f.reduction for f in campaign.findings.values()} == {"none"}
+    again = fuzz(plan, folder=tmp_path, resume=True)
+    assert not again.lost
+    assert again.findings and {f.reduction for f in again.findings.values()} == {"done"}
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == sorted(
+        Path(p).name for p in again.paths.values()
+    )

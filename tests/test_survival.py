@@ -17,6 +17,7 @@ from qfuzz.campaign.run import ERRORS_ALLOWED, Campaign
 from qfuzz.ir.errors import BackendMissing, QfuzzError, WorkerFailed
 from qfuzz.ir.expectation import Condition
 from qfuzz.ops import CODEC
+from qfuzz.oracle.verdicts import REASON_KEPT
 from qfuzz.strategies import cases_of
 
 DEATHS = {
@@ -197,6 +198,20 @@ def test_a_campaign_says_its_own_errors_and_goes_on() -> None:
     assert all("ZeroDivisionError: in the backend's own code" in what for what in heard.troubles)
     assert campaign.tally.examples == n - campaign.errors
     assert not heard.suspects
+
+
+@pytest.mark.parametrize("name", ["SaysWhatCannotBeWritten", "SaysTooMuch"])
+def test_what_a_backend_says_is_kept_legible(name: str) -> None:
+    campaign = fuzz(a_plan(f"misbehaving:{name}", seed=3, n=5, ops=("add",), max_nodes=1, reduce=False))
+    assert not campaign.lost and not campaign.errors
+    assert campaign.tally.backends[f"misbehaving:{name}"].verdicts["rejected"] == 5
+    assert all(len(f.verdict.reason) < 2 * REASON_KEPT for f in campaign.findings.values())
+    assert campaign.findings
+
+
+def test_backends_of_one_name_are_told_apart_or_refused() -> None:
+    with pytest.raises(BackendMissing, match="call themselves"):
+        WorkerClient(("misbehaving:SaysTooMuch", "misbehaving:SaysTooMuch?times=2"))
 
 
 def test_errors_without_end_end_a_campaign() -> None:

@@ -134,7 +134,7 @@ def _imported(target: str) -> Any:
     module_name, _, attribute = target.partition(":")
     try:
         return getattr(importlib.import_module(module_name), attribute)
-    except ImportError as e:
+    except (ImportError, ValueError) as e:
         raise BackendMissing(f"backend {target!r}: cannot be imported: {e}") from None
     except AttributeError:
         raise BackendMissing(f"backend {target!r}: module {module_name} has no {attribute}") from None

@@ -10,7 +10,7 @@ import msgspec
 from qfuzz.campaign.protocol import Suspect
 from qfuzz.findings.corpus import KnownIssue, known_as
 from qfuzz.findings.finding import Finding
-from qfuzz.findings.signature import Symptom, signature_of, symptom_of
+from qfuzz.findings.signature import Signature, Symptom, signature_of, symptom_of
 from qfuzz.ir.network import Case
 from qfuzz.ops import CODEC
 from qfuzz.oracle.compare import ARROW
@@ -143,7 +143,10 @@ class Lab:
             if v.is_finding and (v.verdict, v.cause or "") == (final.verdict, final.cause)
         )
         signature = signature_of(case, final)
-        known = known_as(self._issues, signature, spec, self.described[spec])
+        known = self._known_as(signature, spec)
+        if known is not None:
+            # One that reproduces it without being known for it is a suspect of its own.
+            alike = tuple(s for s in alike if self._known_as(signature, s) is not None)
         return Finding(
             signature=signature,
             case=case,
@@ -159,7 +162,7 @@ class Lab:
     def known(self, case: Case, suspect: Suspect) -> Finding | None:
         """The known issue that an unreduced suspect plainly is, as a finding that needs no reduction."""
         signature = signature_of(case, suspect.symptom)
-        issue = known_as(self._issues, signature, suspect.spec, self.described[suspect.spec])
+        issue = self._known_as(signature, suspect.spec)
         if issue is None:
             return None
         return Finding(
@@ -173,6 +176,9 @@ class Lab:
             known=issue.path,
             reduction="none",
         )
+
+    def _known_as(self, signature: Signature, spec: str) -> KnownIssue | None:
+        return known_as(self._issues, signature, spec, self.described[spec])
 
     def _accused_at_times(self, case: Case, spec: str) -> BackendVerdict | None:
         """The verdict on a backend whose results change from run to run: the first accusing one of a few, if any.

@@ -20,10 +20,15 @@ def could_cover(a: Suspect, b: Suspect) -> bool:
 
 
 def merged(kept: FoundCase | None, found: FoundCase) -> FoundCase:
-    """Of two findings of one signature: the smallest case, and the first example of both."""
+    """Of two findings of one signature: the smallest case, and the first example of both.
+
+    An issue may be known of some backends only. Then one that is new is kept, however large: it is never hidden.
+    """
     if kept is None:
         return found
-    smaller = min((kept, found), key=lambda f: (size_key(CODEC.decode(f.case).case), f.first_example or 0))
+    smaller = min(
+        (kept, found), key=lambda f: (bool(f.known), size_key(CODEC.decode(f.case).case), f.first_example or 0)
+    )
     examples = [f.first_example for f in (kept, found) if f.first_example is not None]
     backends = tuple(dict.fromkeys((*smaller.backends, *kept.backends, *found.backends)))
     both = msgspec.structs.replace(smaller, first_example=min(examples, default=None), backends=backends)

@@ -45,6 +45,8 @@ ERRORS_ALLOWED = 20
 """Errors inside qfuzz after which a campaign stops, unless they are rare."""
 RARE = 0.001
 """Share of examples up to which such errors count as rare."""
+FAIL_FAST = "fail-fast"
+"""Why a campaign stopped that was to stop at its first finding."""
 TICK = 0.5
 """Seconds between two looks at the clock."""
 
@@ -123,14 +125,17 @@ class Campaign:
         self.seconds_before = self.state_seconds = before.seconds
         self._started = self._noted = time.monotonic()
         self.stopped = ""
+        self._found_new = False
+        self._irreducible: set[tuple[str, bytes]] = set()
         self._dirty: dict[tuple[str, Symptom], Suspect] = {}
 
     def _forget_unreduced(self) -> None:
         """Findings that an interruption kept as they were found: their suspects are concluded again."""
         for text, found in list(self.findings.items()):
             if self._is_for_later(found):
-                del self.findings[text]
-                shutil.rmtree(self.paths.pop(text), ignore_errors=True)
+                del self.findings[text], self.paths[text]
+                # Not the path that the file names: it may have been made by anybody.
+                shutil.rmtree(self.state.folder / found.signature.slug, ignore_errors=True)
                 self.state.forget(text)
 
     def _is_for_later(self, found: FoundCase) -> bool:
@@ -169,14 +174,28 @@ class Campaign:
         """
         self._started = self._noted = time.monotonic()
         self.state.begin(self.described, self.plan)
+        self._write_missing()
         self._begin_with_saved()
-        self._fuzz()
-        self._conclude_rest()
+        while True:
+            self._fuzz()
+            self._conclude_rest()
+            if self.stopped != FAIL_FAST or self._found_new:
+                break
+            # What seemed new is a known issue once it is reduced, or did not show again.
+            self.stopped, self._remaining = "", self._ledger.remaining(self.plan)
         self._commit(force_moment=True)
         self.state_seconds = self.seconds
         self.state.end(self.stopped, self.state_seconds)
         if self._saved is not None and (why_not := self._saved.flush()):
             raise CampaignFailed(f"{why_not}; its findings were not saved there, all else is done")
+
+    def _write_missing(self) -> None:
+        """Folders of findings that are gone: somebody removed them, or a process was killed as it replaced one."""
+        for text, found in self.findings.items():
+            path = self.state.folder / found.signature.slug
+            if not found.known and (self.paths[text] != str(path) or not path.is_dir()):
+                self.paths[text] = str(path) if path.is_dir() else self._write(found)
+                self.state.keep(found, self.paths[text])
 
     def _begin_with_saved(self) -> None:
         if self._saved is not None:
@@ -262,7 +281,8 @@ class Campaign:
                 continue
             before.append(suspect)
             self._concluding.append(suspect)
-            self.crew.give(self._request(suspect, reduce=reduce))
+            as_found = symptom_key(suspect) in self._irreducible
+            self.crew.give(self._request(suspect, reduce=reduce and not as_found))
 
     def _revisit(self, case: bytes) -> Revisit:
         return Revisit(
@@ -313,7 +333,7 @@ class Campaign:
                     new = (suspect.spec, suspect.symptom) not in self._suspects and self._is_new_in_pending(suspect)
                     self._listener.suspect(suspect, new=new)
                     if new and self.plan.fail_fast and not self._is_known(suspect):
-                        self.stopped = self.stopped or "fail-fast"
+                        self.stopped = self.stopped or FAIL_FAST
                 for error in report.errors:
                     self._count_error(report.shard * SHARD_SIZE + error.index, error.traceback)
             case ShardDone(shard, stop, complete):
@@ -338,8 +358,11 @@ class Campaign:
                 shard, what = task.shard, f"shard {task.shard} from its example {task.start} on"
             case Conclude(suspect=suspect):
                 self._concluding.remove(suspect)
-                if why != RECALLED:
-                    self._concluded.add(symptom_key(suspect))
+                key = symptom_key(suspect)
+                if why != RECALLED and task.reduce and key not in self._irreducible:
+                    self._irreducible.add(key)  # it is kept as it was found, for a worker that can do more
+                elif why != RECALLED:
+                    self._concluded.add(key)
                 shard, what = (
                     suspect.example // SHARD_SIZE,
                     f"the suspect of example {suspect.example} on {suspect.spec}",
@@ -367,6 +390,7 @@ class Campaign:
             known = self._suspects.get(key)
             if known is None or suspect.example < known.example:
                 self._suspects[key] = self._dirty[key] = suspect
+                self._concluded.discard(symptom_key(suspect))  # one before it was concluded: on disk, too
 
     def _take_concluded(self, report: Concluded) -> None:
         if report.suspect in self._concluding:
@@ -391,10 +415,11 @@ class Campaign:
             self.state.keep(found, self.paths[found.signature.text])
         self._saved.revisited(report, kept)
         if self.plan.fail_fast and any(not f.known for f in kept):
-            self.stopped = self.stopped or "fail-fast"
+            self.stopped = self.stopped or FAIL_FAST
 
     def _kept(self, found: FoundCase) -> FoundCase:
         """The finding of its signature, once `found` is merged into it and written."""
+        self._found_new |= not found.known
         text = found.signature.text
         before = self.findings.get(text)
         kept = merged(before, found)

@@ -142,8 +142,8 @@ class State:
         return state
 
     def snapshot(self) -> Snapshot:
-        """All of it."""
-        return _snapshot(self._db)
+        """All of it. Raises `InvalidCase` in one line where it cannot be read."""
+        return _read(self._db, self.folder / FILE)
 
     def begin(self, described: Mapping[str, Mapping[str, str]], plan: Plan) -> None:
         """Workers are there, and `plan` is what is to be done."""
@@ -258,11 +258,18 @@ def read_snapshot(folder: Path) -> Snapshot:
     db = _connected(path)
     try:
         _require_schema(db, folder)
-        return _snapshot(db)
-    except sqlite3.Error as e:
-        raise InvalidCase(f"{path}: cannot be read: {e}") from None
+        return _read(db, path)
     finally:
         db.close()
+
+
+def _read(db: sqlite3.Connection, path: Path) -> Snapshot:
+    try:
+        return _snapshot(db)
+    except (sqlite3.Error, msgspec.MsgspecError) as e:
+        raise InvalidCase(f"{path}: cannot be read: {e}") from None
+    except KeyError as e:
+        raise InvalidCase(f"{path}: cannot be read: {e} is missing") from None
 
 
 def _snapshot(db: sqlite3.Connection) -> Snapshot:

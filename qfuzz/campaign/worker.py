@@ -11,7 +11,7 @@ import select
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -47,12 +47,12 @@ from qfuzz.campaign.runner import Death, Mark, Runner, Send, forget_output
 from qfuzz.campaign.saved import revisit
 from qfuzz.campaign.shard import OURS, Shard, judge_example, verdict_of
 from qfuzz.campaign.tally import Tally
-from qfuzz.ir.errors import Corrupted, Crashed, QfuzzError, Rejected, Unsupported, WorkerFailed
+from qfuzz.ir.errors import BackendMissing, Corrupted, Crashed, QfuzzError, Rejected, Unsupported, WorkerFailed
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, NotSupported
 from qfuzz.ops import CODEC
 from qfuzz.oracle.memory import limit_reached
-from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts
+from qfuzz.oracle.verdicts import BackendVerdict, Outcome, Verdicts, legible
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     worker = Worker(read_fd, write_fd)
     try:
         described = {spec: worker.described(spec) for spec in specs}
+        _require_names(described)
     except QfuzzError as e:
         worker.send(StartFailed(str(e)))
         return 3
@@ -77,6 +78,16 @@ def main(argv: Sequence[str]) -> int:
         except Exception:  # noqa: BLE001  the worker's rim
             worker.send(Broke(traceback.format_exc()))
     return 0
+
+
+def _require_names(described: Mapping[str, Mapping[str, str]]) -> None:
+    """Verdicts name their backend: two of one name could be accused of each other's bugs."""
+    specs_of: dict[str, str] = {}
+    for spec, facts in described.items():
+        name = facts["name"]
+        if name in specs_of:
+            raise BackendMissing(f"backends {specs_of[name]!r} and {spec!r} both call themselves {name!r}")
+        specs_of[name] = spec
 
 
 class Worker:
@@ -312,21 +323,21 @@ def _ran(request: RunCase, backend: Backend) -> Ran:
     case = CODEC.decode(request.case).case
     support = backend.supports(case.network)
     if isinstance(support, NotSupported):
-        return Ran(refusal=BackendVerdict(backend.name, Outcome.UNSUPPORTED, support.reason))
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.UNSUPPORTED, legible(support.reason)))
     try:
         program = backend.compile(case.network, request.taps)
         values = program.run({name: np.array(t.array) for name, t in case.feeds.items()}, request.taps)
     except Unsupported as e:
-        return Ran(refusal=BackendVerdict(backend.name, Outcome.UNSUPPORTED, str(e)))
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.UNSUPPORTED, legible(str(e))))
     except (MemoryError, Rejected) as e:
         message = str(e) if isinstance(e, Rejected) else f"MemoryError: {e}"
         reason = limit_reached(message)
         outcome = Outcome.CRASH if reason else Outcome.REJECTED
-        return Ran(refusal=BackendVerdict(backend.name, outcome, reason or message))
+        return Ran(refusal=BackendVerdict(backend.name, outcome, legible(reason or message)))
     except Corrupted as e:
-        return Ran(refusal=BackendVerdict(backend.name, Outcome.CORRUPTED, str(e)))
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.CORRUPTED, legible(str(e))))
     except Crashed as e:
-        return Ran(refusal=BackendVerdict(backend.name, Outcome.CRASH, str(e)))
+        return Ran(refusal=BackendVerdict(backend.name, Outcome.CRASH, legible(str(e))))
     wanted = (*case.network.outputs, *request.taps)
     return Ran(tuple(Value.of(name, values[name]) for name in wanted if name in values))
 

@@ -28,6 +28,8 @@ from qfuzz.ir.errors import ExtraMissing, InvalidCase
 
 DEFAULT_SECONDS = 60.0
 FOREVER = "forever"
+MOST_EXAMPLES = 10**11
+"""Whose shards can all be told by number in a runner's mark."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -83,12 +85,20 @@ def campaign_options(f: F) -> F:
     for option in reversed(
         (
             click.option("--ops", multiple=True, metavar="PATTERN", help="Shell glob over operator names. Repeatable."),
-            click.option("--max-examples", type=click.IntRange(min=1), metavar="N", help="How many cases to generate."),
+            click.option(
+                "--max-examples",
+                type=click.IntRange(1, MOST_EXAMPLES),
+                metavar="N",
+                help="How many cases to generate.",
+            ),
             click.option(
                 "--time", "seconds", type=Duration(), metavar="90s", help="How long to take; forever: until Ctrl-C."
             ),
             click.option(
-                "--seed", type=click.IntRange(min=0), metavar="N", help="Which cases. Default: a random one, printed."
+                "--seed",
+                type=click.IntRange(0, 2**64 - 1),
+                metavar="N",
+                help="Which cases. Default: a random one, printed.",
             ),
             click.option(
                 "--max-nodes",
@@ -179,7 +189,10 @@ def run_campaign(
         lost=campaign.lost,
         errors=campaign.errors,
     )
-    write_file(state.folder / "run.json", msgspec.json.format(msgspec.json.encode(document), indent=2))
+    try:
+        write_file(state.folder / "run.json", msgspec.json.format(msgspec.json.encode(document), indent=2))
+    except OSError as e:  # all is in the campaign's file; what was found is said all the same
+        click.echo(f"qfuzz: {state.folder / 'run.json'}: not written: {e.strerror or e}", err=True)
     if chosen.as_json:
         print_json(document)
     elif events is not None:

@@ -1,5 +1,6 @@
 """``--metrics FILE``: a campaign's counts as a Prometheus text file, for the node exporter's textfile collector."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -13,11 +14,16 @@ WRITE_EVERY = 5.0
 
 
 class Metrics:
-    """A listener that writes the file every few seconds, whole or not at all. Raises `OSError`."""
+    """A listener that writes the file every few seconds, whole or not at all.
+
+    Raises `OSError` at its beginning. Where the file cannot be written later, that is said once on stderr: a campaign
+    does not end for want of it, and its timestamp tells that it is old.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written = 0.0
+        self._has_failed = False
         self._registry = CollectorRegistry()
         self._examples = self._gauge("examples", "Cases judged")
         self._elements = self._gauge("elements", "Output elements judged")
@@ -38,6 +44,14 @@ class Metrics:
     def _write(self) -> None:
         self._updated.set(time.time())
         write_to_textfile(str(self._path), self._registry)
+
+    def _write_if_possible(self) -> None:
+        try:
+            self._write()
+        except OSError as e:
+            if not self._has_failed:
+                self._has_failed = True
+                print(f"qfuzz: {self._path}: not written: {e.strerror or e}", file=sys.stderr, flush=True)
 
     def update(self, campaign: Campaign) -> None:
         """Counts, every few seconds."""
@@ -63,7 +77,7 @@ class Metrics:
         for name, backend in tally.backends.items():
             for verdict, n in (backend.verdicts | {"unsupported": backend.unsupported}).items():
                 self._verdicts.labels(name, verdict).set(n)
-        self._write()
+        self._write_if_possible()
 
     def suspect(self, suspect: Suspect, *, new: bool) -> None:
         """Counted with the next update."""

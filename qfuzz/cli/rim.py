@@ -35,13 +35,22 @@ def run_cli(cli: click.Command, args: Sequence[str] | None = None) -> int:
         _say(str(e))
         return INCOMPLETE
     except BrokenPipeError:
-        # The reader of our output has gone; Python would complain at exit when it flushes.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INCOMPLETE
+        return _without_reader()
+    except SystemExit as e:
+        # Click swallows a broken pipe and ends so, with a status that means a new finding here; nothing else does.
+        if e.code != 1:
+            raise
+        return _without_reader()
     except OSError as e:
         _say(f"{e.filename or 'output'}: {e.strerror or e}")
         return BAD_INPUT
+
+
+def _without_reader() -> int:
+    """The reader of our output has gone; Python would complain at exit when it flushes."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ is not None else 1)
+    return INCOMPLETE
 
 
 def _say(message: str) -> None:

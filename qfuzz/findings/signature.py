@@ -54,8 +54,9 @@ def symptom_of(verdict: BackendVerdict) -> Symptom:
 
 def _gist(message: str) -> str:
     """The first words of a message, without names, numbers and punctuation that differ from case to case."""
-    words = re.findall(r"[A-Za-z][A-Za-z_]+", message.split("\n")[0])
-    return " ".join(words[:6]).lower()
+    first_line = re.sub(r"\b0[xX][0-9a-fA-F]+", " ", message.split("\n")[0])  # addresses
+    words = re.findall(r"[A-Za-z][A-Za-z_]+", first_line)
+    return " ".join(w[:40] for w in words[:6]).lower()
 
 
 class Signature(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from qfuzz.oracle.again import fresh_inputs
 from qfuzz.oracle.crashes import settled
 from qfuzz.oracle.memory import BANDS, FILLS, Guarded, difference, fill_allocations, limit_reached
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
-from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts
+from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts, legible
 
 Array = npt.NDArray[Any]
 
@@ -98,7 +98,7 @@ def _check_once(
 ) -> BackendVerdict:
     support = backend.supports(case.network)
     if isinstance(support, NotSupported):
-        return BackendVerdict(backend.name, Outcome.UNSUPPORTED, support.reason)
+        return BackendVerdict(backend.name, Outcome.UNSUPPORTED, legible(support.reason))
     run = _Run(case, backend, reference, explain, digest)
     try:
         run.all_forms(tap)
@@ -148,12 +148,12 @@ def _memory_errors() -> Iterator[None]:
     try:
         yield
     except MemoryError as e:
-        message = f"MemoryError: {e}" if str(e) else "MemoryError"
+        message = f"MemoryError: {legible(str(e))}" if str(e) else "MemoryError"
         if reason := limit_reached(message):
             raise _Broken(Outcome.CRASH, reason) from None
         raise Rejected(message) from None
     except Rejected as e:
-        if reason := limit_reached(str(e)):
+        if reason := limit_reached(legible(str(e))):
             raise _Broken(Outcome.CRASH, reason) from None
         raise
 
@@ -180,7 +180,7 @@ class _Run:
         return BackendVerdict(
             backend=self.backend.name,
             outcome=outcome,
-            reason=reason,
+            reason=legible(reason),
             op=op or self._accused(outcome),
             cause=self.cause,
             kind=self.kind,

@@ -6,7 +6,7 @@ from qfuzz.ir.alone import node_alone
 from qfuzz.ir.errors import Crashed
 from qfuzz.ir.network import Case
 from qfuzz.oracle.reference import exact_outputs
-from qfuzz.oracle.verdicts import BackendVerdict, Outcome
+from qfuzz.oracle.verdicts import BackendVerdict, Outcome, legible
 
 
 def settled(
@@ -25,17 +25,17 @@ def settled(
     judge_plainly
         Judges any case, and explains nothing.
     """
-    reason = str(first)
+    reason = legible(str(first))
     for retried in (False, True):
         try:
             judge_plainly(case)
         except Crashed as e:
-            return BackendVerdict(backend, Outcome.CRASH, str(e), _guilty(case, judge_plainly))
+            return BackendVerdict(backend, Outcome.CRASH, legible(str(e)), _guilty(case, judge_plainly))
         if not retried:
             try:
                 return judge()
             except Crashed as e:
-                reason = str(e)
+                reason = legible(str(e))
     reason = f"{reason} (twice in one process; not in a process of its own)"
     return BackendVerdict(backend, Outcome.CRASH, reason)
 

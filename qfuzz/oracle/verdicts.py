@@ -85,6 +85,18 @@ class Mismatch(msgspec.Struct, frozen=True):
         return f"{where}: got {self.got:g}, admissible {allowed}"
 
 
+REASON_KEPT = 4000
+"""Characters of a reason that are kept: its beginning, and its end."""
+
+
+def legible(reason: str) -> str:
+    """A framework's message as it can be sent, stored and shown: not endless, and encodable."""
+    if len(reason) > REASON_KEPT:
+        half = REASON_KEPT // 2
+        reason = f"{reason[:half]} … {reason[-half:]}"
+    return reason.encode("utf-8", "backslashreplace").decode()
+
+
 class BackendVerdict(msgspec.Struct, frozen=True):
     """The verdict on one backend.
 
