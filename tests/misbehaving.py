@@ -1,6 +1,7 @@
 """Backends that are exact, but for one misbehaviour each. Given as ``misbehaving:Name``; each class is one fault."""
 
 import ctypes
+import hashlib
 import mmap
 import os
 import platform
@@ -194,6 +195,20 @@ class Unstable(Honest):
 class Refuses(Honest):
     def compile(self, network: Network, taps: Sequence[str] = ()) -> ReferenceProgram:
         raise Rejected("no kernel was found\nin the registry")
+
+
+class SaysSomethingNew(Honest):
+    """Refuses, with words that it never said before."""
+
+    def compile(self, network: Network, taps: Sequence[str] = ()) -> ReferenceProgram:
+        text = repr([(n.op, network.types[n.name]) for n in network.nodes]).encode()
+        word = "".join(chr(ord("a") + byte % 26) for byte in hashlib.sha256(text + network_bytes(network)).digest())
+        raise Rejected(f"no kernel for {word}")
+
+
+def network_bytes(network: Network) -> bytes:
+    """What tells one network from another."""
+    return repr(network.inputs).encode()
 
 
 class HasNoKernel(Honest):

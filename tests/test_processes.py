@@ -1,5 +1,6 @@
 """Whatever dies first, and whatever kernels have started: no process is left over."""
 
+import faulthandler
 import os
 import signal
 import subprocess
@@ -156,6 +157,7 @@ def test_a_loop_and_a_deadlock_tell_apart(name: str, how: str) -> None:
 
 def test_no_descriptor_and_no_child_is_left() -> None:
     def job(send: Send, mark: Mark) -> None:
+        faulthandler.disable()  # pytest's would print to the terminal
         os.abort()
 
     before = os.listdir("/proc/self/fd")

@@ -198,7 +198,7 @@ def test_the_timeline_is_bounded_and_in_order(tmp_path: Path) -> None:
 
     with State.create(tmp_path, a_plan("reference")) as state:
         for i in range(2 * MOMENTS_KEPT + 50):
-            state.commit(Ledger(), Tally(), (), float(i), Moment(float(i), i, i, 0, 0, 0), {}, 0)
+            state.commit(Ledger(), Tally(), (), (), float(i), Moment(float(i), i, i, 0, 0, 0), {}, 0)
         timeline = state.snapshot().timeline
     assert MOMENTS_KEPT <= len(timeline) < 2 * MOMENTS_KEPT
     assert [m.seconds for m in timeline] == sorted(m.seconds for m in timeline)

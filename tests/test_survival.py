@@ -221,7 +221,7 @@ def test_errors_without_end_end_a_campaign() -> None:
 
 def test_a_worker_that_is_killed_is_replaced() -> None:
     """Every example is counted once all the same."""
-    plan = a_plan("misbehaving:Honest", seed=3, n=150, ops=("add",), max_nodes=1)
+    plan = a_plan("misbehaving:Honest", seed=3, n=1600, ops=("add",), max_nodes=1)
     killed: list[int] = []
 
     def kill_once(campaign: Campaign) -> None:
@@ -233,8 +233,8 @@ def test_a_worker_that_is_killed_is_replaced() -> None:
     crew = LocalCrew(plan.profile.specs, 1)
     try:
         campaign = fuzz(plan, crew=crew, heard=Heard(kill_once))
-        assert campaign.tally.examples == campaign.tally.backends["misbehaving:Honest"].examples == 150
-        assert campaign.tally.deaths == len(killed)
+        assert campaign.tally.examples == campaign.tally.backends["misbehaving:Honest"].examples == 1600
+        assert campaign.tally.deaths == len(killed) == 1
     finally:
         last = crew.workers
         crew.close()

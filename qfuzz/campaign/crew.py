@@ -27,6 +27,8 @@ TRIES = 3
 RECALL_PATIENCE = 2.0
 """Seconds that a worker has to answer a recall; then it is ended."""
 
+SILENCE_LIMIT = 1800.0
+"""Seconds without a word after which a worker with a task is replaced. Hangs of kernels end long before."""
 RECALLED = "recalled"
 """Why a task was lost that was ended on purpose."""
 
@@ -94,6 +96,7 @@ class Seat:
         self._tries = 0
         self.task: Task | None = None
         self.lost = 0
+        self._heard = time.monotonic()
         self._client: WorkerClient | None = WorkerClient(specs)
 
     @property
@@ -107,6 +110,10 @@ class Seat:
         """Begin with a task."""
         self.task, self._tries = task, 1
         self._send()
+
+    def is_silent(self) -> bool:
+        """Whether its worker, which has a task, has said nothing for longer than any task takes."""
+        return self.task is not None and time.monotonic() - self._heard > SILENCE_LIMIT
 
     def abandon(self) -> list[Report]:
         """End the worker with its task, if it has one."""
@@ -128,7 +135,8 @@ class Seat:
         try:
             replies = self.client.receive()
         except WorkerFailed as e:
-            return self._replaced(str(e))
+            return self.replaced(str(e))
+        self._heard = time.monotonic()
         reports: list[Report] = []
         for reply in replies:
             match reply:
@@ -140,26 +148,26 @@ class Seat:
                     self.task = None
                     reports.append(reply)
                 case Broke(text):
-                    assert self.task is not None
-                    reports.append(Lost(self.task, f"an error inside qfuzz:\n{text}"))
-                    self.task = None
+                    return reports + self.replaced(f"an error inside qfuzz:\n{text}")
                 case other:
                     raise WorkerFailed(f"unexpected reply {type(other).__name__}")
         return reports
 
     def _send(self) -> None:
         assert self.task is not None
+        self._heard = time.monotonic()
         with contextlib.suppress(WorkerFailed):  # seen when receiving, and mended there
             self.client.send(self.task)
 
-    def _replaced(self, why: str) -> list[Report]:
+    def replaced(self, why: str) -> list[Report]:
+        """Give its task to a fresh worker, or up."""
         task = self.task
         assert task is not None
         self.lost += 1
         self.close()
         if self._tries >= TRIES:
             self.task = None
-            return [Lost(task, f"its worker was lost {self._tries} times: {why}")]
+            return [Lost(task, f"tried {self._tries} times: {why}")]
         self._tries += 1
         self._send()
         return []
@@ -232,6 +240,9 @@ class LocalCrew:
             for key, _ in selector.select(max(0.0, seconds)):
                 seat = key.data
                 reports += seat.receive()
+        for seat in busy:
+            if seat.is_silent():
+                reports += seat.replaced(f"its worker said nothing for {SILENCE_LIMIT:g} s")
         return reports
 
     def recall(self) -> list[Report]:

@@ -17,6 +17,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         Which shards.
     max_examples, seconds
         Bounds; None is unbounded. `seconds` counts this run and, where it is resumed, those before it.
+    fail_on
+        Of a comparison: which changes make the exit code 1, ``any`` or ``regressed``.
     reduce
         Whether findings are reduced; else they are written as they were found.
     corpora
@@ -30,6 +32,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     max_examples: int | None = None
     seconds: float | None = None
     fail_fast: bool = False
+    fail_on: str = "any"
     reduce: bool = True
     corpora: tuple[Path, ...] = ()
     database: str = ""

@@ -181,6 +181,15 @@ def _belongs(pid: int, session: int, token: str) -> bool:
         return False
 
 
+def wants_processor(pid: int) -> bool:
+    """Whether a thread of a process runs, or would if a processor were free."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[0] == "R":
+                return True
+    return False
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process and its descendants have used; zero for one that is gone."""
     total = 0.0

@@ -28,9 +28,10 @@ from qfuzz.campaign.protocol import (
 from qfuzz.campaign.record import Moment
 from qfuzz.campaign.saved import SavedCases
 from qfuzz.campaign.state import Snapshot, State, symptom_key
+from qfuzz.campaign.suspects import ALIKE_KEPT, Suspects
 from qfuzz.campaign.tally import Tally
 from qfuzz.findings.corpus import KnownIssue, known_as
-from qfuzz.findings.signature import Symptom, signature_of
+from qfuzz.findings.signature import signature_of
 from qfuzz.ir.errors import CampaignFailed, WorkerFailed
 from qfuzz.ops import CODEC
 from qfuzz.reduce.driver import never
@@ -47,6 +48,8 @@ RARE = 0.001
 """Share of examples up to which such errors count as rare."""
 FAIL_FAST = "fail-fast"
 """Why a campaign stopped that was to stop at its first finding."""
+GRACE = 10.0
+"""Seconds beyond its time that a campaign takes at least for what every suspect gets."""
 TICK = 0.5
 """Seconds between two looks at the clock."""
 
@@ -113,8 +116,7 @@ class Campaign:
         self._remaining = self._ledger.remaining(plan)
         self._under_way: dict[int, Tally] = {}
         self._pending: dict[int, list[Suspect]] = {}
-        self._suspects = {(s.spec, s.symptom): s for s in before.suspects}
-        self._concluded = set(before.concluded)
+        self._suspects = Suspects(plan.profile.specs, before.suspects, before.concluded)
         self._concluding: list[Suspect] = []
         self.findings = dict(before.findings)
         self.paths = dict(before.paths)
@@ -127,7 +129,7 @@ class Campaign:
         self.stopped = ""
         self._found_new = False
         self._irreducible: set[tuple[str, bytes]] = set()
-        self._dirty: dict[tuple[str, Symptom], Suspect] = {}
+        self._lost_workers = crew.lost_workers
 
     def _forget_unreduced(self) -> None:
         """Findings that an interruption kept as they were found: their suspects are concluded again."""
@@ -149,7 +151,7 @@ class Campaign:
         total = Tally()
         for part in (self._committed, *(t for t in self._under_way.values() if t.examples)):
             total.merge(part)
-        total.deaths += self.crew.lost_workers
+        total.deaths += self.crew.lost_workers - self._lost_workers
         return total
 
     @property
@@ -160,7 +162,7 @@ class Campaign:
     @property
     def n_suspects(self) -> int:
         """Symptoms that have not been concluded."""
-        return len(self._open())
+        return len(self._suspects.open())
 
     # The run.
 
@@ -217,15 +219,24 @@ class Campaign:
     def _conclude_rest(self) -> None:
         """No more shards will be done: every suspect is final."""
         reduce = self.plan.reduce
-        while (suspects := self._open()) or self._revisiting:
-            if reduce and self._is_interrupted():
-                reduce = False  # what was found so far is kept as it was found
+        while (suspects := self._suspects.open()) or self._revisiting:
+            if reduce and (self._is_interrupted() or self._is_overdue()):
+                reduce = False  # what was found so far is kept as it was found, and reduced when resumed
                 self._take_all(self.crew.abandon())
             self._hand_out_suspects(suspects, reduce=reduce)
             if not (self._concluding or self._revisiting):
                 return
             self._take_all(self.crew.wait(TICK))
             self._listener.update(self)
+
+    def _is_overdue(self) -> bool:
+        """Whether suspects, each of which gets some attempts, have taken much longer than the plan has time."""
+        left = self._seconds_left()
+        return (
+            left is not None
+            and self.plan.seconds is not None
+            and left < -max(GRACE, REDUCTION_SHARE * self.plan.seconds)
+        )
 
     def _is_interrupted(self) -> bool:
         if self._interrupted():
@@ -245,7 +256,7 @@ class Campaign:
         """Seconds to leave for reducing the suspects so far."""
         if not self.plan.reduce or self.plan.seconds is None:
             return 0.0
-        waves = -(-len(self._open()) // self.crew.size)
+        waves = -(-len(self._suspects.open()) // self.crew.size)
         return min(REDUCTION_SHARE * self.plan.seconds, SECONDS_A_SUSPECT * waves)
 
     def _patience(self) -> float:
@@ -258,7 +269,7 @@ class Campaign:
         while self._to_revisit and self.crew.wants() > 0:
             self._revisiting += 1
             self.crew.give(self._revisit(self._to_revisit.pop(0)))
-        self._hand_out_suspects([s for s in self._open() if self._is_final(s)], reduce=self.plan.reduce)
+        self._hand_out_suspects([s for s in self._suspects.open() if self._is_final(s)], reduce=self.plan.reduce)
         while self.crew.wants() > 0:
             shard = next(self._remaining, None)
             if shard is None:
@@ -276,7 +287,7 @@ class Campaign:
                 before.append(suspect)
                 continue
             if any(covers(f, suspect) for f in self._own.values()):
-                self._concluded.add(symptom_key(suspect))
+                self._suspects.conclude(suspect)
                 self.state.conclude(suspect, None, "")
                 continue
             before.append(suspect)
@@ -306,12 +317,6 @@ class Campaign:
             seconds=self._reduction_seconds(),
         )
 
-    def _open(self) -> list[Suspect]:
-        """Suspects that are to be concluded, in order."""
-        order = [*self.plan.profile.specs]
-        waiting = [s for s in self._suspects.values() if symptom_key(s) not in self._concluded]
-        return sorted(waiting, key=lambda s: (s.example, order.index(s.spec) if s.spec in order else -1, s.symptom))
-
     def _is_final(self, suspect: Suspect) -> bool:
         """Whether no lower example can show the symptom any more."""
         return self.plan.fail_fast or suspect.example // SHARD_SIZE < self._ledger.frontier
@@ -330,7 +335,7 @@ class Campaign:
                 self._under_way[report.shard].merge(report.tally)
                 self._pending.setdefault(report.shard, []).extend(s for s in report.suspects if s.case)
                 for suspect in report.suspects:
-                    new = (suspect.spec, suspect.symptom) not in self._suspects and self._is_new_in_pending(suspect)
+                    new = not self._suspects.has(suspect) and self._is_new_in_pending(suspect)
                     self._listener.suspect(suspect, new=new)
                     if new and self.plan.fail_fast and not self._is_known(suspect):
                         self.stopped = self.stopped or FAIL_FAST
@@ -362,7 +367,7 @@ class Campaign:
                 if why != RECALLED and task.reduce and key not in self._irreducible:
                     self._irreducible.add(key)  # it is kept as it was found, for a worker that can do more
                 elif why != RECALLED:
-                    self._concluded.add(key)
+                    self._suspects.conclude(suspect)
                 shard, what = (
                     suspect.example // SHARD_SIZE,
                     f"the suspect of example {suspect.example} on {suspect.spec}",
@@ -385,17 +390,17 @@ class Campaign:
     def _settle(self, shard: int) -> None:
         """Add what the shard gave to what will be committed."""
         self._committed.merge(self._under_way.pop(shard, Tally()))
+        crowded = set(self._suspects.crowded)
         for suspect in self._pending.pop(shard, ()):
-            key = (suspect.spec, suspect.symptom)
-            known = self._suspects.get(key)
-            if known is None or suspect.example < known.example:
-                self._suspects[key] = self._dirty[key] = suspect
-                self._concluded.discard(symptom_key(suspect))  # one before it was concluded: on disk, too
+            self._suspects.add(suspect)
+        for spec, op, verdict in self._suspects.crowded - crowded:
+            what = f"{op or 'network'} {verdict}"
+            self._listener.trouble(f"{spec}: more than {ALIKE_KEPT} symptoms of {what}: the first are looked at")
 
     def _take_concluded(self, report: Concluded) -> None:
         if report.suspect in self._concluding:
             self._concluding.remove(report.suspect)
-        self._concluded.add(symptom_key(report.suspect))
+        self._suspects.conclude(report.suspect)
         self._committed.seconds["reduce"] += report.seconds
         found = report.finding
         if found is None:
@@ -447,12 +452,21 @@ class Campaign:
     def _commit(self, *, force_moment: bool = False) -> None:
         now = time.monotonic()
         moment = None
+        self._committed.deaths += self.crew.lost_workers - self._lost_workers
+        self._lost_workers = self.crew.lost_workers
         if force_moment or now - self._noted >= MOMENT_EVERY:
             self._noted = now
             t = self._committed
-            deaths = t.deaths + self.crew.lost_workers
-            moment = Moment(self.seconds, t.examples, t.elements, len(t.features), len(self.findings), deaths)
+            moment = Moment(self.seconds, t.examples, t.elements, len(t.features), len(self.findings), t.deaths)
         self.state.commit(
-            self._ledger, self._committed, tuple(self._dirty.values()), self.seconds, moment, self.lost, self.errors
+            self._ledger,
+            self._committed,
+            tuple(self._suspects.changed.values()),
+            tuple(self._suspects.dropped.values()),
+            self.seconds,
+            moment,
+            self.lost,
+            self.errors,
         )
-        self._dirty.clear()
+        self._suspects.changed.clear()
+        self._suspects.dropped.clear()

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from qfuzz.campaign.pipes import FrameBuffer, frame, write_all
-from qfuzz.campaign.processes import cpu_seconds, end_group, end_stragglers, fork, reap
+from qfuzz.campaign.processes import cpu_seconds, end_group, end_stragglers, fork, reap, wants_processor
 from qfuzz.campaign.protocol import MEMORY_LIMIT, Broke, Reply
 from qfuzz.oracle.memory import says_no_memory
 
@@ -137,7 +137,7 @@ class Runner:
                 glance = now, cpu_seconds(self._pid)
             elif glance is not None and now - since > time_limit:
                 used = cpu_seconds(self._pid) - glance[1]
-                is_busy = used > _BUSY * (now - glance[0])
+                is_busy = used > _BUSY * (now - glance[0]) or wants_processor(self._pid)
                 if not is_busy or used > _ITS_TIME * time_limit or now - since > _STARVED * time_limit:
                     return self._end(f"no progress for {time_limit:g} s ({'busy' if is_busy else 'waiting'})")
 

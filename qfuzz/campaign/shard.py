@@ -132,12 +132,13 @@ class Shard:
     def _job(self, send: Send, mark: Mark) -> None:
         start, stop = self.sent, len(self.cases)
         for first in range(start, stop, AHEAD):
-            ready = [self._prepared(index) for index in range(first, min(first + AHEAD, stop))]
+            ready = [self._prepared(index, mark) for index in range(first, min(first + AHEAD, stop))]
             for index, prepared in enumerate(ready, first):
                 forget_output()
                 send(prepared if isinstance(prepared, Errored) else self._judged(index, prepared, mark))
 
-    def _prepared(self, index: int) -> Prepared | Errored:
+    def _prepared(self, index: int, mark: Mark) -> Prepared | Errored:
+        mark.set(self.request.shard, index, OURS)
         try:
             return prepare(self.cases[index], [backend for _, backend in self._riding(index)])
         except Exception:  # noqa: BLE001  the worker's rim: an error of ours is told, and the next example runs

@@ -155,12 +155,16 @@ class State:
         ledger: Ledger,
         tally: Tally,
         suspects: Sequence[Suspect],
+        dropped: Sequence[Suspect],
         seconds: float,
         moment: Moment | None,
         lost: Mapping[int, str],
         errors: int,
     ) -> None:
-        """Shards have been done: what they add up to, and the suspects that are new or now have a lower example."""
+        """Shards have been done: what they add up to, and the suspects that are new or now have a lower example.
+
+        `dropped` are those that need no room any more.
+        """
         with self._writing():
             self._put(
                 tally=tally,
@@ -170,6 +174,8 @@ class State:
                 lost=dict(lost),
                 errors=errors,
             )
+            for s in dropped:
+                self._db.execute("delete from suspects where spec = ? and symptom = ?", symptom_key(s))
             for s in suspects:
                 self._db.execute(
                     "insert or replace into suspects values (?, ?, ?, ?, 0)",

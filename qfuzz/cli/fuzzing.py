@@ -1,17 +1,19 @@
 """What ``run`` and ``compare`` share: a campaign with its crew, state and listeners, from options to an exit code."""
 
+import functools
 import os
+import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import msgspec
 
 from qfuzz.campaign.crew import Crew, LocalCrew
 from qfuzz.campaign.plan import Plan
-from qfuzz.campaign.protocol import FoundCase, Suspect
+from qfuzz.campaign.protocol import FoundCase, Profile, Ride, Suspect
 from qfuzz.campaign.report import as_document
 from qfuzz.campaign.run import Campaign, Listener, Write
 from qfuzz.campaign.saved import SavedCases
@@ -19,9 +21,10 @@ from qfuzz.campaign.state import State
 from qfuzz.cli.events import Events
 from qfuzz.cli.interrupts import Interrupts
 from qfuzz.cli.metrics import Metrics
-from qfuzz.cli.options import print_json
+from qfuzz.cli.options import output_options, print_json
 from qfuzz.cli.progress import Progress
 from qfuzz.cli.rim import FOUND, INCOMPLETE, INTERRUPTED, OK
+from qfuzz.findings.comparison import is_regression
 from qfuzz.findings.corpus import KnownIssue
 from qfuzz.findings.files import write_file
 from qfuzz.ir.errors import ExtraMissing, InvalidCase
@@ -30,7 +33,6 @@ DEFAULT_SECONDS = 60.0
 FOREVER = "forever"
 MOST_EXAMPLES = 10**11
 """Whose shards can all be told by number in a runner's mark."""
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Duration(click.ParamType[float]):
@@ -53,8 +55,8 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
-class Chosen(msgspec.Struct, frozen=True, kw_only=True):
-    """How a campaign is run and shown: what options say beside its plan.
+class FuzzOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the options of a command that fuzzes say, but for its backends and where it writes.
 
     Attributes
     ----------
@@ -64,13 +66,39 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
         Address of a Dask scheduler; empty for workers on this machine.
     """
 
+    ops: tuple[str, ...]
+    max_examples: int | None
+    seconds: float | None
+    seed: int | None
+    max_nodes: int
     jobs: int | None
     scheduler: str
+    fail_fast: bool
+    no_reduce: bool
+    as_lines: bool
     metrics: Path | None
     as_json: bool
-    as_lines: bool
     quiet: bool
     verbose: bool
+
+    def plan(self, rides: tuple[Ride, ...], **more: Any) -> Plan:
+        """The plan of a new campaign on `rides`; `more` are fields of its profile and its own."""
+        of_profile = {name: more.pop(name) for name in Profile.__struct_fields__ if name in more}
+        return Plan(
+            seed=random.SystemRandom().randrange(2**32) if self.seed is None else self.seed,
+            profile=Profile(rides=rides, ops=self.ops, max_nodes=self.max_nodes, **of_profile),
+            max_examples=self.max_examples,
+            seconds=self._budget(),
+            fail_fast=self.fail_fast,
+            reduce=not self.no_reduce,
+            **more,
+        )
+
+    def _budget(self) -> float | None:
+        """Seconds that a campaign takes; None is unbounded."""
+        if self.seconds == float("inf"):
+            return None
+        return DEFAULT_SECONDS if self.seconds is None and self.max_examples is None else self.seconds
 
 
 def not_empty(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -80,8 +108,15 @@ def not_empty(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
-def campaign_options(f: F) -> F:
-    """The options of commands that fuzz."""
+def campaign_options(f: Callable[..., int]) -> Callable[..., int]:
+    """The options of commands that fuzz, and those of output; the command gets them as `options`."""
+
+    @functools.wraps(f)
+    def command(*args: Any, **given: Any) -> int:
+        options = FuzzOptions(**{name: given.pop(name) for name in FuzzOptions.__struct_fields__})
+        return f(*args, options=options, **given)
+
+    decorated = output_options(command)
     for option in reversed(
         (
             click.option("--ops", multiple=True, metavar="PATTERN", help="Shell glob over operator names. Repeatable."),
@@ -131,17 +166,16 @@ def campaign_options(f: F) -> F:
             ),
         )
     ):
-        f = option(f)
-    return f
+        decorated = option(decorated)
+    return decorated
 
 
 def run_campaign(
     plan: Plan,
     open_state: Callable[[], State],
-    chosen: Chosen,
+    options: FuzzOptions,
     issues: Sequence[KnownIssue],
     write: Write,
-    counts: Callable[[FoundCase], bool] = lambda found: not found.known,
     saved: SavedCases | None = None,
 ) -> int:
     """Run it, show it, and say how it ended as an exit code.
@@ -150,22 +184,20 @@ def run_campaign(
     ----------
     open_state
         Called once workers are there: what cannot start writes nothing.
-    counts
-        Whether a finding makes the exit code 1.
     saved
         Cases of other campaigns.
     """
-    if chosen.as_json and chosen.as_lines:
+    if options.as_json and options.as_lines:
         raise click.UsageError("--json and --json-lines exclude each other")
-    if chosen.scheduler and chosen.jobs is not None:
+    if options.scheduler and options.jobs is not None:
         raise click.UsageError("--jobs and --scheduler exclude each other: a cluster's workers are its own affair")
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        events = Events() if chosen.as_lines else None
-        metrics = Metrics(chosen.metrics) if chosen.metrics is not None else None
-        silent = chosen.as_json or chosen.as_lines
-        progress = stack.enter_context(Progress(quiet=chosen.quiet, silent=silent))
-        crew = _crew(plan, chosen)
+        events = Events() if options.as_lines else None
+        metrics = Metrics(options.metrics) if options.metrics is not None else None
+        silent = options.as_json or options.as_lines
+        progress = stack.enter_context(Progress(quiet=options.quiet, silent=silent))
+        crew = _crew(plan, options)
         stack.callback(crew.close)
         state = stack.enter_context(open_state())
         listeners: list[Listener] = [each for each in (progress, events, metrics) if each is not None]
@@ -193,19 +225,23 @@ def run_campaign(
         write_file(state.folder / "run.json", msgspec.json.format(msgspec.json.encode(document), indent=2))
     except OSError as e:  # all is in the campaign's file; what was found is said all the same
         click.echo(f"qfuzz: {state.folder / 'run.json'}: not written: {e.strerror or e}", err=True)
-    if chosen.as_json:
+    if options.as_json:
         print_json(document)
     elif events is not None:
         events.say("end", document=document)
     else:
-        progress.summary(tally, document, verbose=chosen.verbose)
-    return _exit_code(campaign, counts)
+        progress.summary(tally, document, verbose=options.verbose)
+    return _exit_code(campaign)
 
 
-def _exit_code(campaign: Campaign, counts: Callable[[FoundCase], bool]) -> int:
+def _exit_code(campaign: Campaign) -> int:
     if campaign.stopped == "interrupted":
         return INTERRUPTED
-    if any(counts(f) for f in campaign.findings.values()):
+    only_regressions = campaign.plan.fail_on == "regressed"
+    if any(
+        is_regression(f.signature.symptom.cause) if only_regressions else not f.known
+        for f in campaign.findings.values()
+    ):
         return FOUND
     if campaign.lost or campaign.errors:
         parts = len(campaign.lost), campaign.errors
@@ -217,14 +253,14 @@ def _exit_code(campaign: Campaign, counts: Callable[[FoundCase], bool]) -> int:
     return OK
 
 
-def _crew(plan: Plan, chosen: Chosen) -> Crew:
-    if chosen.scheduler:
+def _crew(plan: Plan, options: FuzzOptions) -> Crew:
+    if options.scheduler:
         try:
             from qfuzz.campaign.cluster import ClusterCrew  # loads Dask
         except ModuleNotFoundError as e:
             raise ExtraMissing(f"--scheduler needs {e.name}; pip install 'qfuzz[cluster]'") from None
-        return ClusterCrew(plan.profile.specs, chosen.scheduler)
-    jobs = chosen.jobs or len(os.sched_getaffinity(0))
+        return ClusterCrew(plan.profile.specs, options.scheduler)
+    jobs = options.jobs or len(os.sched_getaffinity(0))
     # No more workers than there are shards: each loads the frameworks once.
     return LocalCrew(plan.profile.specs, jobs if plan.n_shards is None else max(1, min(jobs, plan.n_shards)))
 
@@ -254,13 +290,6 @@ class Everybody:
         """Something went wrong."""
         for each in self._listeners:
             each.trouble(what)
-
-
-def budget(seconds: float | None, max_examples: int | None) -> float | None:
-    """Seconds that a campaign takes; None is unbounded."""
-    if seconds == float("inf"):
-        return None
-    return DEFAULT_SECONDS if seconds is None and max_examples is None else seconds
 
 
 def require_writable(out: Path) -> None:

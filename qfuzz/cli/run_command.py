@@ -1,18 +1,16 @@
 """``qfuzz run``: the main job."""
 
-import random
 from pathlib import Path
 
 import click
 import msgspec
 
 from qfuzz.backends.discovery import canonical, default_rides
-from qfuzz.campaign.plan import Plan
-from qfuzz.campaign.protocol import KnownDeath, Profile, Ride
+from qfuzz.campaign.protocol import KnownDeath, Ride
 from qfuzz.campaign.saved import SavedCases
 from qfuzz.campaign.state import State
-from qfuzz.cli.fuzzing import Chosen, budget, campaign_options, not_empty, require_writable, run_campaign
-from qfuzz.cli.options import backend_option, output_options
+from qfuzz.cli.fuzzing import FuzzOptions, campaign_options, not_empty, require_writable, run_campaign
+from qfuzz.cli.options import backend_option
 from qfuzz.cli.writing import writing
 from qfuzz.findings.conditions import names_backend
 from qfuzz.findings.corpus import KnownIssue, known_issues
@@ -48,50 +46,27 @@ FIXED_BY_RESUME = ("specs", "ops", "seed", "max_nodes", "out", "corpora", "fail_
     metavar="SPEC",
     help="Check the cases that others saved there first, and save what is found: a folder, or redis://host:port/0.",
 )
-@output_options
 @click.pass_context
 def command(
     ctx: click.Context,
     specs: tuple[str, ...],
-    ops: tuple[str, ...],
-    max_examples: int | None,
-    seconds: float | None,
-    seed: int | None,
-    max_nodes: int,
-    jobs: int | None,
-    scheduler: str,
-    fail_fast: bool,
-    no_reduce: bool,
-    as_lines: bool,
-    metrics: Path | None,
     out: Path,
     resume: Path | None,
     corpora: tuple[Path, ...],
     database: str,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
+    options: FuzzOptions,
 ) -> int:
     """Fuzz backends against the exact reference; reduce what is found and write it to DIR.
 
     Without --time and --max-examples it takes 60 s. Exit code 1 where a finding is new.
     """
-    chosen = Chosen(
-        jobs=jobs,
-        scheduler=scheduler,
-        metrics=metrics,
-        as_json=as_json,
-        as_lines=as_lines,
-        quiet=quiet,
-        verbose=verbose,
-    )
     if resume is not None:
         given = [n for n in FIXED_BY_RESUME if ctx.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
         if given:
             option = next(p.opts[-1] for p in ctx.command.params if p.name == given[0])
             raise click.UsageError(f"--resume goes on with the campaign that {resume} holds; it takes no {option}")
-        return _resumed(resume, seconds, max_examples, chosen)
-    selected_ops(ops)
+        return _resumed(resume, options)
+    selected_ops(options.ops)
     rides = _rides(specs)
     if not corpora and Path("corpus").is_dir():
         corpora = (Path("corpus"),)
@@ -99,26 +74,17 @@ def command(
     database = _full_name(database)
     saved = _saved_cases(database, rides)
     require_writable(out)
-    plan = Plan(
-        seed=random.SystemRandom().randrange(2**32) if seed is None else seed,
-        profile=Profile(rides=rides, ops=ops, max_nodes=max_nodes, known_deaths=_known_deaths(issues, rides)),
-        max_examples=max_examples,
-        seconds=budget(seconds, max_examples),
-        fail_fast=fail_fast,
-        reduce=not no_reduce,
-        corpora=corpora,
-        database=database,
-    )
+    plan = options.plan(rides, known_deaths=_known_deaths(issues, rides), corpora=corpora, database=database)
     with writing(plan, out) as write:
-        return run_campaign(plan, lambda: State.create(out, plan), chosen, issues, write, saved=saved)
+        return run_campaign(plan, lambda: State.create(out, plan), options, issues, write, saved=saved)
 
 
-def _resumed(folder: Path, seconds: float | None, max_examples: int | None, chosen: Chosen) -> int:
+def _resumed(folder: Path, options: FuzzOptions) -> int:
     """Go on with what a campaign has not done."""
     state = State.open(folder)
     try:
         before = state.snapshot()
-        plan = before.plan
+        plan, seconds, max_examples = before.plan, options.seconds, options.max_examples
         if max_examples is not None:
             plan = msgspec.structs.replace(plan, max_examples=max_examples)
         if seconds is not None:
@@ -129,7 +95,7 @@ def _resumed(folder: Path, seconds: float | None, max_examples: int | None, chos
         issues = _known(plan.corpora)
         saved = _saved_cases(plan.database, plan.profile.rides)
         with writing(plan, folder) as write:
-            return run_campaign(plan, lambda: state, chosen, issues, write, saved=saved)
+            return run_campaign(plan, lambda: state, options, issues, write, saved=saved)
     finally:
         state.close()
 
