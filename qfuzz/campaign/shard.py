@@ -35,6 +35,8 @@ from qfuzz.oracle.reference import Reference, exact_outputs
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.isolate import node_alone
 
+SEND_EVERY = 0.05
+"""Seconds after which a runner sends what it has judged."""
 TELL_EVERY = 0.25
 """Seconds between two messages about a shard under way."""
 
@@ -130,12 +132,13 @@ class Shard:
                 raise WorkerFailed(f"a runner sent {type(other).__name__}")
 
     def _job(self, send: Send, mark: Mark) -> None:
-        start, stop = self.sent, len(self.cases)
+        start, stop, out = self.sent, len(self.cases), _Outbox(send)
         for first in range(start, stop, AHEAD):
             ready = [self._prepared(index, mark) for index in range(first, min(first + AHEAD, stop))]
             for index, prepared in enumerate(ready, first):
                 forget_output()
-                send(prepared if isinstance(prepared, Errored) else self._judged(index, prepared, mark))
+                out.add(prepared if isinstance(prepared, Errored) else self._judged(index, prepared, mark))
+            out.flush()
 
     def _prepared(self, index: int, mark: Mark) -> Prepared | Errored:
         mark.set(self.request.shard, index, OURS)
@@ -240,6 +243,31 @@ class Shard:
                 self._broken.setdefault(
                     (later, position), BackendVerdict(self.backends[position].name, Outcome.UNSUPPORTED, reason)
                 )
+
+
+class _Outbox:
+    """What a runner has to tell, sent some at a time: each message wakes the worker, which takes a processor.
+
+    What a dying runner has not sent yet is judged again.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._waiting: list[Example | Errored] = []
+        self._sent = time.monotonic()
+
+    def add(self, told: Example | Errored) -> None:
+        """Send it, soon."""
+        self._waiting.append(told)
+        if time.monotonic() - self._sent > SEND_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send all."""
+        for told in self._waiting:
+            self._send(told)
+        self._waiting.clear()
+        self._sent = time.monotonic()
 
 
 class _Report:
