@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from qfuzz.campaign.pipes import FrameBuffer, decode_reply, frame, write_all
+from qfuzz.campaign.pipes import READ_BYTES, FrameBuffer, decode_reply, frame, write_all
 from qfuzz.campaign.processes import WORKER_VARIABLE
 from qfuzz.campaign.protocol import (
     PROTOCOL,
@@ -111,7 +111,7 @@ class WorkerClient:
         if self._pending:
             pending, self._pending = self._pending, []
             return pending
-        data = os.read(self._reply_read, 2**20)
+        data = os.read(self._reply_read, READ_BYTES)
         if not data:
             raise WorkerFailed(f"a worker is gone: {self.log_tail()}")
         return [decode_reply(f) for f in self._frames.feed(data)]

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn
 
-from qfuzz.campaign.pipes import FrameBuffer, frame, write_all
+from qfuzz.campaign.pipes import READ_BYTES, FrameBuffer, frame, write_all
 from qfuzz.campaign.processes import cpu_seconds, end_group, end_stragglers, fork, reap, wants_processor
 from qfuzz.campaign.protocol import MEMORY_LIMIT, Broke, Reply
 from qfuzz.oracle.memory import says_no_memory
@@ -121,7 +121,7 @@ class Runner:
             ready, _, _ = select.select([self._read_end], [], [], min(_GLANCE, time_limit))
             now = time.monotonic()
             if ready:
-                data = os.read(self._read_end, 2**18)
+                data = os.read(self._read_end, READ_BYTES)
                 if not data:
                     return self._end()
                 for whole in self._frames.feed(data):
