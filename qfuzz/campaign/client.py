@@ -12,13 +12,12 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from qfuzz.campaign.pipes import READ_BYTES, FrameBuffer, decode_reply, frame, write_all
+from qfuzz.campaign.pipes import READ_BYTES, FrameBuffer, decode_reply, frame, verdicts_in, write_all
 from qfuzz.campaign.processes import WORKER_VARIABLE
 from qfuzz.campaign.protocol import (
     PROTOCOL,
     Broke,
     CheckCase,
-    Checked,
     Ran,
     Ready,
     Reply,
@@ -146,13 +145,7 @@ class WorkerClient:
             For an error inside qfuzz, with its traceback, or when the worker is gone.
         """
         self.send(CheckCase(CODEC.encode(case), tuple(specs) or self.specs, tap, compare, time_limit))
-        match self.next_reply():
-            case Checked(verdicts):
-                return verdicts
-            case Broke(text):
-                raise WorkerFailed(f"an error inside qfuzz:\n{text}")
-            case other:
-                raise WorkerFailed(f"unexpected reply {type(other).__name__}")
+        return verdicts_in(self.next_reply())
 
     def values(
         self, case: Case, spec: str, taps: Sequence[str] = (), *, time_limit: float = 30.0

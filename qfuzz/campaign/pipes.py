@@ -5,8 +5,9 @@ import struct
 
 import msgspec
 
-from qfuzz.campaign.protocol import Reply, Request
+from qfuzz.campaign.protocol import Broke, Checked, Reply, Request
 from qfuzz.ir.errors import WorkerFailed
+from qfuzz.oracle.verdicts import Verdicts
 
 MAX_MESSAGE = 256 * 2**20
 """Bytes of a message, at most."""
@@ -57,6 +58,17 @@ def _read_exactly(fd: int, n: int) -> bytes | None:
         chunks.append(chunk)
         n -= len(chunk)
     return b"".join(chunks)
+
+
+def verdicts_in(reply: Reply | None) -> Verdicts:
+    """What a `CheckCase` came to; raises `WorkerFailed` for anything but verdicts."""
+    match reply:
+        case Checked(verdicts):
+            return verdicts
+        case Broke(text):
+            raise WorkerFailed(f"an error inside qfuzz:\n{text}")
+        case other:
+            raise WorkerFailed(f"unexpected reply {type(other).__name__}")
 
 
 class FrameBuffer:

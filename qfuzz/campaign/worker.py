@@ -19,7 +19,7 @@ import numpy as np
 from qfuzz.backends.discovery import load_backend
 from qfuzz.campaign.ahead import prepare
 from qfuzz.campaign.conclude import Lab, conclude
-from qfuzz.campaign.pipes import decode_reply, frame, read_request, write_all
+from qfuzz.campaign.pipes import decode_reply, frame, read_request, verdicts_in, write_all
 from qfuzz.campaign.processes import adopt_orphans, die_with_parent, keep_children, start_warden
 from qfuzz.campaign.protocol import (
     PROTOCOL,
@@ -47,7 +47,7 @@ from qfuzz.campaign.runner import Death, Mark, Runner, Send, forget_output
 from qfuzz.campaign.saved import revisit
 from qfuzz.campaign.shard import OURS, Shard, judge_example, verdict_of
 from qfuzz.campaign.tally import Tally
-from qfuzz.ir.errors import BackendMissing, Corrupted, Crashed, QfuzzError, Rejected, Unsupported, WorkerFailed
+from qfuzz.ir.errors import BackendMissing, Corrupted, Crashed, QfuzzError, Rejected, Unsupported
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, NotSupported
 from qfuzz.ops import CODEC
@@ -228,13 +228,7 @@ class _Bench:
         time_limit: float = 30.0,
     ) -> Verdicts:
         request = CheckCase(CODEC.encode(case), tuple(specs), tap, compare, time_limit, self._memory_limit)
-        match self._worker.checked(request):
-            case Checked(verdicts):
-                return verdicts
-            case Broke(text):
-                raise WorkerFailed(f"an error inside qfuzz:\n{text}")
-            case other:
-                raise WorkerFailed(f"unexpected reply {type(other).__name__}")
+        return verdicts_in(self._worker.checked(request))
 
 
 class _CheckRunner:
