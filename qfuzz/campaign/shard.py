@@ -25,6 +25,7 @@ from qfuzz.campaign.runner import Death, Job, Mark, Runner, Send, forget_output
 from qfuzz.campaign.tally import BackendTally, Tally
 from qfuzz.findings.conditions import why_not
 from qfuzz.findings.signature import Symptom, signature_of, symptom_of
+from qfuzz.ir.alone import node_alone
 from qfuzz.ir.errors import WorkerFailed
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend
@@ -33,7 +34,6 @@ from qfuzz.oracle.check import check_one
 from qfuzz.oracle.compare import ARROW, compared
 from qfuzz.oracle.reference import Reference, exact_outputs
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
-from qfuzz.reduce.isolate import node_alone
 
 SEND_EVERY = 0.05
 """Seconds after which a runner sends what it has judged."""
@@ -276,7 +276,7 @@ class _Report:
     def __init__(
         self, request: RunShard, names: Sequence[str], cases: Sequence[Case], tell: Callable[[Judged], None]
     ) -> None:
-        self._request, self._names, self._cases, self._tell = request, names, cases, tell
+        self._request, self._cases, self._tell = request, cases, tell
         self._spec_of = dict(zip(names, request.profile.specs, strict=True))
         if request.profile.compare:
             self._spec_of |= {ARROW.join(names): ARROW.join(request.profile.specs)}

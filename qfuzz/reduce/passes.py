@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.ir.alone import node_alone
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
@@ -16,7 +17,6 @@ from qfuzz.ops.movement import Concat, Reshape, Slice
 from qfuzz.ops.semantics import Operand
 from qfuzz.oracle.reference import exact_outputs, image_of
 from qfuzz.reduce.edit import Array, pruned, replace, take, with_arrays, with_elements, with_node
-from qfuzz.reduce.isolate import node_alone
 from qfuzz.reduce.links import linked_dimensions
 from qfuzz.reduce.order import PLAIN
 
