@@ -22,7 +22,7 @@ from qfuzz.campaign.protocol import (
     Suspect,
 )
 from qfuzz.campaign.runner import Death, Job, Mark, Runner, Send, forget_output
-from qfuzz.campaign.tally import BackendTally, Tally
+from qfuzz.campaign.tally import BackendTally, Tally, add_counts
 from qfuzz.findings.conditions import why_not
 from qfuzz.findings.signature import Symptom, signature_of, symptom_of
 from qfuzz.ir.alone import node_alone
@@ -297,8 +297,7 @@ class _Report:
         tally.examples += 1
         tally.refined += example.elements_refined
         tally.decided += example.elements_decided
-        for feature in features_of(case):
-            tally.features[feature] = tally.features.get(feature, 0) + 1
+        add_counts(tally.features, dict.fromkeys(features_of(case), 1))
         stages = {"reference": example.reference_seconds, "oracle": example.oracle_seconds, "backends": 0.0}
         new = False
         for verdict in example.verdicts:
@@ -308,8 +307,7 @@ class _Report:
             if ARROW not in verdict.backend:
                 tally.elements += verdict.counts.total
                 stages["backends"] += verdict.compile_seconds + verdict.run_seconds
-        for stage, seconds in stages.items():
-            tally.seconds[stage] += seconds
+        add_counts(tally.seconds, stages)
         if new or time.monotonic() - self._told > TELL_EVERY:
             self.flush(example.index + 1)
 
