@@ -13,7 +13,7 @@ from qfuzz.ir.expectation import Expectation
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, float32
-from qfuzz.ir.tensor import MAX_ELEMENTS, Tensor, check_shape
+from qfuzz.ir.tensor import DTYPES, MAX_ELEMENTS, Tensor, check_shape
 
 SCHEMA_VERSION = 1
 FORMAT = "qfuzz-case"
@@ -169,7 +169,7 @@ def _tensor(doc: _TensorDocument) -> Tensor:
                 raise InvalidCase(f"data: {v!r} is no {doc.dtype}")
         values = doc.data
     else:
-        raise InvalidCase(f"dtype: {doc.dtype!r}; one of uint8, int8, int32, float32")
+        raise InvalidCase(f"dtype: {doc.dtype!r}; one of {', '.join(DTYPES)}")
     return Tensor(np.array(values, dtype=doc.dtype).reshape(doc.shape))
 
 
@@ -180,7 +180,7 @@ def _schema_hook(type_: type) -> dict[str, Any]:
         "type": "object",
         "description": "Elements in row-major order.",
         "properties": {
-            "dtype": {"enum": [*INTEGER_RANGE, "float32"]},
+            "dtype": {"enum": list(DTYPES)},
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
             "data": {"type": "array", "items": {"type": "number"}, "maxItems": MAX_ELEMENTS},
         },

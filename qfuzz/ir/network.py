@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import Element, QType
+from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ def _validate(network: Network) -> None:
             raise InvalidCase(f"network: output {o!r} is computed by no node")
     for i in network.inputs:
         q = i.type.element
-        if q == "int32" or (isinstance(q, QType) and not q.is_per_tensor):
+        if q in INTEGER_RANGE or (isinstance(q, QType) and not q.is_per_tensor):
             raise InvalidCase(f"input {i.name!r}: activations are float32 or quantized per tensor")
     network.types  # noqa: B018  the shape and type rules of every node
 
@@ -189,8 +189,8 @@ def _infer(network: Network) -> dict[str, TensorType]:
                     wanted = "a constant" if position in n.op.constant_inputs else "an input or a node, not a constant"
                     raise InvalidCase(f"input {position} ({name!r}) must be {wanted}")
             operands = [types[i] for i in n.inputs]
-            if n.element == "int32":
-                raise InvalidCase("output: int32 is the type of a bias; a node gives quantized or float32 elements")
+            if n.element in INTEGER_RANGE and n.element not in n.op.plain_outputs:
+                raise InvalidCase(f"output: plain {n.element}; {n.op.name} gives quantized or float32 elements")
             if isinstance(n.element, QType) and not n.element.is_per_tensor:
                 raise InvalidCase("output: activations are quantized per tensor")
             shape = n.op.infer(operands, n.element)

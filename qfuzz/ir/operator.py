@@ -6,7 +6,7 @@ from typing import ClassVar
 import msgspec
 
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import Element
+from qfuzz.ir.qtype import Element, PlainInteger
 from qfuzz.ir.tensor import Tensor, TensorType
 
 
@@ -19,10 +19,13 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Least and greatest number of inputs.
     constant_inputs
         Positions that take a constant (weights and biases); all others take an activation.
+    plain_outputs
+        Plain integer types that a node may give (accumulators, indices); nothing that reads them is defined.
     """
 
     arity: ClassVar[tuple[int, int]] = (1, 1)
     constant_inputs: ClassVar[tuple[int, ...]] = ()
+    plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ()
 
     @property
     def name(self) -> str:

@@ -8,10 +8,15 @@ import msgspec
 
 from qfuzz.ir.errors import InvalidCase
 
-DType: TypeAlias = Literal["uint8", "int8", "int32", "float32"]
+DType: TypeAlias = Literal["uint8", "int8", "int32", "int64", "float32"]
 QuantizedDType: TypeAlias = Literal["uint8", "int8"]
 
-INTEGER_RANGE: dict[str, tuple[int, int]] = {"uint8": (0, 255), "int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
+INTEGER_RANGE: dict[str, tuple[int, int]] = {
+    "uint8": (0, 255),
+    "int8": (-128, 127),
+    "int32": (-(2**31), 2**31 - 1),
+    "int64": (-(2**63), 2**63 - 1),
+}
 
 FLOAT32_MIN_NORMAL = 2.0**-126
 FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
@@ -91,10 +96,20 @@ class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(Fraction(s) for s in self.scale)
 
 
-Element: TypeAlias = QType | Literal["float32", "int32"]
-"""What the elements of a tensor are: quantized integers, float32, or plain int32 (a bias in accumulator units)."""
+PlainInteger: TypeAlias = Literal["uint8", "int32", "int64"]
+"""Integers that stand for themselves: accumulators and biases in their units, indices, zero points."""
+
+Element: TypeAlias = QType | Literal["float32"] | PlainInteger
+"""What the elements of a tensor are: quantized integers, float32, or integers without a scale."""
 
 
 def dtype_of(element: Element) -> DType:
     """The storage dtype of an element type."""
     return element.dtype if isinstance(element, QType) else element
+
+
+def integer_grid(element: Element) -> tuple[int, int, int] | None:
+    """Zero point, smallest and largest integer of a per-tensor or plain integer type; nothing for float32."""
+    if isinstance(element, QType):
+        return element.zero_point[0], element.qmin, element.qmax
+    return (0, *INTEGER_RANGE[element]) if element in INTEGER_RANGE else None

@@ -84,7 +84,7 @@ class Tensor:
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         if array.dtype not in _NAMES:
-            raise InvalidCase(f"tensor: dtype {array.dtype}; one of uint8, int8, int32, float32")
+            raise InvalidCase(f"tensor: dtype {array.dtype}; one of {', '.join(DTYPES)}")
         copy = np.array(array, order="C", copy=True)
         copy.flags.writeable = False
         object.__setattr__(self, "array", copy)
@@ -126,4 +126,7 @@ class Tensor:
         return f"Tensor({self.array.tolist()}, {self.dtype}, shape={self.shape})"
 
 
-_NAMES: dict[np.dtype[Any], str] = {np.dtype(name): name for name in (*INTEGER_RANGE, "float32")}
+DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in (*INTEGER_RANGE, "float32")}
+"""NumPy's dtype objects by name: comparing them is quick, asking for their names is not."""
+
+_NAMES: dict[np.dtype[Any], str] = {dtype: name for name, dtype in DTYPES.items()}

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from qfuzz.exact.reals import FilterCount, Reals
 from qfuzz.exact.rounding import Floats, Ints, round_half_even, saturate
 from qfuzz.ir.contract import Contract, TieRule
-from qfuzz.ir.qtype import Element, QType
+from qfuzz.ir.qtype import Element, dtype_of, integer_grid
 from qfuzz.ops.semantics import Image
 
 
@@ -54,7 +54,7 @@ _SLACK = 2.0**-50
 """More than what a few float64 sums round away, relatively."""
 
 
-def settle(image: Image, element: QType) -> Settled:
+def settle(image: Image, element: Element) -> Settled:
     """Decide all elements of a known image that are not next to a tie."""
     nearest, gap = _nearest(image.lower)
     return Settled(nearest, gap, _stored(nearest, element))
@@ -85,28 +85,30 @@ def admissible(
         ``settle(image, element)``, where the caller keeps it for several contracts.
     """
     error = image.error(contract)
-    if not isinstance(element, QType):
+    grid = integer_grid(element)
+    if grid is None:
         return _admissible_float32(image, np.broadcast_to(error, image.lower.approx.shape))
     count.elements += image.lower.approx.size
     if not image.is_point:
-        return _admissible_interval(image, error, contract.tie, element, count)
+        return _admissible_interval(image, error, contract.tie, element, grid[0], count)
     settled = settle(image, element) if settled is None else settled
     at = np.flatnonzero(error >= settled.gap)
     if not at.size:
         return Admissible(settled.stored, settled.stored, settled.stored)
     lo, hi, exact = settled.stored.copy(), settled.stored.copy(), settled.stored.copy()
     r = image.lower.take(at)
-    low, high, even = _decided(
-        r, np.broadcast_to(error, lo.shape).ravel()[at], contract.tie, element.zero_point[0], count
-    )
+    low, high, even = _decided(r, np.broadcast_to(error, lo.shape).ravel()[at], contract.tie, grid[0], count)
     for whole, part in ((lo, low), (hi, high), (exact, even)):
         whole.reshape(-1)[at] = _stored(part, element)
     return Admissible(lo, hi, exact)
 
 
-def _stored(x: npt.NDArray[Any], element: QType) -> npt.NDArray[Any]:
+def _stored(x: npt.NDArray[Any], element: Element) -> npt.NDArray[Any]:
     """Integers with the zero point, saturated, in the storage dtype."""
-    return saturate(x + element.zero_point[0], element.qmin, element.qmax, element.dtype)
+    grid = integer_grid(element)
+    assert grid is not None
+    zero_point, qmin, qmax = grid
+    return saturate(x + zero_point, qmin, qmax, dtype_of(element))
 
 
 def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: int, count: FilterCount) -> tuple[Ints, Ints, Ints]:
@@ -124,7 +126,9 @@ def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: int, count: Filt
     return low, high, even
 
 
-def _admissible_interval(image: Image, error: Floats, tie: TieRule, element: QType, count: FilterCount) -> Admissible:
+def _admissible_interval(
+    image: Image, error: Floats, tie: TieRule, element: Element, zero_point: int, count: FilterCount
+) -> Admissible:
     """The set of an image of uncertain operands: from the least of its lower to the greatest of its upper bounds."""
 
     def bound(r: Reals, side: int) -> npt.NDArray[Any]:
@@ -133,7 +137,7 @@ def _admissible_interval(image: Image, error: Floats, tie: TieRule, element: QTy
         if at.size:
             nearby = np.broadcast_to(error, nearest.shape).ravel()[at]
             nearest = np.array(nearest, order="C")
-            nearest.reshape(-1)[at] = _decided(r.take(at), nearby, tie, element.zero_point[0], count)[side]
+            nearest.reshape(-1)[at] = _decided(r.take(at), nearby, tie, zero_point, count)[side]
         return _stored(nearest, element)
 
     return Admissible(bound(image.lower, 0), bound(image.upper, 1), None)

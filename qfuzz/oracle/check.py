@@ -13,8 +13,8 @@ import numpy.typing as npt
 from qfuzz.ir.errors import Corrupted, Crashed, Rejected, Unsupported
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ir.protocols import Backend, NotSupported, Program
-from qfuzz.ir.qtype import QType
-from qfuzz.ir.tensor import TensorType
+from qfuzz.ir.qtype import integer_grid
+from qfuzz.ir.tensor import DTYPES, TensorType
 from qfuzz.oracle.admissible import Admissible
 from qfuzz.oracle.again import fresh_inputs
 from qfuzz.oracle.crashes import settled
@@ -29,9 +29,6 @@ Observe = Callable[[], Iterator[tuple[Sequence[Array], Array]]]
 
 Explainer = Callable[[Node, Sequence[TensorType], Sequence[Array], Array, Observe], str | None]
 """(node, types and values of all its inputs, what the backend returned, more such) -> the name of a cause, or None."""
-
-DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int32", "float32")}
-"""NumPy's dtype objects: comparing them is quick, asking for their names is not."""
 
 NETWORK = "network"
 """What counts are told of where several nodes were judged as a whole."""
@@ -405,14 +402,15 @@ def classify(got: Array, allowed: Admissible, bad: npt.NDArray[np.int64], type_:
     at = tuple(bad.T)
     wrong = got[at].astype(np.float64)
     excess = np.maximum(wrong - allowed.hi[at].astype(np.float64), allowed.lo[at].astype(np.float64) - wrong)
-    if not isinstance(type_.element, QType):
+    grid = integer_grid(type_.element)
+    if grid is None:
         return Kind.GARBAGE
     if excess.max() <= 1:
         return Kind.OFF_BY_ONE
     expected = allowed.lo if allowed.exact is None else allowed.exact
     if np.array_equal(np.sort(got, axis=None), np.sort(expected, axis=None)):
         return Kind.PERMUTED
-    if np.isin(wrong, (type_.element.qmin, type_.element.qmax)).all():
+    if np.isin(wrong, grid[1:]).all():
         return Kind.SATURATION
     inner = np.zeros(got.shape, dtype=bool)
     if got.ndim > 2:

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from qfuzz.exact.reals import FilterCount
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.network import Case, Network, Node
-from qfuzz.ir.qtype import QType
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.oracle.admissible import Admissible, Settled, admissible, settle
 
@@ -118,7 +117,7 @@ class Reference:
             for name, a, t in zip(node.inputs, received, types, strict=True)
         ]
         image = image_of(node, operands)
-        return image, settle(image, node.element) if isinstance(node.element, QType) else None
+        return image, settle(image, node.element) if node.element != "float32" else None
 
 
 def _arithmetic(contract: Contract) -> Key:
