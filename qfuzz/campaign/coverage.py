@@ -5,10 +5,10 @@ from qfuzz.ir.network import Case
 
 
 def features_of(case: Case) -> frozenset[str]:
-    """Its operators (``conv``), what each of them has (``conv: per-channel``), and neighbours (``conv > relu``)."""
+    """Its operators (``conv``), what each has (``conv: per-channel``), neighbours (``conv > relu``), forms."""
     network = case.network
     made_by = {n.name: n.op.name for n in network.nodes}
-    features: set[str] = set()
+    features: set[str] = set(network.forms)
     for node in network.nodes:
         op = node.op.name
         features.add(op)

@@ -67,8 +67,8 @@ class Signature(msgspec.Struct, frozen=True):
     symptom
         Of the reduced case.
     form
-        What survived reduction, sorted: attributes that differ from the plain ones, dtypes, per-channel, bias, empty
-        dimensions, windows in the padding, a stride but one window, further operators.
+        What survived reduction, sorted: forms and attributes that differ from the plain ones, dtypes, per-channel,
+        bias, empty dimensions, windows in the padding, a stride but one window, further operators.
     """
 
     symptom: Symptom
@@ -100,6 +100,7 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
     for node in accused:
         form |= _attributes(node) | _types(case, node)
     form |= {f"with {n.op.name}" for n in network.nodes if n not in accused}
+    form |= set(network.forms)
     if any(0 in t.shape for t in network.types.values()):
         form.add("empty")
     for node in accused or nodes:

@@ -61,5 +61,5 @@ def with_rows(case: Case, keep: Ints) -> Case:
     inputs = tuple(
         Input(i.name, TensorType(a.shape, i.type.element)) for i, a in zip(case.network.inputs, arrays, strict=True)
     )
-    network = Network(inputs, case.network.constants, case.network.nodes, case.network.outputs)
+    network = Network(inputs, case.network.constants, case.network.nodes, case.network.outputs, case.network.forms)
     return Case(network, tuple(Tensor(a) for a in arrays))

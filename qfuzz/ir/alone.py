@@ -28,6 +28,7 @@ def node_alone(case: Case, name: str, values: Mapping[str, npt.NDArray[Any]]) ->
             constants=constants,
             nodes=(node,),
             outputs=(node.name,),
+            forms=network.forms,
         ),
         tuple(feeds[i] if i in feeds else Tensor(values[i]) for i in fed),
     )

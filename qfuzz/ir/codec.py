@@ -52,9 +52,11 @@ class Codec:
                 ("constants", tuple[Constant, ...]),
                 ("nodes", tuple[node, ...]),  # type: ignore[valid-type]
                 ("outputs", tuple[str, ...]),
+                ("forms", tuple[str, ...], ()),
             ],
             frozen=True,
             forbid_unknown_fields=True,
+            omit_defaults=True,
         )
         self._document = msgspec.defstruct(
             "CaseFile",
@@ -110,6 +112,7 @@ class Codec:
                 doc.network.constants,
                 tuple(Node(n.name, n.op, n.inputs, n.element) for n in doc.network.nodes),
                 doc.network.outputs,
+                doc.network.forms,
             )
             return CaseFile(Case(network, doc.inputs), doc.expect)
         except msgspec.MsgspecError as e:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.forms import DEFAULTS, check_forms, form_of
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
@@ -53,13 +54,17 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     element: Element
 
 
-class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
-    """A DAG of nodes in topological order. Every rule is checked when it is made."""
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True, omit_defaults=True):
+    """A DAG of nodes in topological order. Every rule is checked when it is made.
+
+    `forms` say how it is to be said where that is not the plain way (`qfuzz.ir.forms`).
+    """
 
     inputs: tuple[Input, ...]
     constants: tuple[Constant, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[str, ...]
+    forms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -89,6 +94,10 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
             kept[key] = make()
         made: T = kept[key]
         return made
+
+    def form(self, dimension: str) -> str:
+        """The value of a dimension of form."""
+        return form_of(self.forms, dimension) if self.forms else DEFAULTS[dimension]
 
     @property
     def leaves(self) -> tuple[Input | Constant, ...]:
@@ -171,6 +180,8 @@ def _validate(network: Network) -> None:
         q = i.type.element
         if q in INTEGER_RANGE or (isinstance(q, QType) and not q.is_per_tensor):
             raise InvalidCase(f"input {i.name!r}: activations are float32 or quantized per tensor")
+    if network.forms:
+        check_forms(network.forms)
     network.types  # noqa: B018  the shape and type rules of every node
 
 

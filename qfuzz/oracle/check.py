@@ -131,7 +131,7 @@ def _beginning(case: Case, n: int) -> Case:
     constants = tuple(c for c in network.constants if c.name in read)
     outputs = tuple(node.name for node in nodes if node.name not in read)
     feeds = case.feeds
-    return Case(Network(inputs, constants, nodes, outputs), tuple(feeds[i.name] for i in inputs))
+    return Case(Network(inputs, constants, nodes, outputs, network.forms), tuple(feeds[i.name] for i in inputs))
 
 
 class _Broken(Exception):

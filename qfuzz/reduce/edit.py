@@ -30,7 +30,8 @@ def with_arrays(case: Case, arrays: Mapping[str, Array], ops: Mapping[str, Opera
         for c in network.constants
     ]
     nodes = [n if not ops or n.name not in ops else replace(n, op=ops[n.name]) for n in network.nodes]
-    return Case(Network(tuple(inputs), tuple(constants), tuple(nodes), network.outputs), tuple(tensors))
+    changed = replace(network, inputs=tuple(inputs), constants=tuple(constants), nodes=tuple(nodes))
+    return Case(changed, tuple(tensors))
 
 
 def _reshaped(type_: TensorType, shape: tuple[int, ...]) -> TensorType:
@@ -67,49 +68,40 @@ def take(case: Case, cuts: Mapping[tuple[str, int], Array], ops: Mapping[str, Op
         array = cut(c.name, c.data.array)
         constants.append(Constant(c.name, cut_type(c.name, c.type, array.shape), Tensor(array)))
     nodes = [n if not ops or n.name not in ops else replace(n, op=ops[n.name]) for n in network.nodes]
-    return Case(Network(tuple(inputs), tuple(constants), tuple(nodes), network.outputs), tuple(tensors))
+    changed = replace(network, inputs=tuple(inputs), constants=tuple(constants), nodes=tuple(nodes))
+    return Case(changed, tuple(tensors))
 
 
 def with_elements(case: Case, change: Callable[[str, Element], Element]) -> Case:
     """Every value's element type passed through `change(name, element)`; the data stays as it is."""
     network = case.network
-    return Case(
-        Network(
-            tuple(Input(i.name, TensorType(i.type.shape, change(i.name, i.type.element))) for i in network.inputs),
-            tuple(
-                Constant(c.name, TensorType(c.type.shape, change(c.name, c.type.element)), c.data)
-                for c in network.constants
-            ),
-            tuple(replace(n, element=change(n.name, n.element)) for n in network.nodes),
-            network.outputs,
+    changed = replace(
+        network,
+        inputs=tuple(Input(i.name, TensorType(i.type.shape, change(i.name, i.type.element))) for i in network.inputs),
+        constants=tuple(
+            Constant(c.name, TensorType(c.type.shape, change(c.name, c.type.element)), c.data)
+            for c in network.constants
         ),
-        case.inputs,
+        nodes=tuple(replace(n, element=change(n.name, n.element)) for n in network.nodes),
     )
+    return Case(changed, case.inputs)
 
 
 def with_node(case: Case, node: Node, constants: tuple[Constant, ...] | None = None) -> Case:
     """`case` with `node` in place of the one of its name."""
     network = case.network
     nodes = tuple(node if n.name == node.name else n for n in network.nodes)
-    return pruned(
-        network.inputs, network.constants if constants is None else constants, nodes, network.outputs, case.feeds
-    )
+    return pruned(network, case.feeds, nodes=nodes, constants=network.constants if constants is None else constants)
 
 
-def pruned(
-    inputs: tuple[Input, ...],
-    constants: tuple[Constant, ...],
-    nodes: tuple[Node, ...],
-    outputs: tuple[str, ...],
-    feeds: Mapping[str, Tensor],
-) -> Case:
-    """A case of those parts without what no output depends on."""
-    whole = Network(inputs, constants, nodes, outputs)
+def pruned(network: Network, feeds: Mapping[str, Tensor], **changes: Any) -> Case:
+    """A case of `network` with other parts, without what no output depends on then."""
+    whole = replace(network, **changes)
     dead = set(dead_values(whole))
-    live = Network(
-        tuple(i for i in inputs if i.name not in dead),
-        tuple(c for c in constants if c.name not in dead),
-        tuple(n for n in nodes if n.name not in dead),
-        outputs,
+    live = replace(
+        whole,
+        inputs=tuple(i for i in whole.inputs if i.name not in dead),
+        constants=tuple(c for c in whole.constants if c.name not in dead),
+        nodes=tuple(n for n in whole.nodes if n.name not in dead),
     )
     return Case(live, tuple(feeds[i.name] for i in live.inputs))

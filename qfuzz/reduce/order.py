@@ -43,6 +43,7 @@ def size_key(case: Case) -> Key:
         sum(a.size for a in arrays),
         len(network.inputs) + len(network.constants),
         sum(len(t.shape) for t in case.inputs),
+        len(network.forms),
         sum(attribute_cost(n.op) for n in network.nodes),
         sum(qtype_cost(e) for e in elements),
         sum(int(np.count_nonzero(a)) for a in arrays),

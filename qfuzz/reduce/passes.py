@@ -25,6 +25,14 @@ Candidate = Callable[[], Case]
 Pass = Callable[[Case], Iterator[Candidate]]
 
 
+def plain_forms(case: Case) -> Iterator[Candidate]:
+    """Say the network the plain way, in all dimensions of form or in one more."""
+    network = case.network
+    for kept in dict.fromkeys([(), *(tuple(f for f in network.forms if f != said) for said in network.forms)]):
+        if kept != network.forms:
+            yield partial(Case, replace(network, forms=kept), case.inputs)
+
+
 def one_node_alone(case: Case) -> Iterator[Candidate]:
     """Each node by itself, fed with the exact values that it receives."""
     if len(case.network.nodes) > 1:
@@ -39,7 +47,7 @@ def cut_network(case: Case) -> Iterator[Candidate]:
     if len(network.nodes) == 1:
         return
     for node in network.nodes:
-        yield partial(pruned, network.inputs, network.constants, network.nodes, (node.name,), case.feeds)
+        yield partial(pruned, network, case.feeds, outputs=(node.name,))
     values = exact_outputs(case)
     for node in network.nodes:
         if node.name in network.outputs:
@@ -49,7 +57,7 @@ def cut_network(case: Case) -> Iterator[Candidate]:
             new = Input(node.name, network.types[node.name])
             rest = tuple(n for n in network.nodes if n.name != node.name)
             feeds = {**case.feeds, node.name: Tensor(values[node.name])}
-            return pruned((*network.inputs, new), network.constants, rest, network.outputs, feeds)
+            return pruned(network, feeds, inputs=(*network.inputs, new), nodes=rest)
 
         yield fed
 
@@ -179,7 +187,7 @@ def _of_products(case: Case, node: Node, channel: int, q_w: QType, pairs: list[t
         one = _data(case, name)[channel : channel + 1]
         constants.append(Constant(name, TensorType((1,), network.types[name].element), Tensor(one)))
     fed = Input(names[0], TensorType(x.shape, x_type.element))
-    whole = Network((fed,), tuple(constants), (replace(node, op=op),), network.outputs)
+    whole = Network((fed,), tuple(constants), (replace(node, op=op),), network.outputs, network.forms)
     return Case(whole, (Tensor(x),))
 
 
@@ -401,7 +409,7 @@ def _filled(tensor: Tensor, where: slice, value: float) -> Array:
     return array
 
 
-STRUCTURE: list[Pass] = [one_node_alone, cut_network, drop_concat_inputs, drop_bias]
+STRUCTURE: list[Pass] = [plain_forms, one_node_alone, cut_network, drop_concat_inputs, drop_bias]
 SHAPES: list[Pass] = [drop_indices, drop_groups, merge_products, cut_kernels, fewer_dimensions]
 SAYING_NOTHING: list[Pass] = [simpler_attributes, per_tensor_weights, scale_together, simpler_types]
 DATA: list[Pass] = [simpler_data]

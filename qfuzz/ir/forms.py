@@ -1,0 +1,95 @@
+"""Forms: other ways to say the same network to a framework, which may change nothing that it computes.
+
+A network carries those that differ from the plain ones, as ``name=value``. A backend reads the dimensions that it knows;
+to all others they say nothing. What a form promises to leave alone is what the reference holds it to.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from qfuzz.ir.errors import InvalidCase
+
+
+class Dimension(NamedTuple):
+    """One way in which a network can be said differently.
+
+    Attributes
+    ----------
+    values
+        The first is the plain one, which needs no saying.
+    about
+        What it is, in a few words.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    about: str
+
+
+DIMENSIONS: tuple[Dimension, ...] = (
+    Dimension(
+        "opset",
+        ("22", "10", "11", "13", "17", "19", "21", "23", "25", "27"),
+        "opset of the ONNX model, or the oldest one that has its operators where that is younger",
+    ),
+    Dimension("ir", ("10", "3", "4", "8", "9", "11", "13"), "version of the ONNX model format"),
+    Dimension("zero_points", ("given", "omitted"), "zero points of 0: an input, or none"),
+    Dimension("parameters", ("scalar", "one_element"), "shape of per-tensor scales and zero points"),
+    Dimension("axes", ("positive", "negative"), "how axes are counted"),
+    Dimension("constants", ("initializers", "inputs", "nodes"), "weights and biases: what they are in the model"),
+    Dimension("qparams", ("initializers", "inputs"), "scales and zero points: what they are in the model"),
+    Dimension("sharing", ("shared", "own"), "equal initializers: one for all who read them, or each its own"),
+    Dimension(
+        "shapes", ("static", "symbolic", "overridden"), "sizes in the model; overridden: symbols set when loaded"
+    ),
+    Dimension("padding", ("explicit", "auto"), "padding that auto_pad can say, where it can"),
+    Dimension("layout", ("channels_first", "channels_last"), "of kernels on stored integers that have both"),
+    Dimension("qdq", ("single", "unshared", "doubled"), "DequantizeLinear: one a value, one a reader, or a pair twice"),
+    Dimension("qdq_domain", ("onnx", "microsoft"), "whose QuantizeLinear and DequantizeLinear"),
+    Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),
+    Dimension("threads", ("1", "3"), "threads of one operator"),
+    Dimension("callers", ("1", "2"), "threads that run one session at the same time"),
+    Dimension("execution", ("sequential", "parallel"), "of nodes that do not depend on each other"),
+    Dimension("arena", ("off", "on"), "memory from the runtime's arena"),
+    Dimension("memory_pattern", ("on", "off"), "memory planned ahead"),
+    Dimension("memory_reuse", ("on", "off"), "buffers used again for later values"),
+    Dimension("prepacking", ("on", "off"), "constants laid out for kernels when loaded"),
+    Dimension("qdq_cleanup", ("off", "on"), "QuantizeLinear and DequantizeLinear that remain are removed"),
+    Dimension("double_qdq", ("removed", "kept"), "pairs of QuantizeLinear and DequantizeLinear after another"),
+    Dimension("qdq_int8", ("plain", "forbidden"), "whether int8 activations are fused as they are"),
+)
+"""All dimensions, those of the model before those of the session."""
+
+_BY_NAME = {d.name: d for d in DIMENSIONS}
+CHOICES: tuple[tuple[str, str], ...] = tuple((d.name, v) for d in DIMENSIONS for v in d.values[1:])
+"""Every value that is not plain, with its dimension."""
+
+DEFAULTS: dict[str, str] = {d.name: d.values[0] for d in DIMENSIONS}
+
+
+def form_of(forms: Iterable[str], name: str) -> str:
+    """The value of the dimension `name` in `forms`."""
+    start = f"{name}="
+    return next((f[len(start) :] for f in forms if f.startswith(start)), DEFAULTS[name])
+
+
+def forms_from(choices: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Forms in their one order; of a dimension that is chosen twice, the last choice."""
+    chosen = dict(choices)
+    return tuple(f"{n}={chosen[n]}" for n in DEFAULTS if chosen.get(n, DEFAULTS[n]) != DEFAULTS[n])
+
+
+def check_forms(forms: tuple[str, ...]) -> None:
+    """Raise `InvalidCase` unless every form is known and not plain, each dimension once, in their one order."""
+    choices = []
+    for f in forms:
+        name, _, value = f.partition("=")
+        if name not in _BY_NAME:
+            raise InvalidCase(f"forms: {f!r}; the dimensions are {', '.join(DEFAULTS)}")
+        if value not in _BY_NAME[name].values[1:]:
+            raise InvalidCase(
+                f"forms: {f!r}; {name} is one of {', '.join(_BY_NAME[name].values[1:])}, where it is told"
+            )
+        choices.append((name, value))
+    if forms_from(choices) != forms:
+        raise InvalidCase(f"forms: {', '.join(forms)}; each dimension once, in this order: {', '.join(DEFAULTS)}")
