@@ -8,12 +8,13 @@ from onnx import __version__ as onnx_version
 from qfuzz.backends.environment import with_machine
 from qfuzz.backends.executors import Executor, Loaded, executor, python_option
 from qfuzz.backends.onnx_contracts import contracts_of
-from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, Lowerer
+from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, Lowerer, serialize
+from qfuzz.backends.onnx_opsets import OPSET
 from qfuzz.backends.onnx_source import LEVELS, runtime_lines
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
-from qfuzz.ir.protocols import Array, Script, Support
+from qfuzz.ir.protocols import Array, NotSupported, Script, Support
 
 MODEL_FILE = "model.onnx"
 
@@ -33,6 +34,11 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "core/providers/cpu/quantization/qlinearconv.cc of releases before 1.32, which computes them",
     ),
     KnownRefusal(
+        "Dilation not supported for AutoPadType",
+        "auto_pad is SAME_UPPER or SAME_LOWER, and the kernel is dilated",
+        "ComputePadAndOutputShape in core/providers/common.h",
+    ),
+    KnownRefusal(
         "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions",
         f"this release of ONNX Runtime does not know opset {OPSET}",
         "ValidateOpsetForDomain in core/graph/model_load_utils.h",
@@ -42,6 +48,12 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         f"this release of ONNX Runtime does not read models of IR version {IR_VERSION}",
         "Model::Model in core/graph/model.cc",
     ),
+)
+
+
+CLEANUP = (
+    "qdq_cleanup=on may leave out the rounding between two nodes: it 'could impact accuracy' "
+    "(kOrtSessionOptionsEnableQuantQDQCleanup in onnxruntime_session_options_config_keys.h)"
 )
 
 
@@ -90,36 +102,43 @@ class OnnxRuntimeBackend:
         )
 
     def supports(self, network: Network) -> Support:
-        """Whether every node lowers to a kernel that takes it."""
+        """Whether every node lowers to a kernel that takes it, and the result is still the network's."""
+        if self.fuses and len(network.nodes) > 1 and network.form("qdq_cleanup") == "on":
+            return NotSupported(CLEANUP)
         return self._lowerer.supports(network)
 
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "OnnxRuntimeProgram":
         """Load the model in a session of its own."""
-        model = self._lowerer.model(network, taps)
+        lowered = self._lowerer.lowered(network)
         try:
-            session = self._executor.load(model, self.opt, self.threads)
+            session = self._executor.load(serialize(network, lowered, taps), self.opt, self.threads, lowered.session)
         except self._executor.Refusal as e:
             raise _judged(e) from None
-        return OnnxRuntimeProgram(session, network.outputs, self._executor.Refusal)
+        return OnnxRuntimeProgram(session, network.outputs, lowered.feeds, self._executor.Refusal)
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """What runs, for a reader who has onnxruntime only."""
-        inputs = {i.name: arrays[i.name] for i in network.inputs}
-        lines = runtime_lines(MODEL_FILE, inputs, (*network.outputs, *taps), self.opt, self.threads)
-        return Script(tuple(lines), {MODEL_FILE: self._lowerer.model(network, taps)})
+        lowered = self._lowerer.lowered(network)
+        inputs = {i.name: arrays[i.name] for i in network.inputs} | dict(lowered.feeds)
+        names = (*network.outputs, *taps)
+        lines = runtime_lines(MODEL_FILE, inputs, names, self.opt, self.threads, lowered.session)
+        return Script(tuple(lines), {MODEL_FILE: serialize(network, lowered, taps)})
 
 
 class OnnxRuntimeProgram:
     """A loaded model. `compile_seconds` were spent inside the runtime."""
 
-    def __init__(self, session: Loaded, outputs: tuple[str, ...], refusal: type[Exception]) -> None:
-        self._session, self._outputs, self._refusal = session, outputs, refusal
+    def __init__(
+        self, session: Loaded, outputs: tuple[str, ...], feeds: Mapping[str, Array], refusal: type[Exception]
+    ) -> None:
+        self._session, self._outputs, self._feeds, self._refusal = session, outputs, feeds, refusal
         self.compile_seconds = session.compile_seconds
 
     def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs and taps by name."""
         try:
-            return self._session.run(inputs, (*self._outputs, *taps))
+            fed = {**inputs, **self._feeds} if self._feeds else inputs
+            return self._session.run(fed, (*self._outputs, *taps))
         except self._refusal as e:
             raise _judged(e) from None
 

@@ -136,6 +136,7 @@ def value_info(name: str, type_: TensorType) -> ValueInfoProto:
     info = ValueInfoProto(name=name)
     info.type.tensor_type.elem_type = ONNX_DTYPES[type_.dtype]
     dimensions = info.type.tensor_type.shape
+    dimensions.SetInParent()  # also where it has no dimension
     for size in type_.shape:
         dimensions.dim.add(dim_value=size)
     return info

@@ -3,8 +3,10 @@
 This file alone suffices to run a model in another Python, of version 3.9 or later.
 """
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import onnxruntime as ort
@@ -45,9 +47,29 @@ def facts() -> dict[str, str]:
     return told if build is None else {**told, "build": build()}
 
 
-def load(model: bytes, optimization: str = "all", threads: int = 1) -> "Session":
+def load(model: bytes, optimization: str = "all", threads: int = 1, forms: Sequence[str] = ()) -> "Session":
     """The model, loaded as `Session` says."""
-    return Session(model, optimization, threads)
+    return Session(model, optimization, threads, forms)
+
+
+SETTINGS: dict[str, tuple[str, str]] = {
+    "prepacking=off": ("session.disable_prepacking", "1"),
+    "qdq_cleanup=on": ("session.enable_quant_qdq_cleanup", "1"),
+    "double_qdq=kept": ("session.disable_double_qdq_remover", "1"),
+    "qdq_int8=forbidden": ("session.qdqisint8allowed", "0"),
+    "saturation=avoided": ("session.x64quantprecision", "1"),
+}
+"""Form to the entry of a session's configuration that has it."""
+
+ATTRIBUTES: dict[str, tuple[str, Any]] = {
+    "execution=parallel": ("execution_mode", ort.ExecutionMode.ORT_PARALLEL),
+    # Else every buffer comes from malloc, whose checks and fills then see what kernels do to it.
+    "arena=on": ("enable_cpu_mem_arena", True),
+    "memory_pattern=off": ("enable_mem_pattern", False),
+    "memory_reuse=off": ("enable_mem_reuse", False),
+    "threads=3": ("intra_op_num_threads", 3),
+}
+"""Form to the attribute of a session's options that has it."""
 
 
 class Session:
@@ -61,26 +83,50 @@ class Session:
         One of `LEVELS`.
     threads
         Threads of one operator.
+    forms
+        How the session is to be made, as ``name=value``: what stands in `SETTINGS` and `ATTRIBUTES`, ``saved=onnx`` or
+        ``saved=ort`` (the optimized model is saved in memory, and loaded again), ``callers=2`` (threads that run it at
+        the same time; each call returns what another of them got), ``symbol:NAME=SIZE`` (a free dimension's size).
     save_to
         A path for the graph as it is after optimization; nothing saves none.
     """
 
-    def __init__(self, model: bytes, optimization: str = "all", threads: int = 1, save_to: str = "") -> None:
-        options = ort.SessionOptions()
-        options.graph_optimization_level = LEVELS[optimization]
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL
-        # Every buffer from malloc, whose checks and fills then see what kernels do to it.
-        options.enable_cpu_mem_arena = False
+    def __init__(
+        self, model: bytes, optimization: str = "all", threads: int = 1, forms: Sequence[str] = (), save_to: str = ""
+    ) -> None:
+        self._said = dict(form.split("=") for form in forms)
+        self._callers = int(self._said.get("callers", 1))
+        self._calls = 0
+        options = self._options(optimization, threads, forms)
         if save_to:
             options.optimized_model_filepath = save_to
         start = time.perf_counter()
         try:
+            if "saved" in self._said:
+                model = _saved(model, options, self._said["saved"].upper())
+                options = self._options(optimization, threads, forms)
+                options.add_session_config_entry("session.load_model_format", self._said["saved"].upper())
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except _REFUSALS as e:
             raise Refusal("load", e) from None
         self.compile_seconds = time.perf_counter() - start
+
+    def _options(self, optimization: str, threads: int, forms: Sequence[str]) -> Any:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = LEVELS[optimization]
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 2 if "execution=parallel" in forms else 1
+        options.log_severity_level = _FATAL
+        options.enable_cpu_mem_arena = False
+        for form in forms:
+            if form in SETTINGS:
+                options.add_session_config_entry(*SETTINGS[form])
+            elif form in ATTRIBUTES:
+                setattr(options, *ATTRIBUTES[form])
+            elif form.startswith("symbol:"):
+                name, _, size = form[len("symbol:") :].partition("=")
+                options.add_free_dimension_override_by_name(name, int(size))
+        return options
 
     def run(self, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
         """Values of the outputs in `names`, less those that were not computed.
@@ -90,9 +136,30 @@ class Session:
         Refusal
             The runtime raised.
         """
+        fed, wanted = dict(inputs), list(names)
         try:
-            values = self._session.run(list(names), dict(inputs))
+            if self._callers == 1:
+                values = self._session.run(wanted, fed)
+            else:
+                with ThreadPoolExecutor(self._callers) as pool:
+                    calls = [pool.submit(self._session.run, wanted, fed) for _ in range(self._callers)]
+                    values = [call.result() for call in calls][self._calls % self._callers]
+                self._calls += 1
         except _REFUSALS as e:
             raise Refusal("run", e) from None
         # A kernel that writes no output leaves None: that value is missing.
         return {name: value for name, value in zip(names, values) if value is not None}  # noqa: B905  for old Pythons
+
+
+def _saved(model: bytes, options: Any, kind: str) -> bytes:
+    """The optimized model as the runtime saves it, in a file that exists in memory only."""
+    descriptor = os.memfd_create("optimized")
+    try:
+        options.optimized_model_filepath = f"/proc/self/fd/{descriptor}"
+        options.add_session_config_entry("session.save_model_format", kind)
+        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        with open(descriptor, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+    finally:
+        os.close(descriptor)

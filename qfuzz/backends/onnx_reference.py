@@ -7,7 +7,8 @@ from onnx import GraphProto
 
 from qfuzz.backends.environment import with_machine
 from qfuzz.backends.executors import Executor, Loaded, executor, python_option
-from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, OPSET, Lowerer
+from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, Lowerer, serialize
+from qfuzz.backends.onnx_opsets import OPSET
 from qfuzz.backends.onnx_source import evaluator_lines
 from qfuzz.ir.contract import Contract, Terms
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
@@ -94,31 +95,34 @@ class OnnxReferenceBackend:
 
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "OnnxReferenceProgram":
         """Load the model."""
-        model = self._lowerer.model(network, taps)
+        lowered = self._lowerer.lowered(network)
         try:
-            evaluation = self._executor.load(model)
+            evaluation = self._executor.load(serialize(network, lowered, taps))
         except self._executor.Refusal as e:
             raise Rejected(str(e)) from None
-        return OnnxReferenceProgram(evaluation, network.outputs, self._executor.Refusal)
+        return OnnxReferenceProgram(evaluation, network.outputs, lowered.feeds, self._executor.Refusal)
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """What runs, for a reader who has onnx only."""
-        inputs = {i.name: arrays[i.name] for i in network.inputs}
+        lowered = self._lowerer.lowered(network)
+        inputs = {i.name: arrays[i.name] for i in network.inputs} | dict(lowered.feeds)
         lines = evaluator_lines(MODEL_FILE, inputs, (*network.outputs, *taps))
-        return Script(tuple(lines), {MODEL_FILE: self._lowerer.model(network, taps)})
+        return Script(tuple(lines), {MODEL_FILE: serialize(network, lowered, taps)})
 
 
 class OnnxReferenceProgram:
     """A loaded model."""
 
-    def __init__(self, evaluation: Loaded, outputs: tuple[str, ...], refusal: type[Exception]) -> None:
-        self._evaluation, self._outputs, self._refusal = evaluation, outputs, refusal
+    def __init__(
+        self, evaluation: Loaded, outputs: tuple[str, ...], feeds: Mapping[str, Array], refusal: type[Exception]
+    ) -> None:
+        self._evaluation, self._outputs, self._feeds, self._refusal = evaluation, outputs, feeds, refusal
         self.compile_seconds = evaluation.compile_seconds
 
     def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs and taps by name."""
         try:
-            return self._evaluation.run(inputs, (*self._outputs, *taps))
+            return self._evaluation.run({**inputs, **self._feeds}, (*self._outputs, *taps))
         except self._refusal as e:
             raise Rejected(str(e)) from None
 

@@ -16,7 +16,12 @@ LEVELS: Mapping[str, str] = MappingProxyType(
 
 
 def runtime_lines(
-    model_file: str, inputs: Mapping[str, Any], names: Sequence[str], optimization: str = "all", threads: int = 1
+    model_file: str,
+    inputs: Mapping[str, Any],
+    names: Sequence[str],
+    optimization: str = "all",
+    threads: int = 1,
+    forms: Sequence[str] = (),
 ) -> list[str]:
     """What `onnx_executor.Session` does; needs onnxruntime and NumPy, and ends with ``outputs``."""
     return [
@@ -28,12 +33,59 @@ def runtime_lines(
         f"options.intra_op_num_threads = {threads}",
         "options.log_severity_level = 4",
         "options.enable_cpu_mem_arena = False",
+        *(_SETTING[form] for form in forms if form in _SETTING),
+        *(_overridden(form) for form in forms if form.startswith("symbol:")),
         f'model = (HERE / "{model_file}").read_bytes()',
+        *(line for form in forms for line in _SAVED.get(form, ())),
         'session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])',
         *_fed(inputs),
         f"names = {list(names)!r}",
-        "outputs = dict(zip(names, session.run(names, fed)))",
+        *(_AT_ONCE if "callers=2" in forms else ["outputs = dict(zip(names, session.run(names, fed)))"]),
     ]
+
+
+_SETTING: Mapping[str, str] = MappingProxyType(
+    {
+        "prepacking=off": 'options.add_session_config_entry("session.disable_prepacking", "1")',
+        "qdq_cleanup=on": 'options.add_session_config_entry("session.enable_quant_qdq_cleanup", "1")',
+        "double_qdq=kept": 'options.add_session_config_entry("session.disable_double_qdq_remover", "1")',
+        "qdq_int8=forbidden": 'options.add_session_config_entry("session.qdqisint8allowed", "0")',
+        "saturation=avoided": 'options.add_session_config_entry("session.x64quantprecision", "1")',
+        "execution=parallel": "options.execution_mode = ort.ExecutionMode.ORT_PARALLEL; "
+        "options.inter_op_num_threads = 2",
+        "arena=on": "options.enable_cpu_mem_arena = True",
+        "memory_pattern=off": "options.enable_mem_pattern = False",
+        "memory_reuse=off": "options.enable_mem_reuse = False",
+        "threads=3": "options.intra_op_num_threads = 3",
+    }
+)
+"""What `onnx_executor.SETTINGS` and `ATTRIBUTES` do, as statements."""
+
+_SAVED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        f"saved={kind}": (
+            'options.optimized_model_filepath = str(HERE / "saved.model")',
+            f'options.add_session_config_entry("session.save_model_format", "{kind.upper()}")',
+            'ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])',
+            'model = (HERE / "saved.model").read_bytes()',
+            f'options.add_session_config_entry("session.load_model_format", "{kind.upper()}")',
+            'options.optimized_model_filepath = ""',
+        )
+        for kind in ("onnx", "ort")
+    }
+)
+
+_AT_ONCE = (
+    "from concurrent.futures import ThreadPoolExecutor",
+    "with ThreadPoolExecutor(2) as pool:  # two threads run the session at the same time",
+    "    calls = [pool.submit(session.run, names, fed) for _ in range(2)]",
+    "outputs = dict(zip(names, calls[0].result()))",
+)
+
+
+def _overridden(form: str) -> str:
+    name, _, size = form[len("symbol:") :].partition("=")
+    return f"options.add_free_dimension_override_by_name({name!r}, {size})"
 
 
 def evaluator_lines(model_file: str, inputs: Mapping[str, Any], names: Sequence[str]) -> list[str]:

@@ -15,17 +15,17 @@ def model_files(case: Case) -> dict[str, bytes]:
     """The model in its QOperator form, else QDQ, with inputs and the exact outputs, by relative name."""
     if importlib.util.find_spec("onnx") is None:
         return {}
-    from qfuzz.backends.onnx_dialect import lower  # needs onnx, which may be absent
+    from qfuzz.backends.onnx_dialect import lower, serialize  # needs onnx, which may be absent
 
     for form in ("qoperator", "qdq"):
         try:
-            model = lower(case.network, form)
+            lowered = lower(case.network, form)
         except QfuzzError:
             continue
-        inputs = {v.name: t.array for v, t in zip(case.network.inputs, case.inputs, strict=True)}
+        inputs = {v.name: t.array for v, t in zip(case.network.inputs, case.inputs, strict=True)} | dict(lowered.feeds)
         exact = exact_outputs(case)
         outputs = {o: exact[o] for o in case.network.outputs}
-        return {"model.onnx": model} | _data("input", inputs) | _data("output", outputs)
+        return {"model.onnx": serialize(case.network, lowered)} | _data("input", inputs) | _data("output", outputs)
     return {}
 
 

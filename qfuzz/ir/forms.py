@@ -1,7 +1,7 @@
 """Forms: other ways to say the same network to a framework, which may change nothing that it computes.
 
-A network carries those that differ from the plain ones, as ``name=value``. A backend reads the dimensions that it knows;
-to all others they say nothing. What a form promises to leave alone is what the reference holds it to.
+A network carries those that differ from the plain ones, as ``name=value``. A backend reads the dimensions that it
+knows; others say nothing to it. What a form promises to leave alone is what the reference holds it to.
 """
 
 from collections.abc import Iterable
@@ -57,6 +57,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("qdq_cleanup", ("off", "on"), "QuantizeLinear and DequantizeLinear that remain are removed"),
     Dimension("double_qdq", ("removed", "kept"), "pairs of QuantizeLinear and DequantizeLinear after another"),
     Dimension("qdq_int8", ("plain", "forbidden"), "whether int8 activations are fused as they are"),
+    Dimension("saturation", ("plain", "avoided"), "products of u8 and s8 that could leave 16 bits are done otherwise"),
 )
 """All dimensions, those of the model before those of the session."""
 
@@ -87,9 +88,7 @@ def check_forms(forms: tuple[str, ...]) -> None:
         if name not in _BY_NAME:
             raise InvalidCase(f"forms: {f!r}; the dimensions are {', '.join(DEFAULTS)}")
         if value not in _BY_NAME[name].values[1:]:
-            raise InvalidCase(
-                f"forms: {f!r}; {name} is one of {', '.join(_BY_NAME[name].values[1:])}, where it is told"
-            )
+            raise InvalidCase(f"forms: {f!r}; {name} is {' or '.join(_BY_NAME[name].values[1:])}, where it is told")
         choices.append((name, value))
     if forms_from(choices) != forms:
         raise InvalidCase(f"forms: {', '.join(forms)}; each dimension once, in this order: {', '.join(DEFAULTS)}")

@@ -105,8 +105,8 @@ class Builder:
             return self.qtype
         return self.output(around, unit=self.qtype.scale[0])
 
-    def network(self) -> Network:
+    def network(self, forms: tuple[str, ...] = ()) -> Network:
         """The network whose outputs are all values that nothing reads."""
         read = {i for n in self.nodes for i in n.inputs}
         outputs = tuple(n.name for n in self.nodes if n.name not in read)
-        return Network(tuple(self.inputs), tuple(self.constants), tuple(self.nodes), outputs)
+        return Network(tuple(self.inputs), tuple(self.constants), tuple(self.nodes), outputs, forms)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from hypothesis.strategies import SearchStrategy
 
 from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.forms import CHOICES, forms_from
 from qfuzz.ir.network import Case, Network
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import Tensor, TensorType
@@ -20,6 +21,8 @@ DIMS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
 """Operators that are drawn more often than once where all are."""
+
+HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
 UNUSUAL = ("requantize",)
 """Operators that few backends have: cases of common forms leave them out."""
@@ -99,7 +102,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
             name = "relu"
         with d.part():
             DRAWINGS[name].draw(b)
-    network = b.network()
+    network = b.network(_forms(d))
     key, style = (
         d.key(),
         d.pick((fill.UNIFORM, fill.UNIFORM, fill.UNIFORM, fill.MIXED, fill.EDGES, fill.EXTREMES, fill.NARROW)),
@@ -112,6 +115,11 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         _edit(d, inputs[0])
     case = Case(network, tuple(Tensor(a) for a in inputs))
     return direct(case, key) if key and d.integer(0, 1) else case
+
+
+def _forms(d: Draw) -> tuple[str, ...]:
+    """Mostly one or two forms that are not the plain ones: any two of them meet."""
+    return forms_from(d.pick(CHOICES) for _ in range(d.pick(HOW_MANY_FORMS)))
 
 
 def _flavour(d: Draw) -> Flavour:
