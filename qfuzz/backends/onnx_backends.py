@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from onnx import GraphProto
 from onnx import __version__ as onnx_version
 
 from qfuzz.backends.environment import with_machine
 from qfuzz.backends.executors import Executor, Loaded, executor, python_option
 from qfuzz.backends.onnx_contracts import contracts_of
-from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, Lowerer, serialize
+from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, Boundary, Lowerer, serialize
 from qfuzz.backends.onnx_opsets import OPSET
 from qfuzz.backends.onnx_source import LEVELS, runtime_lines
 from qfuzz.ir.contract import Contract
@@ -84,7 +85,7 @@ class OnnxRuntimeBackend:
         self.name = "onnxruntime" + ("?" + "&".join(options) if options else "")
         self.fuses = opt != "disable"
         self.contracts: Mapping[str, Contract] = contracts_of(format, opt)
-        self._lowerer = Lowerer(format)
+        self._lowerer = Lowerer(format, _refuse)
         self._executor: Executor = executor("onnx_executor", python)
 
     def describe(self) -> dict[str, str]:
@@ -114,13 +115,14 @@ class OnnxRuntimeBackend:
             session = self._executor.load(serialize(network, lowered, taps), self.opt, self.threads, lowered.session)
         except self._executor.Refusal as e:
             raise _judged(e) from None
-        return OnnxRuntimeProgram(session, network.outputs, lowered.feeds, self._executor.Refusal)
+        return OnnxRuntimeProgram(session, network.outputs, Boundary(network, lowered.feeds), self._executor.Refusal)
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """What runs, for a reader who has onnxruntime only."""
         lowered = self._lowerer.lowered(network)
-        inputs = {i.name: arrays[i.name] for i in network.inputs} | dict(lowered.feeds)
-        names = (*network.outputs, *taps)
+        boundary = Boundary(network, lowered.feeds)
+        inputs = boundary.fed({i.name: arrays[i.name] for i in network.inputs})
+        names = boundary.names((*network.outputs, *taps))
         lines = runtime_lines(MODEL_FILE, inputs, names, self.opt, self.threads, lowered.session)
         return Script(tuple(lines), {MODEL_FILE: serialize(network, lowered, taps)})
 
@@ -128,19 +130,26 @@ class OnnxRuntimeBackend:
 class OnnxRuntimeProgram:
     """A loaded model. `compile_seconds` were spent inside the runtime."""
 
-    def __init__(
-        self, session: Loaded, outputs: tuple[str, ...], feeds: Mapping[str, Array], refusal: type[Exception]
-    ) -> None:
-        self._session, self._outputs, self._feeds, self._refusal = session, outputs, feeds, refusal
+    def __init__(self, session: Loaded, outputs: tuple[str, ...], boundary: Boundary, refusal: type[Exception]) -> None:
+        self._session, self._outputs, self._boundary, self._refusal = session, outputs, boundary, refusal
         self.compile_seconds = session.compile_seconds
 
     def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs and taps by name."""
+        names = (*self._outputs, *taps)
         try:
-            fed = {**inputs, **self._feeds} if self._feeds else inputs
-            return self._session.run(fed, (*self._outputs, *taps))
+            values = self._session.run(self._boundary.fed(inputs), self._boundary.names(names))
+            return self._boundary.returned(names, values)
         except self._refusal as e:
             raise _judged(e) from None
+
+
+def _refuse(network: Network, graph: GraphProto) -> None:
+    if any(t.dtype == "bfloat16" for t in network.types.values()):
+        raise Unsupported(
+            "bfloat16: the CPU provider's QuantizeLinear and DequantizeLinear take float32 and float16 "
+            "(core/providers/cpu/quantization/quantize_linear.cc, the kernels' type constraints)"
+        )
 
 
 def _judged(refusal: Exception) -> Unsupported | Rejected:

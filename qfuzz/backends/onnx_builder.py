@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
-from qfuzz.ir.qtype import Element, QType
-from qfuzz.ir.tensor import TensorType
+from qfuzz.ir.qtype import BYTES, FLOAT8, INTEGER_RANGE, Element, QType, Real
+from qfuzz.ir.tensor import DTYPES, TensorType, blocks_of
 
 Attribute: TypeAlias = int | float | tuple[int, ...]
 Attributes: TypeAlias = Mapping[str, Attribute]
@@ -27,15 +27,27 @@ MICROSOFT = "com.microsoft"
 
 ONNX_DTYPES: dict[str, int] = {
     "float32": TensorProto.FLOAT,
-    "uint8": TensorProto.UINT8,
-    "int8": TensorProto.INT8,
-    "int32": TensorProto.INT32,
-    "int64": TensorProto.INT64,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+    **{name: getattr(TensorProto, name.upper()) for name in INTEGER_RANGE},
+    **{name: getattr(TensorProto, name.replace("_", "").upper()) for name in FLOAT8},
 }
 
-
-_DATA_TYPES = {np.dtype(name): number for name, number in ONNX_DTYPES.items()}
+_DATA_TYPES = {DTYPES[name]: number for name, number in ONNX_DTYPES.items()}
 """The same by NumPy's dtype objects, whose names are slow to ask for."""
+
+WIDE: Mapping[str, str] = MappingProxyType(
+    {
+        "int4": "int8",
+        "uint4": "uint8",
+        "int2": "int8",
+        "uint2": "uint8",
+        "bfloat16": "float32",
+        **dict.fromkeys(FLOAT8, "float32"),
+    }
+)
+"""Types that the runtime's Python interface neither takes nor gives, to those that it is told instead: a Cast holds
+every value."""
 
 
 class Builder:
@@ -45,7 +57,7 @@ class Builder:
         self.network = network
         self.graph = GraphProto(name="qfuzz")
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._qparams: dict[QType, tuple[str, str]] = {}
+        self._qparams: dict[tuple[QType, Real], tuple[str, str]] = {}
         self._made: set[str] = set()
 
     def type(self, node: Node, position: int = 0) -> TensorType:
@@ -90,28 +102,40 @@ class Builder:
             self._add_tensor(self._shared[key], array)
         return self._shared[key]
 
-    def qparams(self, q: QType) -> tuple[str, str]:
-        """Scale and zero point of a type: scalars, or vectors along its axis."""
-        if q not in self._qparams:
+    def qparams(self, q: QType, real: Real = "float32") -> tuple[str, str]:
+        """Scale (as a number of type `real`) and zero point of a type: scalars, or vectors along its axis."""
+        if (q, real) not in self._qparams:
             shape = () if q.axis is None else (len(q.scale),)
-            scale = np.array(q.scale, dtype=np.float32).reshape(shape)
-            zero_point = np.array(q.zero_point, dtype=q.dtype).reshape(shape)
-            self._qparams[q] = self.shared(scale), self.shared(zero_point)
-        return self._qparams[q]
+            self._qparams[q, real] = self._laid_out(q, real, shape)
+        return self._qparams[q, real]
+
+    def blocked_qparams(self, q: QType, shape: tuple[int, ...], real: Real = "float32") -> tuple[str, str]:
+        """Scales and zero points of a tensor of `shape` that has one for each block."""
+        return self._laid_out(q, real, blocks_of(q, shape))
+
+    def _laid_out(self, q: QType, real: Real, shape: tuple[int, ...]) -> tuple[str, str]:
+        scale = np.array(q.scale, dtype=DTYPES[real]).reshape(shape)
+        zero_point = np.array(q.zero_point, dtype=DTYPES[q.dtype]).reshape(shape)
+        return self.shared(scale), self.shared(zero_point)
 
     def integers(self, *values: int) -> str:
         """A vector of int64."""
         return self.shared(np.array(values, dtype=np.int64))
 
     def _add_tensor(self, name: str, array: npt.NDArray[Any]) -> None:
+        if array.dtype.kind == "V":  # packed, or told as bits
+            self.graph.initializer.append(numpy_helper.from_array(array, name))
+            return
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
         self.graph.initializer.add(
             name=name, dims=array.shape, data_type=_DATA_TYPES[array.dtype], raw_data=little.tobytes()
         )
 
 
-def lower_graph(network: Network, lowerings: Mapping[str, Lowering]) -> GraphProto:
+def lower_graph(network: Network, lowerings: Mapping[str, Lowering], *, integers_only: bool = False) -> GraphProto:
     """The network's graph, with its inputs and without outputs.
+
+    `integers_only`: the kernels compute on stored integers, which are bytes.
 
     Raises
     ------
@@ -120,10 +144,17 @@ def lower_graph(network: Network, lowerings: Mapping[str, Lowering]) -> GraphPro
     """
     b = Builder(network)
     for value in network.inputs:
-        b.graph.input.append(value_info(value.name, value.type))
+        if value.type.dtype in WIDE:
+            b.graph.input.append(told(value.name, value.type))
+            b.emit("Cast", [told_name(value.name)], value.name, {"to": ONNX_DTYPES[value.type.dtype]})
+        else:
+            b.graph.input.append(value_info(value.name, value.type.dtype, value.type.shape))
     for node in network.nodes:
         try:
-            lowerings[node.op.name](b, node)
+            lowering = lowerings[node.op.name]
+            if integers_only and node.op.name not in OF_ALL_TYPES:
+                _check_bytes(b, node)
+            lowering(b, node)
         except KeyError:
             raise Unsupported(f"{node.op.name} {node.name!r}: this dialect has no kernel for it") from None
         except Unsupported as e:
@@ -131,13 +162,34 @@ def lower_graph(network: Network, lowerings: Mapping[str, Lowering]) -> GraphPro
     return b.graph
 
 
-def value_info(name: str, type_: TensorType) -> ValueInfoProto:
+OF_ALL_TYPES = ("quantize", "dequantize")
+"""Operators whose kernels take every storage type in both formats."""
+
+
+def _check_bytes(b: Builder, node: Node) -> None:
+    for name in (*node.inputs, node.name):
+        q = b.network.types[name].element
+        if isinstance(q, QType) and (q.dtype not in BYTES or q.block):
+            raise Unsupported(f"{name}: {q.dtype}{' in blocks' * bool(q.block)}; kernels on stored integers take bytes")
+
+
+def told_name(name: str) -> str:
+    """What an input or output of a type in `WIDE` is called where it is told in another."""
+    return f"{name}/told"
+
+
+def told(name: str, type_: TensorType) -> ValueInfoProto:
+    """Such an input or output."""
+    return value_info(told_name(name), WIDE[type_.dtype], type_.shape)
+
+
+def value_info(name: str, dtype: str, shape: tuple[int, ...]) -> ValueInfoProto:
     """Name, dtype and shape of a graph's input or output."""
     info = ValueInfoProto(name=name)
-    info.type.tensor_type.elem_type = ONNX_DTYPES[type_.dtype]
+    info.type.tensor_type.elem_type = ONNX_DTYPES[dtype]
     dimensions = info.type.tensor_type.shape
     dimensions.SetInParent()  # also where it has no dimension
-    for size in type_.shape:
+    for size in shape:
         dimensions.dim.add(dim_value=size)
     return info
 

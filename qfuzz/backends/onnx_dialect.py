@@ -6,15 +6,16 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
-from onnx import GraphProto, ModelProto, OperatorSetIdProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, numpy_helper
 
 from qfuzz.backends import onnx_qdq, onnx_qoperator
-from qfuzz.backends.onnx_builder import MICROSOFT, Lowering, lower_graph, value_info
+from qfuzz.backends.onnx_builder import MICROSOFT, ONNX_DTYPES, WIDE, Lowering, lower_graph, told, told_name, value_info
 from qfuzz.backends.onnx_forms import Said, say
 from qfuzz.backends.onnx_opsets import OPSET
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network
-from qfuzz.ir.protocols import NotSupported, Support, Supported
+from qfuzz.ir.protocols import Array, NotSupported, Support, Supported
+from qfuzz.ir.tensor import DTYPES
 
 IR_VERSION = 10
 """Version of the model format that belongs to `OPSET`."""
@@ -55,13 +56,55 @@ def lower(network: Network, format: str) -> Lowered:
     Unsupported
         Naming the node and why there is no kernel for it in this format.
     """
-    graph = lower_graph(network, FORMATS[format])
-    if not network.forms:
+    graph = lower_graph(network, FORMATS[format], integers_only=format == "qoperator")
+    if not network.forms and not _needs_younger_opset(network):
         return Lowered(graph.SerializeToString(deterministic=True))
     said = Said(graph, network, OPSET, IR_VERSION)
     say(said)
     data = graph.SerializeToString(deterministic=True)
     return Lowered(data, said.opset, said.ir, MappingProxyType(said.feeds), tuple(said.session))
+
+
+def _needs_younger_opset(network: Network) -> bool:
+    return any(t.dtype not in _OF_OPSET_22 for t in network.types.values())
+
+
+_OF_OPSET_22 = ("uint8", "int8", "float32", "int32", "int64", "uint16", "int16", "uint4", "int4")
+
+
+class Boundary:
+    """The runtime's names and types of a network's inputs and outputs, where they are not the network's own.
+
+    Parameters
+    ----------
+    feeds
+        What further inputs are fed (`Lowered.feeds`).
+    """
+
+    def __init__(self, network: Network, feeds: Mapping[str, Array]) -> None:
+        self._feeds = feeds
+        self._told = {n: (WIDE[t.dtype], DTYPES[t.dtype]) for n, t in network.types.items() if t.dtype in WIDE}
+
+    def fed(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Inputs as the runtime takes them."""
+        if not self._told and not self._feeds:
+            return inputs
+        told = {
+            (told_name(n) if n in self._told else n): (a.astype(self._told[n][0]) if n in self._told else a)
+            for n, a in inputs.items()
+        }
+        return {**told, **self._feeds}
+
+    def names(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Names of outputs as the runtime knows them."""
+        return tuple(told_name(n) if n in self._told else n for n in names)
+
+    def returned(self, names: Sequence[str], values: Mapping[str, Array]) -> dict[str, Array]:
+        """What the runtime returned, by the network's names and in its types."""
+        if not self._told:
+            return dict(values)
+        own = {n: values[r] for n, r in zip(names, self.names(names), strict=True) if r in values}
+        return {n: (a.astype(self._told[n][1]) if n in self._told else a) for n, a in own.items()}
 
 
 def tensor_file(name: str, array: npt.NDArray[Any]) -> bytes:
@@ -94,7 +137,13 @@ def _around(opset: int, ir: int) -> tuple[bytes, bytes]:
 
 
 def _output(network: Network, name: str) -> bytes:
-    graph = GraphProto(output=[value_info(name, network.types[name])])
+    type_ = network.types[name]
+    if type_.dtype in WIDE:
+        cast = NodeProto(op_type="Cast", input=[name], output=[told_name(name)])
+        cast.attribute.add(name="to", type=AttributeProto.INT, i=ONNX_DTYPES[WIDE[type_.dtype]])
+        graph = GraphProto(node=[cast], output=[told(name, type_)])
+    else:
+        graph = GraphProto(output=[value_info(name, type_.dtype, type_.shape)])
     return bytes(graph.SerializeToString(deterministic=True))
 
 

@@ -58,6 +58,8 @@ def _quantization(node: NodeProto, arrays: Arrays) -> int:
         need = 13
     if _has(node, "block_size") or _has(node, "output_dtype"):
         need = 21
+    if _has(node, "saturate"):
+        need = max(need, 19)
     if _has(node, "precision"):
         need = 23
     return 23 if node.op_type == "DequantizeLinear" and _has(node, "output_dtype") else need

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qfuzz.backends.onnx_builder import NONE, Attributes, Builder, Lowering
+from qfuzz.backends.onnx_quantization import dequantize, quantize
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType, float32
@@ -117,14 +118,6 @@ def _add(b: Builder, node: Node) -> None:
 def _mul(b: Builder, node: Node) -> None:
     op: Any = node.op
     _through(b, node, "Mul", relu=op.relu)
-
-
-def _quantize(b: Builder, node: Node) -> None:
-    _finish(b, node, node.inputs[0])
-
-
-def _dequantize(b: Builder, node: Node) -> None:
-    b.emit("DequantizeLinear", [node.inputs[0], *b.qparams(b.qtype(node))], node.name)
 
 
 def _requantize(b: Builder, node: Node) -> None:
@@ -250,8 +243,8 @@ def _pad(b: Builder, node: Node) -> None:
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
-        "quantize": _quantize,
-        "dequantize": _dequantize,
+        "quantize": quantize,
+        "dequantize": dequantize,
         "requantize": _requantize,
         "conv": _conv,
         "linear": _linear,

@@ -20,6 +20,7 @@ from qfuzz.backends.onnx_qdq import (
     max_pool_attributes,
     slice_inputs,
 )
+from qfuzz.backends.onnx_quantization import dequantize, quantize
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType
@@ -146,14 +147,6 @@ def _concat(b: Builder, node: Node) -> None:
     b.emit("QLinearConcat", [*b.qparams(q_y), *operands], node.name, {"axis": op.axis}, MICROSOFT)
 
 
-def _quantize(b: Builder, node: Node) -> None:
-    b.emit("QuantizeLinear", [node.inputs[0], *b.qparams(quantized(node.element))], node.name)
-
-
-def _dequantize(b: Builder, node: Node) -> None:
-    b.emit("DequantizeLinear", [node.inputs[0], *b.qparams(b.qtype(node))], node.name)
-
-
 def _relu(b: Builder, node: Node) -> None:
     q = _same_qparams(b, node)
     if q.dtype == "int8" and q.zero_point[0] == 0:
@@ -230,8 +223,8 @@ def _no_integer_kernel(op_type: str) -> Lowering:
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
-        "quantize": _quantize,
-        "dequantize": _dequantize,
+        "quantize": quantize,
+        "dequantize": dequantize,
         "requantize": _no_kernel("there is no kernel from stored integers to such; the QDQ form has two"),
         "conv": _conv,
         "linear": _linear,

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import msgspec
 from onnx import GraphProto
 
 from qfuzz.backends.environment import with_machine
 from qfuzz.backends.executors import Executor, Loaded, executor, python_option
-from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, Lowerer, serialize
+from qfuzz.backends.onnx_dialect import FORMATS, IR_VERSION, Boundary, Lowerer, serialize
 from qfuzz.backends.onnx_opsets import OPSET
 from qfuzz.backends.onnx_source import evaluator_lines
 from qfuzz.ir.contract import Contract, Terms
@@ -31,11 +32,17 @@ def _float(k: int, *, sums: bool = False, ulps: float = 0.0, terms: Terms = "rea
     )
 
 
+_IN_TYPE = msgspec.structs.replace(
+    _float(1),
+    in_real_type=True,
+    source="onnx/docs/Operators.md QuantizeLinear: the division is done in the type of y_scale; DequantizeLinear: the "
+    "product has that type; onnx/reference/ops/op_quantize_linear.py, op_dequantize_linear.py do so",
+)
 _QDQ: Mapping[str, Contract] = MappingProxyType(
     dict.fromkeys(OPERATOR_NAMES, _float(3))
     | {
-        "quantize": _float(1),
-        "dequantize": _float(1),
+        "quantize": _IN_TYPE,
+        "dequantize": _IN_TYPE,
         "conv": _float(6, sums=True),
         "linear": _float(6, sums=True),
         "mul": _float(4),
@@ -100,13 +107,16 @@ class OnnxReferenceBackend:
             evaluation = self._executor.load(serialize(network, lowered, taps))
         except self._executor.Refusal as e:
             raise Rejected(str(e)) from None
-        return OnnxReferenceProgram(evaluation, network.outputs, lowered.feeds, self._executor.Refusal)
+        return OnnxReferenceProgram(
+            evaluation, network.outputs, Boundary(network, lowered.feeds), self._executor.Refusal
+        )
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """What runs, for a reader who has onnx only."""
         lowered = self._lowerer.lowered(network)
-        inputs = {i.name: arrays[i.name] for i in network.inputs} | dict(lowered.feeds)
-        lines = evaluator_lines(MODEL_FILE, inputs, (*network.outputs, *taps))
+        boundary = Boundary(network, lowered.feeds)
+        inputs = boundary.fed({i.name: arrays[i.name] for i in network.inputs})
+        lines = evaluator_lines(MODEL_FILE, inputs, boundary.names((*network.outputs, *taps)))
         return Script(tuple(lines), {MODEL_FILE: serialize(network, lowered, taps)})
 
 
@@ -114,15 +124,17 @@ class OnnxReferenceProgram:
     """A loaded model."""
 
     def __init__(
-        self, evaluation: Loaded, outputs: tuple[str, ...], feeds: Mapping[str, Array], refusal: type[Exception]
+        self, evaluation: Loaded, outputs: tuple[str, ...], boundary: Boundary, refusal: type[Exception]
     ) -> None:
-        self._evaluation, self._outputs, self._feeds, self._refusal = evaluation, outputs, feeds, refusal
+        self._evaluation, self._outputs, self._boundary, self._refusal = evaluation, outputs, boundary, refusal
         self.compile_seconds = evaluation.compile_seconds
 
     def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs and taps by name."""
+        names = (*self._outputs, *taps)
         try:
-            return self._evaluation.run({**inputs, **self._feeds}, (*self._outputs, *taps))
+            values = self._evaluation.run(self._boundary.fed(inputs), self._boundary.names(names))
+            return self._boundary.returned(names, values)
         except self._refusal as e:
             raise Rejected(str(e)) from None
 

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from qfuzz.backends.torch_calls import Arg, Array, Call, CallList, Declared, literal, torch_name, variable
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import BYTES, QType
 from qfuzz.ir.tensor import TensorType
 
 Lowering: TypeAlias = Callable[["Builder", Node], None]
@@ -96,6 +96,7 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
         Naming the node and why the framework has no kernel for it.
     """
     network = builder.network
+    _check_types(network)
     for value in network.inputs:
         feed(builder, value.name, value.type)
     for node in network.nodes:
@@ -115,6 +116,17 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
         run=tuple(builder.run),
         values=tuple(declare(node) for node in network.nodes),
     )
+
+
+def _check_types(network: Network) -> None:
+    """Raise `Unsupported` unless all is of the types that quantized kernels take here."""
+    inner = {*(i.name for i in network.inputs), *(n.name for n in network.nodes)}
+    for name, type_ in network.types.items():
+        q = type_.element
+        if type_.dtype not in (*BYTES, "float32", "int32"):
+            raise Unsupported(f"{name}: {type_.dtype}; torch's quantized kernels take uint8, int8 and float32")
+        if isinstance(q, QType) and (q.block or q.dtype == "int32" or (name in inner and not q.is_per_tensor)):
+            raise Unsupported(f"{name}: {q.dtype} on axis {q.axis}; the kernels here take per-tensor activations")
 
 
 def scale_of(q: QType) -> Arg:

@@ -54,6 +54,21 @@ class Multiplier:
         return cls(np.array(approx), lsb, lambda _: Fraction(numerator) / Fraction(denominator))
 
     @classmethod
+    def exactly(cls, values: Floats) -> "Multiplier":
+        """Multipliers that are what their float64 say."""
+        return cls(values, array_lsb(values), lambda i: Fraction(float(np.ravel(values)[i])))
+
+    @classmethod
+    def reciprocal(cls, values: Floats) -> "Multiplier":
+        """``1 / values``."""
+        if values.ndim == 0:
+            return cls.quotient(1.0, float(values))
+        approx = np.asarray(1.0 / values)
+        dyadic = bool((np.frexp(values)[0] == 0.5).all())
+        lsb = array_lsb(approx) if dyadic else 0.0
+        return cls(approx, lsb, lambda i: 1 / Fraction(float(np.ravel(values)[i])))
+
+    @classmethod
     def ratio(cls, numerators: Floats, denominator: float) -> "Multiplier":
         """``numerators / denominator``, without a single rational until one is asked for.
 

@@ -12,7 +12,7 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.expectation import Expectation
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import INTEGER_RANGE, Element, float32
+from qfuzz.ir.qtype import INTEGER_RANGE, Element
 from qfuzz.ir.tensor import DTYPES, MAX_ELEMENTS, Tensor, check_shape
 
 SCHEMA_VERSION = 1
@@ -160,20 +160,21 @@ def _tensor(doc: _TensorDocument) -> Tensor:
     n = int(np.prod(doc.shape, dtype=object))
     if len(doc.data) != n:
         raise InvalidCase(f"data: {len(doc.data)} numbers for shape {doc.shape}; needs {n}")
-    if doc.dtype == "float32":
-        values = [float(v) for v in doc.data]
-        if any(float32(v) != v for v in values):
-            bad = next(v for v in values if float32(v) != v)
-            raise InvalidCase(f"data: {bad!r} is no float32")
-    elif doc.dtype in INTEGER_RANGE:
-        lo, hi = INTEGER_RANGE[doc.dtype]
-        for v in doc.data:
-            if not isinstance(v, int) or not lo <= v <= hi:
-                raise InvalidCase(f"data: {v!r} is no {doc.dtype}")
-        values = doc.data
-    else:
+    if doc.dtype not in DTYPES:
         raise InvalidCase(f"dtype: {doc.dtype!r}; one of {', '.join(DTYPES)}")
-    return Tensor(np.array(values, dtype=doc.dtype).reshape(doc.shape))
+    dtype = DTYPES[doc.dtype]
+    if doc.dtype not in INTEGER_RANGE:
+        values = np.array(doc.data, dtype=np.float64)
+        with np.errstate(over="ignore"):
+            wrong = values.astype(dtype).astype(np.float64) != values
+        if wrong.any():
+            raise InvalidCase(f"data: {values[wrong][0].item()!r} is no {doc.dtype}")
+        return Tensor(values.astype(dtype).reshape(doc.shape))
+    lo, hi = INTEGER_RANGE[doc.dtype]
+    for v in doc.data:
+        if not isinstance(v, int) or not lo <= v <= hi:
+            raise InvalidCase(f"data: {v!r} is no {doc.dtype}")
+    return Tensor(np.array(doc.data, dtype=dtype).reshape(doc.shape))
 
 
 def _schema_hook(type_: type) -> dict[str, Any]:

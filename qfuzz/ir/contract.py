@@ -49,6 +49,8 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function_addend
         Magnitude that the function's own formula adds, whose roundings stay however small the value is: 1 for a sigmoid
         that is computed as a quotient plus 1/2.
+    in_real_type
+        Whether it computes in the type of the reals (float16, bfloat16) where that is not float32.
     bias_steps
         Error of the bias in units of scale_x * scale_w: 0.5 where a float32 bias is rounded to int32.
     """
@@ -62,3 +64,4 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function_ulps: float = 0.0
     function_addend: float = 0.0
     bias_steps: float = 0.0
+    in_real_type: bool = False

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.forms import DEFAULTS, check_forms, form_of
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType
+from qfuzz.ir.qtype import INTEGER_RANGE, Element
 from qfuzz.ir.tensor import Tensor, TensorType
 
 T = TypeVar("T")
@@ -151,8 +151,8 @@ def _check_tensor(where: str, type_: TensorType, tensor: Tensor) -> None:
         raise InvalidCase(f"{where}: data is {tensor.dtype}, its type says {type_.dtype}")
     if tensor.shape != type_.shape:
         raise InvalidCase(f"{where}: data has shape {tensor.shape}, its type says {type_.shape}")
-    if tensor.dtype == "float32" and not np.isfinite(tensor.array).all():
-        raise InvalidCase(f"{where}: data holds NaN or infinity; float32 data is finite")
+    if tensor.dtype not in INTEGER_RANGE and not np.isfinite(tensor.array).all():
+        raise InvalidCase(f"{where}: data holds NaN or infinity; {tensor.dtype} data is finite")
 
 
 def _validate(network: Network) -> None:
@@ -178,8 +178,8 @@ def _validate(network: Network) -> None:
             raise InvalidCase(f"network: output {o!r} is computed by no node")
     for i in network.inputs:
         q = i.type.element
-        if q in INTEGER_RANGE or (isinstance(q, QType) and not q.is_per_tensor):
-            raise InvalidCase(f"input {i.name!r}: activations are float32 or quantized per tensor")
+        if q in INTEGER_RANGE:
+            raise InvalidCase(f"input {i.name!r}: plain {q}; activations are quantized, or real")
     if network.forms:
         check_forms(network.forms)
     network.types  # noqa: B018  the shape and type rules of every node
@@ -202,8 +202,6 @@ def _infer(network: Network) -> dict[str, TensorType]:
             operands = [types[i] for i in n.inputs]
             if n.element in INTEGER_RANGE and n.element not in n.op.plain_outputs:
                 raise InvalidCase(f"output: plain {n.element}; {n.op.name} gives quantized or float32 elements")
-            if isinstance(n.element, QType) and not n.element.is_per_tensor:
-                raise InvalidCase("output: activations are quantized per tensor")
             shape = n.op.infer(operands, n.element)
             n.op.check_constants(
                 {i: network_constant(network, n.inputs[i]) for i in n.op.constant_inputs if i < len(n.inputs)}, operands

@@ -8,15 +8,24 @@ import msgspec
 
 from qfuzz.ir.errors import InvalidCase
 
-DType: TypeAlias = Literal["uint8", "int8", "int32", "int64", "float32"]
-QuantizedDType: TypeAlias = Literal["uint8", "int8"]
+QuantizedDType = Literal[
+    "uint8", "int8", "uint2", "int2", "uint4", "int4", "uint16", "int16", "int32",
+    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+]  # fmt: skip
+Real: TypeAlias = Literal["float32", "float16", "bfloat16"]
+PlainInteger: TypeAlias = Literal["uint8", "int32", "int64"]
+"""Integers that stand for themselves: accumulators and biases in their units, indices, zero points."""
+DType: TypeAlias = QuantizedDType | Real | PlainInteger
 
 INTEGER_RANGE: dict[str, tuple[int, int]] = {
-    "uint8": (0, 255),
-    "int8": (-128, 127),
-    "int32": (-(2**31), 2**31 - 1),
-    "int64": (-(2**63), 2**63 - 1),
+    **{f"uint{n}": (0, 2**n - 1) for n in (2, 4, 8, 16)},
+    **{f"int{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in (2, 4, 8, 16, 32, 64)},
 }
+BYTES = ("uint8", "int8")
+"""What every quantized kernel takes."""
+FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
+"""Stored floating-point numbers with a scale. Their zero point is 0."""
+REALS: tuple[Real, ...] = ("float32", "float16", "bfloat16")
 
 FLOAT32_MIN_NORMAL = 2.0**-126
 FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
@@ -30,25 +39,29 @@ def float32(x: float) -> float:
         return float("inf") if x > 0 else float("-inf")
 
 
-class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How stored integers stand for reals: `real = scale * (q - zero_point)`.
+class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How stored numbers stand for reals: `real = scale * (q - zero_point)`.
 
     Attributes
     ----------
     dtype
-        Storage type, ``uint8`` or ``int8``.
+        Storage type: integers of 2 to 32 bits, or one of the float8 kinds.
     scale
-        One value (per tensor), or one per index of `axis`. Each is exactly a float32, normal and positive.
+        One value (per tensor), one per index of `axis`, or one per block (row-major, in the shape of the tensor with
+        `axis` cut into blocks). Each is exactly a float32, normal and positive.
     zero_point
-        As many as scales, each within `qmin` and `qmax`.
+        As many as scales, each within `qmin` and `qmax`; 0 for float8.
     axis
         ``None`` is per tensor.
+    block
+        How many neighbours along `axis` share a scale; 0 is no blocks, but a scale for each index of the axis.
     """
 
     dtype: QuantizedDType
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
     axis: int | None = None
+    block: int = 0
 
     def __post_init__(self) -> None:
         if not self.scale:
@@ -61,19 +74,27 @@ class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise InvalidCase(f"qtype.scale: {len(self.scale)} scales without an axis; per tensor has one scale")
         if self.axis is not None and self.axis < 0:
             raise InvalidCase(f"qtype.axis: {self.axis}; an axis counts from 0")
+        if self.block < 0 or (self.block and self.axis is None):
+            raise InvalidCase(f"qtype.block: {self.block} on axis {self.axis}; at least 1, along an axis")
         for s in self.scale:
             if not FLOAT32_MIN_NORMAL <= s <= 1 / FLOAT32_MIN_NORMAL:
                 raise InvalidCase(f"qtype.scale: {s!r}; a scale and 1/scale are normal, positive float32")
             if float32(s) != s:
                 raise InvalidCase(f"qtype.scale: {s!r} is no float32; the nearest one is {float32(s)!r}")
+        low, high = (0, 0) if self.is_float else (self.qmin, self.qmax)
         for z in self.zero_point:
-            if not self.qmin <= z <= self.qmax:
-                raise InvalidCase(f"qtype.zero_point: {z} is outside {self.qmin}..{self.qmax} of {self.dtype}")
+            if not low <= z <= high:
+                raise InvalidCase(f"qtype.zero_point: {z} is outside {low}..{high} of {self.dtype}")
 
     @classmethod
     def per_tensor(cls, dtype: QuantizedDType, scale: float, zero_point: int) -> "QType":
         """A per-tensor type."""
         return cls(dtype, (scale,), (zero_point,))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether what is stored are floating-point numbers."""
+        return self.dtype in FLOAT8
 
     @property
     def qmin(self) -> int:
@@ -96,11 +117,8 @@ class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(Fraction(s) for s in self.scale)
 
 
-PlainInteger: TypeAlias = Literal["uint8", "int32", "int64"]
-"""Integers that stand for themselves: accumulators and biases in their units, indices, zero points."""
-
-Element: TypeAlias = QType | Literal["float32"] | PlainInteger
-"""What the elements of a tensor are: quantized integers, float32, or integers without a scale."""
+Element: TypeAlias = QType | Real | PlainInteger
+"""What the elements of a tensor are: quantized numbers, reals as floating-point numbers, integers without a scale."""
 
 
 def dtype_of(element: Element) -> DType:
@@ -108,8 +126,6 @@ def dtype_of(element: Element) -> DType:
     return element.dtype if isinstance(element, QType) else element
 
 
-def integer_grid(element: Element) -> tuple[int, int, int] | None:
-    """Zero point, smallest and largest integer of a per-tensor or plain integer type; nothing for float32."""
-    if isinstance(element, QType):
-        return element.zero_point[0], element.qmin, element.qmax
-    return (0, *INTEGER_RANGE[element]) if element in INTEGER_RANGE else None
+def integer_range(element: Element) -> tuple[int, int] | None:
+    """Smallest and largest stored integer; nothing where floating-point numbers are stored."""
+    return INTEGER_RANGE.get(dtype_of(element))

@@ -1,14 +1,16 @@
 """Concrete tensors as values: immutable, hashable, compared bit for bit."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import INTEGER_RANGE, DType, Element, QType, dtype_of
+from qfuzz.ir.qtype import FLOAT8, INTEGER_RANGE, REALS, DType, Element, QType, dtype_of
 
 MAX_ELEMENTS = 2**24
 """No value of a network has more elements: a case is small, and a file that asks for terabytes is refused."""
@@ -40,10 +42,11 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if isinstance(q, QType) and q.axis is not None:
             if q.axis >= len(self.shape):
                 raise InvalidCase(f"axis {q.axis} of the scales is outside shape {self.shape}")
-            if len(q.scale) != self.shape[q.axis]:
+            needed = math.prod(blocks_of(q, self.shape)) if q.block else self.shape[q.axis]
+            if len(q.scale) != needed:
                 raise InvalidCase(
                     f"{len(q.scale)} scales on axis {q.axis} of size {self.shape[q.axis]}; "
-                    "per-channel needs one scale per channel"
+                    + (f"blocks of {q.block} need {needed}" if q.block else "per-channel needs one scale per channel")
                 )
 
     @property
@@ -73,6 +76,23 @@ class TensorType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def n_elements(self) -> int:
         """How many elements."""
         return math.prod(self.shape)
+
+
+def blocks_of(q: QType, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a blocked type's scales: `shape` with its axis counted in blocks."""
+    assert q.axis is not None
+    return tuple(-(-d // q.block) if i == q.axis else d for i, d in enumerate(shape))
+
+
+def laid_out(q: QType, values: Sequence[float], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """`values`, as many as the type has scales, such that they broadcast against a tensor of `shape`."""
+    array = np.array(values, dtype=np.float64)
+    if q.axis is None:
+        return array.reshape(())
+    if not q.block:
+        return array.reshape((-1,) + (1,) * (len(shape) - q.axis - 1))
+    repeated = array.reshape(blocks_of(q, shape)).repeat(q.block, axis=q.axis)
+    return np.ascontiguousarray(np.take(repeated, np.arange(shape[q.axis]), axis=q.axis))
 
 
 class Tensor:
@@ -126,7 +146,9 @@ class Tensor:
         return f"Tensor({self.array.tolist()}, {self.dtype}, shape={self.shape})"
 
 
-DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in (*INTEGER_RANGE, "float32")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(getattr(ml_dtypes, name, name)) for name in (*INTEGER_RANGE, *FLOAT8, *REALS)
+}
 """NumPy's dtype objects by name: comparing them is quick, asking for their names is not."""
 
 _NAMES: dict[np.dtype[Any], str] = {dtype: name for name, dtype in DTYPES.items()}

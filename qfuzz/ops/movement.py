@@ -18,7 +18,6 @@ from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
     Operand,
-    along_axis,
     check_rescaling,
     float_scale,
     identity_image,
@@ -50,7 +49,7 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
         shape = self.infer([o.type for o in operands], element)
         sizes = [o.type.shape[self.axis] for o in operands]
         scales = np.repeat(np.array([o.float_scale for o in operands]), sizes)
-        m = Multiplier.ratio(along_axis(scales, self.axis, len(shape)), float_scale(element))
+        m = Multiplier.ratio(scales.reshape((-1,) + (1,) * (len(shape) - self.axis - 1)), float_scale(element))
         is_point = all(o.is_point for o in operands)
         integers = all(o.are_integers for o in operands)
 

@@ -1,15 +1,18 @@
-"""quantize, dequantize, requantize: between float32 and stored integers.
+"""quantize, dequantize, requantize: between reals and stored numbers.
 
-Semantics: ONNX QuantizeLinear and DequantizeLinear (onnx/docs/Operators.md); `torch.quantize_per_tensor`.
+Semantics: ONNX QuantizeLinear and DequantizeLinear (onnx/docs/Operators.md), in all their granularities: one scale, one
+for each index of an axis, one for each block along an axis; `torch.quantize_per_tensor`. A real is float32, float16 or
+bfloat16; what is stored are integers of 2 to 32 bits or a float8 kind, to which is rounded to nearest, ties to even.
 """
 
 from collections.abc import Sequence
 
 from qfuzz.exact.combination import Multiplier, Term
+from qfuzz.exact.floating import FORMATS
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import Element, QType
-from qfuzz.ir.tensor import TensorType
+from qfuzz.ir.qtype import REALS, Element, QType, integer_range
+from qfuzz.ir.tensor import TensorType, laid_out
 from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
@@ -17,27 +20,45 @@ from qfuzz.ops.semantics import (
     check_rescaling,
     identity_image,
     linear_image,
-    output_scale,
-    per_tensor,
-    quantized_output,
+    zero_point_magnitude,
 )
 
-MAX_DEQUANTIZED_SCALE = 2.0**119
-"""Up to here s*(q - zp), and s*q and s*zp apart, are finite float32 numbers: |q| and |zp| are below 2^8."""
+
+def _granular(element: Element, shape: tuple[int, ...], where: str) -> QType:
+    """The type, checked to fit the shape."""
+    if not isinstance(element, QType):
+        raise InvalidCase(f"{where}: needs quantized elements, got {element}")
+    TensorType(shape, element)
+    return element
 
 
 class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
-    """float32 to stored integers."""
+    """Reals to stored numbers.
+
+    Attributes
+    ----------
+    saturate
+        Of float8: beyond the largest number is that number; else it is infinite, or NaN where the kind has no infinity.
+        Integers always saturate.
+    """
+
+    saturate: bool = True
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
-        quantized_output(element)
-        if inputs[0].element != "float32":
-            raise InvalidCase(f"x: needs float32 elements, got {inputs[0].dtype}")
-        return inputs[0].shape
+        (x,) = inputs
+        q = _granular(element, x.shape, "output")
+        if x.element not in REALS:
+            raise InvalidCase(f"x: needs {', '.join(REALS)} elements, got {x.dtype}")
+        if q.dtype == "int32":
+            raise InvalidCase("output: int32; QuantizeLinear gives integers of 2 to 16 bits, or float8")
+        if not self.saturate and not q.is_float:
+            raise InvalidCase(f"saturate: False of {q.dtype}; integers saturate")
+        return x.shape
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands
-        m = Multiplier.of(1 / output_scale(element))
+        assert isinstance(element, QType)
+        m = Multiplier.reciprocal(laid_out(element, element.scale, x.type.shape))
 
         def magnitude() -> Floats:
             return x.magnitude() * m.approx
@@ -50,23 +71,47 @@ class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
             accumulator=magnitude,
             real=magnitude,
             affine=magnitude,
+            saturates=self.saturate,
+            real_unit=_unit(x.type.element),
         )
 
 
 class Dequantize(ExactOperator, frozen=True, kw_only=True, tag="dequantize"):
-    """Stored integers to float32."""
+    """Stored numbers to reals."""
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
-        q = per_tensor(inputs[0], "x")
-        if isinstance(element, QType):
-            raise InvalidCase(f"output: needs float32 elements, got {element.dtype}")
-        if q.scale[0] > MAX_DEQUANTIZED_SCALE:
-            raise InvalidCase(f"x: scale {q.scale[0]!r}; above {MAX_DEQUANTIZED_SCALE!r} real values overflow float32")
-        return inputs[0].shape
+        (x,) = inputs
+        q = _granular(x.element, x.shape, "x")
+        if element not in REALS:
+            raise InvalidCase(f"output: needs {', '.join(REALS)} elements, got {element}")
+        largest = _largest(q) * max(q.scale)
+        if largest > FORMATS[str(element)].largest:
+            raise InvalidCase(f"x: scale {max(q.scale)!r}; real values of {largest!r} overflow {element}")
+        return x.shape
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands
-        return identity_image(x, x.lo, x.hi, x.type.shape, element)
+        q = x.type.qtype
+        if q.is_per_tensor and not q.is_float and q.dtype != "int32" and element == "float32":
+            return identity_image(x, x.lo, x.hi, x.type.shape, element)
+        m = Multiplier.exactly(laid_out(q, q.scale, x.type.shape))
+        lo, hi = x.centered()
+        # More than 24 bits are rounded when they are converted to float32: once more than other integers.
+        conversions = 2.0 if q.dtype == "int32" else 1.0
+
+        def real() -> Floats:
+            return conversions * x.magnitude() * m.approx
+
+        return linear_image(
+            [Term(lo, m, are_integers=x.are_integers)],
+            None if x.is_point else [Term(hi, m, are_integers=x.are_integers)],
+            x.type.shape,
+            element,
+            accumulator=real,
+            real=real,
+            affine=lambda: conversions * x.affine_magnitude() * m.approx,
+            real_unit=_unit(element),
+        )
 
 
 class Requantize(ExactOperator, frozen=True, kw_only=True, tag="requantize"):
@@ -79,3 +124,16 @@ class Requantize(ExactOperator, frozen=True, kw_only=True, tag="requantize"):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands
         return identity_image(x, x.lo, x.hi, x.type.shape, element)
+
+
+def _unit(real: Element) -> float:
+    """Unit roundoff of a type of reals over that of float32."""
+    return 2.0 ** (FORMATS["float32"].precision - FORMATS[str(real)].precision)
+
+
+def _largest(q: QType) -> float:
+    """The largest magnitude of q, and of q and its zero point taken apart."""
+    bounds = integer_range(q)
+    if bounds is None:
+        return FORMATS[q.dtype].largest
+    return float(max(abs(b) for b in bounds)) + zero_point_magnitude(q)

@@ -22,8 +22,8 @@ from qfuzz.exact.rounding import Floats, gamma
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, Element, QType
-from qfuzz.ir.tensor import MAX_ELEMENTS, TensorType, check_shape
+from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, Element, QType, integer_range
+from qfuzz.ir.tensor import MAX_ELEMENTS, TensorType, check_shape, laid_out
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,12 @@ class Operand:
     def zero_points(self) -> Floats:
         """Zero points laid out to broadcast against the value; 0 for unquantized elements."""
         q = self.type.element
-        if not isinstance(q, QType):
-            return np.zeros(())
-        if q.axis is None:
-            return np.array(float(q.zero_point[0]))
-        return along_axis(np.array(q.zero_point, dtype=np.float64), q.axis, len(self.type.shape))
+        return laid_out(q, q.zero_point, self.type.shape) if isinstance(q, QType) else np.zeros(())
 
     @property
     def are_integers(self) -> bool:
         """Whether elements are integers, of 32 bits at most."""
-        return self.type.element != "float32"
+        return integer_range(self.type.element) is not None
 
     @property
     def scales(self) -> tuple[Fraction, ...]:
@@ -108,13 +104,6 @@ class Operand:
         return largest + np.abs(self.zero_points)
 
 
-def along_axis(values: npt.NDArray[Any], axis: int | None, rank: int) -> npt.NDArray[Any]:
-    """One value for all as a scalar array, or values of `axis` shaped to broadcast against `rank` dimensions."""
-    if axis is None:
-        return values.reshape(())
-    return values.reshape((-1,) + (1,) * (rank - axis - 1))
-
-
 class Image(ABC):
     """What an operator makes of its operands, in output units (divided by the output scale, before the zero point).
 
@@ -126,6 +115,8 @@ class Image(ABC):
 
     lower: Reals
     upper: Reals
+    saturates: bool = True
+    """Whether what is beyond the largest stored floating-point number is stored as that."""
 
     @property
     def is_point(self) -> bool:
@@ -156,6 +147,8 @@ class LinearImage(Image):
         scale_x * scale_w / scale_y, where a float32 bias is added that a kernel may round to that unit; else 0.
     zero_point
         |zero_point| of the output.
+    real_unit
+        Unit roundoff of the type of the reals over that of float32.
     """
 
     lower: Reals
@@ -169,6 +162,8 @@ class LinearImage(Image):
     zero_point_y: float = 0.0
     bias_unit: Floats = field(default_factory=lambda: np.zeros(()))
     zero_point: float = 0.0
+    saturates: bool = True
+    real_unit: float = 1.0
 
     def error(self, contract: Contract) -> Floats:
         if contract.terms == "exact":
@@ -180,8 +175,11 @@ class LinearImage(Image):
             magnitude = magnitude + self.zero_point  # it is added, and the sum rounded, before the final rounding
         if contract.adds_zero_point and contract.terms != "affine":
             magnitude = magnitude + self.zero_point_y
-        k = contract.k + (self.n_summed if contract.accumulates_float else 0)
-        bound = np.where(self.float32_exact(), 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
+        k = float(contract.k + (self.n_summed if contract.accumulates_float else 0))
+        if contract.in_real_type:
+            k *= self.real_unit
+        exact = self.float32_exact() if self.real_unit == 1.0 or not contract.in_real_type else _NOWHERE
+        bound = np.where(exact, 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
         if contract.bias_steps and self.bias_unit.any():
             bound = bound + contract.bias_steps * self.bias_unit * (1 + gamma(contract.k))
         return bound
@@ -206,8 +204,8 @@ def float_scale(element: Element) -> float:
 
 
 def zero_point_magnitude(element: Element) -> float:
-    """|zero_point| of the output; 0 for float32."""
-    return abs(float(element.zero_point[0])) if isinstance(element, QType) else 0.0
+    """The largest |zero_point| of the output; 0 for reals."""
+    return float(max(abs(z) for z in element.zero_point)) if isinstance(element, QType) else 0.0
 
 
 def is_power_of_two(x: float) -> bool:
@@ -222,7 +220,8 @@ def float32_exact(terms: Sequence[Term], affine: Callable[[], Floats], element: 
     product and partial sum, in whatever order and grouping, is a multiple of the terms' common power of two `lsb`
     and at most `affine` in magnitude: below 2^24 multiples it is a float32.
     """
-    if not is_power_of_two(float_scale(element)) or any(t.multiplier.lsb == 0.0 for t in terms):
+    scales = element.scale if isinstance(element, QType) else (1.0,)
+    if not all(map(is_power_of_two, scales)) or any(t.multiplier.lsb == 0.0 for t in terms):
         return _NOWHERE
     lsb = min((value_lsb(t) * t.multiplier.lsb for t in terms), default=1.0)
     if lsb == 0.0:
@@ -247,6 +246,8 @@ def linear_image(
     n_summed: int = 1,
     bounds: tuple[Fraction | None, Fraction | None] = (None, None),
     bias_unit: Floats | None = None,
+    saturates: bool = True,
+    real_unit: float = 1.0,
 ) -> LinearImage:
     """Build a `LinearImage` from terms.
 
@@ -282,13 +283,19 @@ def linear_image(
         zero_point,
         np.zeros(()) if bias_unit is None else bias_unit,
         zero_point,
+        saturates,
+        real_unit,
     )
 
 
 def quantized_output(element: Element) -> QType:
-    """The output's qtype, required to be quantized."""
+    """The output's qtype, required to be quantized to integers, per tensor."""
     if not isinstance(element, QType):
         raise InvalidCase(f"output: needs quantized elements, got {element}")
+    if element.is_float or element.dtype == "int32":
+        raise InvalidCase(f"output: {element.dtype}; activations are integers of 2 to 16 bits")
+    if not element.is_per_tensor:
+        raise InvalidCase("output: activations are quantized per tensor")
     return element
 
 
@@ -298,6 +305,8 @@ def per_tensor(t: TensorType, where: str) -> QType:
         raise InvalidCase(f"{where}: needs quantized elements, got {t.element}")
     if not t.element.is_per_tensor:
         raise InvalidCase(f"{where}: scales on axis {t.element.axis}; an activation is quantized per tensor")
+    if t.element.is_float or t.element.dtype == "int32":
+        raise InvalidCase(f"{where}: {t.element.dtype}; activations are integers of 2 to 16 bits")
     return t.element
 
 

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qfuzz.exact.floating import FORMATS, Format, nearest, nearest_exactly
 from qfuzz.exact.reals import FilterCount, Reals
 from qfuzz.exact.rounding import Floats, Ints, round_half_even, saturate
 from qfuzz.ir.contract import Contract, TieRule
-from qfuzz.ir.qtype import Element, dtype_of, integer_grid
+from qfuzz.ir.qtype import FLOAT8, Element, QType, dtype_of, integer_range
+from qfuzz.ir.tensor import DTYPES, laid_out
 from qfuzz.ops.semantics import Image
 
 
@@ -54,19 +56,21 @@ _SLACK = 2.0**-50
 """More than what a few float64 sums round away, relatively."""
 
 
-def settle(image: Image, element: Element) -> Settled:
-    """Decide all elements of a known image that are not next to a tie."""
-    nearest, gap = _nearest(image.lower)
-    return Settled(nearest, gap, _stored(nearest, element))
+def settle(image: Image, element: Element) -> Settled | None:
+    """Decide all elements of a known image that are not next to a tie; nothing where no integers are stored."""
+    if integer_range(element) is None:
+        return None
+    middle, gap = _middle(image.lower)
+    return Settled(middle, gap, _stored(middle, element))
 
 
-def _nearest(r: Reals) -> tuple[Floats, Floats]:
+def _middle(r: Reals) -> tuple[Floats, Floats]:
     """`Settled.nearest` and `Settled.gap` of `r`."""
-    nearest = np.rint(r.approx)
-    gap = 0.5 - np.abs(r.approx - nearest)
+    middle = np.rint(r.approx)
+    gap = 0.5 - np.abs(r.approx - middle)
     # The sums here are float64's: what they may round away is taken off, unless the gap is a tie's exact 0.
-    gap -= r.error + (np.abs(nearest) + 1.0) * _SLACK
-    return nearest, gap
+    gap -= r.error + (np.abs(middle) + 1.0) * _SLACK
+    return middle, gap
 
 
 def admissible(
@@ -85,38 +89,57 @@ def admissible(
         ``settle(image, element)``, where the caller keeps it for several contracts.
     """
     error = image.error(contract)
-    grid = integer_grid(element)
-    if grid is None:
-        return _admissible_float32(image, np.broadcast_to(error, image.lower.approx.shape))
     count.elements += image.lower.approx.size
+    if integer_range(element) is None:
+        return _admissible_floats(image, np.broadcast_to(error, image.lower.approx.shape), dtype_of(element), count)
     if not image.is_point:
-        return _admissible_interval(image, error, contract.tie, element, grid[0], count)
+        return _admissible_interval(image, error, contract.tie, element, count)
     settled = settle(image, element) if settled is None else settled
+    assert settled is not None
     at = np.flatnonzero(error >= settled.gap)
     if not at.size:
         return Admissible(settled.stored, settled.stored, settled.stored)
     lo, hi, exact = settled.stored.copy(), settled.stored.copy(), settled.stored.copy()
     r = image.lower.take(at)
-    low, high, even = _decided(r, np.broadcast_to(error, lo.shape).ravel()[at], contract.tie, grid[0], count)
+    zero_point = _at(_zero_points(element, lo.shape), lo.shape, at)
+    low, high, even = _decided(r, _at(error, lo.shape, at), contract.tie, zero_point, count)
     for whole, part in ((lo, low), (hi, high), (exact, even)):
-        whole.reshape(-1)[at] = _stored(part, element)
+        whole.reshape(-1)[at] = _saturated(part + zero_point, element)
     return Admissible(lo, hi, exact)
 
 
 def _stored(x: npt.NDArray[Any], element: Element) -> npt.NDArray[Any]:
     """Integers with the zero point, saturated, in the storage dtype."""
-    grid = integer_grid(element)
-    assert grid is not None
-    zero_point, qmin, qmax = grid
-    return saturate(x + zero_point, qmin, qmax, dtype_of(element))
+    return _saturated(x + _zero_points(element, x.shape), element)
 
 
-def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: int, count: FilterCount) -> tuple[Ints, Ints, Ints]:
+def _saturated(x: npt.NDArray[Any], element: Element) -> npt.NDArray[Any]:
+    limits = integer_range(element)
+    assert limits is not None
+    return saturate(x, *limits, dtype_of(element))
+
+
+def _zero_points(element: Element, shape: tuple[int, ...]) -> Ints:
+    """Zero points such that they broadcast against `shape`."""
+    if not isinstance(element, QType):
+        return _ZERO
+    return laid_out(element, element.zero_point, shape).astype(np.int64)
+
+
+_ZERO: Ints = np.zeros((), dtype=np.int64)
+
+
+def _at(values: npt.NDArray[Any], shape: tuple[int, ...], at: Ints) -> npt.NDArray[Any]:
+    """`values`, broadcast to `shape`, at flat indices."""
+    return np.broadcast_to(values, shape).ravel()[at]
+
+
+def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: Ints, count: FilterCount) -> tuple[Ints, Ints, Ints]:
     """Lowest and highest admissible integers, and the correctly rounded ones, decided exactly."""
     elements = count.elements
     down, up = r.nearest(count)
     count.elements = elements  # counted with all others already
-    even = _even(down, up, 0)
+    even = _even(down, up, _ZERO)
     first, last = _by_tie_rule(down, up, even, tie, zero_point)
     # Where the kernel rounds before the final rounding, what its error reaches is admissible; the float64 sums are
     # widened by more than their own rounding.
@@ -126,29 +149,27 @@ def _decided(r: Reals, error: Floats, tie: TieRule, zero_point: int, count: Filt
     return low, high, even
 
 
-def _admissible_interval(
-    image: Image, error: Floats, tie: TieRule, element: Element, zero_point: int, count: FilterCount
-) -> Admissible:
+def _admissible_interval(image: Image, error: Floats, tie: TieRule, element: Element, count: FilterCount) -> Admissible:
     """The set of an image of uncertain operands: from the least of its lower to the greatest of its upper bounds."""
 
     def bound(r: Reals, side: int) -> npt.NDArray[Any]:
-        nearest, gap = _nearest(r)
+        middle, gap = _middle(r)
         at = np.flatnonzero(error >= gap)
         if at.size:
-            nearby = np.broadcast_to(error, nearest.shape).ravel()[at]
-            nearest = np.array(nearest, order="C")
-            nearest.reshape(-1)[at] = _decided(r.take(at), nearby, tie, zero_point, count)[side]
-        return _stored(nearest, element)
+            middle = np.array(middle, order="C")
+            zero_point = _at(_zero_points(element, middle.shape), middle.shape, at)
+            middle.reshape(-1)[at] = _decided(r.take(at), _at(error, middle.shape, at), tie, zero_point, count)[side]
+        return _stored(middle, element)
 
     return Admissible(bound(image.lower, 0), bound(image.upper, 1), None)
 
 
-def _even(down: Ints, up: Ints, zero_point: int) -> Ints:
+def _even(down: Ints, up: Ints, zero_point: Ints) -> Ints:
     """Of two neighbours (or one integer twice), the one that is even once `zero_point` is added."""
     return np.where((down + zero_point) % 2 == 0, down, up)
 
 
-def _by_tie_rule(down: Ints, up: Ints, even: Ints, tie: TieRule, zero_point: int) -> tuple[Ints, Ints]:
+def _by_tie_rule(down: Ints, up: Ints, even: Ints, tie: TieRule, zero_point: Ints) -> tuple[Ints, Ints]:
     """What may become of exact ties. The correctly rounded value is never a violation, whatever the rule."""
     match tie:
         case "half_even":
@@ -160,10 +181,53 @@ def _by_tie_rule(down: Ints, up: Ints, even: Ints, tie: TieRule, zero_point: int
             return down, up
 
 
-def _admissible_float32(image: Image, error: Floats) -> Admissible:
-    """float32 results: rounding is monotone, so the rounded ends bound every rounded number between them."""
-    with np.errstate(over="ignore"):  # beyond the largest float32 the rounded value is infinite
-        lo = (image.lower.approx - image.lower.error - error).astype(np.float32).astype(np.float64)
-        hi = (image.upper.approx + image.upper.error + error).astype(np.float32).astype(np.float64)
-        exact = image.lower.approx.astype(np.float32).astype(np.float64) if image.is_point else None
-    return Admissible(lo, hi, exact)
+def _admissible_floats(image: Image, error: Floats, dtype: str, count: FilterCount) -> Admissible:
+    """Floating-point results: rounding is monotone, so the rounded ends bound every rounded number between them.
+
+    What is beyond the largest finite number, and does not saturate, is infinite here (see `floats_as_judged`).
+    """
+    format = FORMATS[dtype]
+    saturates = dtype in FLOAT8 and image.saturates
+
+    def stored(x: Floats) -> Floats:
+        rounded = nearest(x, format)
+        return np.clip(rounded, -format.largest, format.largest) if saturates else rounded
+
+    low, high = image.lower, image.upper
+    lo, hi = stored(low.approx - low.error - error), stored(high.approx + high.error + error)
+    if not image.is_point:
+        return Admissible(lo, hi, None)
+    exact = stored(low.approx)
+    undecided = np.flatnonzero(stored(low.approx - low.error) != stored(low.approx + low.error))
+    count.refined += undecided.size
+    certain = error == 0
+    for i in undecided:
+        number = _nearest_to(low, int(i), format)
+        if number is None:
+            certain = certain & (np.arange(exact.size).reshape(exact.shape) != i)
+        else:
+            exact.reshape(-1)[i] = stored(np.array(number))
+    return Admissible(np.where(certain, exact, lo), np.where(certain, exact, hi), exact)
+
+
+def _nearest_to(r: Reals, i: int, format: Format) -> float | None:
+    """The nearest number of `format` to one element, decided exactly; nothing where it does not get narrow enough."""
+    bits = 80
+    while bits < 2_000:
+        a, b = r.refine(i, bits)
+        low, high = nearest_exactly(a, format), nearest_exactly(b, format)
+        if low == high:
+            return low
+        bits *= 2
+    return None
+
+
+def floats_as_judged(got: npt.NDArray[Any], allowed: Admissible) -> npt.NDArray[Any]:
+    """What was returned as float64: NaN, where the format has it in the place of infinities, as these."""
+    values = got.astype(np.float64)
+    if FORMATS[_NAMES[got.dtype]].has_infinity:
+        return values
+    return np.where(np.isnan(values), np.copysign(np.inf, allowed.lo), values)
+
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}

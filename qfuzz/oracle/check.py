@@ -13,9 +13,9 @@ import numpy.typing as npt
 from qfuzz.ir.errors import Corrupted, Crashed, Rejected, Unsupported
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ir.protocols import Backend, NotSupported, Program
-from qfuzz.ir.qtype import integer_grid
+from qfuzz.ir.qtype import INTEGER_RANGE, integer_range
 from qfuzz.ir.tensor import DTYPES, TensorType
-from qfuzz.oracle.admissible import Admissible
+from qfuzz.oracle.admissible import Admissible, floats_as_judged
 from qfuzz.oracle.again import fresh_inputs
 from qfuzz.oracle.crashes import settled
 from qfuzz.oracle.memory import BANDS, FILLS, Guarded, difference, fill_allocations, limit_reached
@@ -313,7 +313,7 @@ class _Run:
             if first and self.mismatches and self.explain is not None:
                 types, arrays = self.network.input_types(node), self._all_inputs(node, known)
                 self.cause = self.explain(node, types, arrays, got, partial(self._observe, node))
-            if got.dtype.kind == "f" and not np.isfinite(got).all():
+            if self.network.types[node.name].dtype not in INTEGER_RANGE and not np.isfinite(got).all():
                 return  # a violation; no operator is defined on what later nodes received
 
     def _observe(self, node: Node) -> Iterator[tuple[Sequence[Array], Array]]:
@@ -337,9 +337,11 @@ class _Run:
             self.kind = self.kind or Kind.MALFORMED
             self.mismatches.append(Mismatch(node.name, node.op.name, tapped, (), problem=why))
             return
+        if self.network.types[node.name].dtype not in INTEGER_RANGE:
+            got = floats_as_judged(got, allowed)
         counts, bad = judge(got, allowed)
         self.count(node.op.name if tapped else NETWORK, counts)
-        if counts.exact != counts.total and allowed.exact is not None and got.dtype.kind in "iu":
+        if counts.exact != counts.total and allowed.exact is not None and got.dtype.kind != "f":
             for step, n in steps_of(got, allowed.exact).items():
                 self.steps[step] = self.steps.get(step, 0) + n
         if counts.violation and not self.mismatches:
@@ -402,15 +404,15 @@ def classify(got: Array, allowed: Admissible, bad: npt.NDArray[np.int64], type_:
     at = tuple(bad.T)
     wrong = got[at].astype(np.float64)
     excess = np.maximum(wrong - allowed.hi[at].astype(np.float64), allowed.lo[at].astype(np.float64) - wrong)
-    grid = integer_grid(type_.element)
-    if grid is None:
+    limits = integer_range(type_.element)
+    if limits is None:
         return Kind.GARBAGE
     if excess.max() <= 1:
         return Kind.OFF_BY_ONE
     expected = allowed.lo if allowed.exact is None else allowed.exact
     if np.array_equal(np.sort(got, axis=None), np.sort(expected, axis=None)):
         return Kind.PERMUTED
-    if np.isin(wrong, grid[1:]).all():
+    if np.isin(wrong, limits).all():
         return Kind.SATURATION
     inner = np.zeros(got.shape, dtype=bool)
     if got.ndim > 2:

@@ -117,7 +117,7 @@ class Reference:
             for name, a, t in zip(node.inputs, received, types, strict=True)
         ]
         image = image_of(node, operands)
-        return image, settle(image, node.element) if node.element != "float32" else None
+        return image, settle(image, node.element)
 
 
 def _arithmetic(contract: Contract) -> Key:
@@ -131,6 +131,7 @@ def _arithmetic(contract: Contract) -> Key:
         contract.function_ulps,
         contract.function_addend,
         contract.bias_steps,
+        contract.in_real_type,
     )
 
 
