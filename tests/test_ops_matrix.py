@@ -63,3 +63,16 @@ def test_the_document_has_types_taken_and_drawn(tmp_path: Path) -> None:
 
 def test_the_matrix_needs_the_runtime(tmp_path: Path) -> None:
     qfuzz_says(tmp_path, "ops", "-b", "reference", "--onnx", code=3)
+
+
+def test_a_runtime_that_tells_nothing_costs_the_matrix_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("raise OSError('libx.so: no such file')", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    why = "onnxruntime tells nothing of its kernels: OSError: libx.so: no such file"
+    args = ("ops", "-b", "onnxruntime", "--ops", "relu")
+    said = qfuzz_says(tmp_path, *args).splitlines()
+    assert said[1].split()[0] == "relu"
+    assert said[-1] == why
+    assert json.loads(qfuzz_says(tmp_path, *args, "--json"))["onnx"] == {"why": why}
+    qfuzz_says(tmp_path, *args, "--onnx", code=3)

@@ -63,7 +63,7 @@ _ONNX: Mapping[str, Covered] = {
     "QLinearConv": _qoperator("conv"),
     "QLinearMatMul": _qoperator("linear", "matmul"),
     "ConvInteger": _both("conv_integer"),
-    "MatMulInteger": _both("matmul_integer"),
+    "MatMulInteger": _both("matmul_integer", "linear_integer"),
     # Real numbers between DequantizeLinear and QuantizeLinear.
     "Conv": _qdq("conv"),
     "ConvTranspose": _qdq("conv_transpose"),

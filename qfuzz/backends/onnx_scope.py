@@ -1,7 +1,8 @@
 """Operators of ONNX Runtime that admit narrow integers or float8 and are not covered: each with the reason.
 
-What makes an operator out of scope is that it has no scales, as inputs, as attributes or in a packed format, and that
-the runtime does not rewrite it in QDQ form: no real numbers are meant, so that no integer is the rounded one.
+What makes an operator out of scope is that it has no scales of quantized values, as inputs, as attributes or in a
+packed format, and that the runtime does not rewrite it in QDQ form: no real numbers are meant, so that no integer is
+the rounded one.
 What has scales, or is rewritten, and is not drawn stands in `NOT_YET`. The texts are those of the operators' schemas.
 """
 
@@ -24,7 +25,7 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         ONNX: "Compress GatherND ReverseSequence ScatterElements ScatterND TensorScatter",
         MICROSOFT: "ExpandDims GatherND UnfoldTensor",
     },
-    "has no scales: an older name of an operator that replaced it (Slice, ScatterElements, Resize)": {
+    "has no scales: of older opsets, where another has its place since (Slice, ScatterElements, Resize)": {
         ONNX: "DynamicSlice Scatter Upsample"
     },
     "has no scales: returns what it is given, and the optimizer removes it, whatever it carries": {ONNX: "Identity"},

@@ -40,7 +40,12 @@ def command(specs: tuple[str, ...], ops: tuple[str, ...], onnx: bool, as_json: b
     """
     backends = [load_backend(s) for s in (map(canonical, specs) if specs else _all_installed())]
     selected = selected_ops(ops)
-    runtime = ops_onnx.asked_runtime(backends)
+    try:
+        runtime, why = ops_onnx.asked_runtime(backends), ""
+    except BackendMissing as e:
+        if onnx:
+            raise
+        runtime, why = None, str(e)
     if onnx and runtime is None:
         raise BackendMissing("--onnx: no backend is onnxruntime; pip install 'qfuzz[onnxruntime]', or name it with -b")
     rows = () if runtime is None else ops_onnx.selected_rows(runtime, selected if ops else ())
@@ -49,6 +54,8 @@ def command(specs: tuple[str, ...], ops: tuple[str, ...], onnx: bool, as_json: b
         document: dict[str, Any] = {"schema": 1, "ops": [_as_document(op, matrix[op], backends) for op in matrix]}
         if runtime is not None:
             document["onnx"] = ops_onnx.as_document(runtime, rows)
+        elif why:
+            document["onnx"] = {"why": why}
         print_json(document)
         return OK
     console = PipedConsole(highlight=False, soft_wrap=True)
@@ -67,6 +74,8 @@ def command(specs: tuple[str, ...], ops: tuple[str, ...], onnx: bool, as_json: b
         ops_onnx.print_matrix(console, rows)
     if runtime is not None and not ops and not quiet:
         ops_onnx.print_summary(console, runtime, listed=verbose or onnx)
+    if why and not quiet:
+        console.print(why, markup=False)
     return OK
 
 

@@ -89,6 +89,19 @@ def test_no_entry_is_of_the_past() -> None:
     assert without == FUNCTIONS
 
 
+IN_QDQ_FORM = """
+    Conv ConvTranspose Gemm MatMul Add Sub Mul Div Relu Clip LeakyRelu Sigmoid Tanh Elu HardSwish Gelu Softmax MaxPool
+    AveragePool GlobalAveragePool Resize Concat Split Slice Pad Reshape Transpose Squeeze Unsqueeze Expand Gather
+    DepthToSpace SpaceToDepth ReduceMean Min Max Where ArgMax LayerNormalization InstanceNormalization
+""".split()  # noqa: SIM905
+"""Float operators that quantization tools put between DequantizeLinear and QuantizeLinear."""
+
+
+@pytest.mark.parametrize("name", IN_QDQ_FORM)
+def test_float_operators_of_quantized_models_are_covered_in_qdq_form(name: str) -> None:
+    assert COVERED[ONNX, name].qdq
+
+
 # What is out of scope has no scales, and the runtime does not rewrite it in QDQ form.
 
 
