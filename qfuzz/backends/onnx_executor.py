@@ -47,6 +47,54 @@ def facts() -> dict[str, str]:
     return told if build is None else {**told, "build": build()}
 
 
+_CPU = "CPUExecutionProvider"
+
+
+def kernels() -> dict[str, Any]:
+    """What the runtime has CPU kernels for, as it tells itself; plain data.
+
+    Returns
+    -------
+    dict
+        ``version``, and ``operators``: for each operator of a registered schema its ``domain``, its ``name``, whether
+        it ``has_kernel`` on the CPU, and the types that these kernels (``kernel_types``) and any version of the schema
+        (``schema_types``) take for any input or output, such as ``tensor(uint8)``. What kernels leave open, they take
+        as the newest schema has it.
+    """
+    schemas: dict[tuple[str, str], list[Any]] = {}
+    for schema in ort_state.get_all_operator_schema():
+        schemas.setdefault((schema.domain, schema.name), []).append(schema)
+    definitions: dict[tuple[str, str], list[dict[str, list[str]]]] = {}
+    for kernel in ort_state.get_all_opkernel_def():
+        if kernel.provider == _CPU:  # some names end in a space
+            definitions.setdefault((kernel.domain, kernel.op_name.strip()), []).append(kernel.type_constraints)
+    operators = []
+    for key in sorted({*schemas, *definitions}):
+        versions = sorted(schemas.get(key, []), key=lambda schema: schema.since_version)
+        constraints = definitions.get(key, [])
+        taken = {t for by_name in constraints for types in by_name.values() for t in types}
+        if constraints and versions:
+            closed = {name for by_name in constraints for name in by_name}
+            taken |= {t for name, types in _schema_types(versions[-1]).items() if name not in closed for t in types}
+        admitted = {t for schema in versions for types in _schema_types(schema).values() for t in types}
+        operators.append(
+            {
+                "domain": key[0],
+                "name": key[1],
+                "has_kernel": bool(constraints),
+                "kernel_types": sorted(taken),
+                "schema_types": sorted(admitted),
+            }
+        )
+    return {"version": ort.__version__, "operators": operators}
+
+
+def _schema_types(schema: Any) -> dict[str, Sequence[str]]:
+    """Types by the name of their constraint; an input or output of one type alone is called after it."""
+    named = {c.type_param_str: c.allowed_type_strs for c in schema.type_constraints}
+    return {p.typeStr: named.get(p.typeStr, [p.typeStr]) for p in [*schema.inputs, *schema.outputs]}
+
+
 def load(model: bytes, optimization: str = "all", threads: int = 1, forms: Sequence[str] = ()) -> "Session":
     """The model, loaded as `Session` says."""
     return Session(model, optimization, threads, forms)
@@ -106,7 +154,7 @@ class Session:
                 model = _saved(model, options, self._said["saved"].upper())
                 options = self._options(optimization, threads, forms)
                 options.add_session_config_entry("session.load_model_format", self._said["saved"].upper())
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=[_CPU])
         except _REFUSALS as e:
             raise Refusal("load", e) from None
         self.compile_seconds = time.perf_counter() - start
@@ -157,7 +205,7 @@ def _saved(model: bytes, options: Any, kind: str) -> bytes:
     try:
         options.optimized_model_filepath = f"/proc/self/fd/{descriptor}"
         options.add_session_config_entry("session.save_model_format", kind)
-        ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(model, options, providers=[_CPU])
         with open(descriptor, "rb", closefd=False) as file:
             file.seek(0)
             return file.read()

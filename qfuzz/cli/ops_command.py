@@ -10,10 +10,12 @@ import click
 from rich.table import Table
 
 from qfuzz.backends.discovery import BUILT_IN, DEFAULT_RIDES, canonical, is_installed, load_backend
+from qfuzz.cli import ops_onnx
 from qfuzz.cli.options import backend_option, output_options, print_json
 from qfuzz.cli.piped_console import PipedConsole
 from qfuzz.cli.rim import OK
 from qfuzz.ir.contract import Contract
+from qfuzz.ir.errors import BackendMissing
 from qfuzz.ir.protocols import Backend, NotSupported
 from qfuzz.oracle.reference import DEFAULT_CONTRACT
 from qfuzz.strategies import cases_of
@@ -26,30 +28,54 @@ SAMPLES = 60
 @click.command("ops")
 @backend_option
 @click.option("--ops", multiple=True, metavar="PATTERN", help="Shell glob over operator names. Repeatable.")
+@click.option("--onnx", is_flag=True, help="Only the operators of ONNX Runtime: covered, or not and why.")
 @output_options
-def command(specs: tuple[str, ...], ops: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool) -> int:
+def command(specs: tuple[str, ...], ops: tuple[str, ...], onnx: bool, as_json: bool, quiet: bool, verbose: bool) -> int:
     """Show operators by backends: the share of drawn one-node cases that a backend has a kernel for.
 
-    With -v: the contract of each operator and backend, its source, and the worst error measured in units of its bound.
+    Then, where ONNX Runtime is among the backends, how many of its operators for quantized values are covered.
+
+    With -v: the contract of each operator and backend, its source, and the worst error measured in units of its bound;
+    each operator of ONNX Runtime with the types that its kernels take and that are drawn, or why it is not covered.
     """
     backends = [load_backend(s) for s in (map(canonical, specs) if specs else _all_installed())]
     selected = selected_ops(ops)
-    matrix = {op: _support(op, backends) for op in selected}
+    try:
+        runtime, why = ops_onnx.asked_runtime(backends), ""
+    except BackendMissing as e:
+        if onnx:
+            raise
+        runtime, why = None, str(e)
+    if onnx and runtime is None:
+        raise BackendMissing("--onnx: no backend is onnxruntime; pip install 'qfuzz[onnxruntime]', or name it with -b")
+    rows = () if runtime is None else ops_onnx.selected_rows(runtime, selected if ops else ())
+    matrix = {} if onnx else {op: _support(op, backends) for op in selected}
     if as_json:
-        print_json({"schema": 1, "ops": [_as_document(op, matrix[op], backends) for op in selected]})
+        document: dict[str, Any] = {"schema": 1, "ops": [_as_document(op, matrix[op], backends) for op in matrix]}
+        if runtime is not None:
+            document["onnx"] = ops_onnx.as_document(runtime, rows)
+        elif why:
+            document["onnx"] = {"why": why}
+        print_json(document)
         return OK
     console = PipedConsole(highlight=False, soft_wrap=True)
     if verbose:
-        for op in selected:
+        for op in matrix:
             _print_contracts(console, op, matrix[op], backends)
-        return OK
-    console.print(_table(matrix, backends))
-    if not quiet:
-        for i, b in enumerate(backends):
-            console.print(f"{i + 1}: {b.name}", markup=False)
-        console.print(
-            "A number is the share of drawn one-node forms with a kernel, in percent; . is none. -v says why."
-        )
+    elif not onnx:
+        console.print(_table(matrix, backends))
+        if not quiet:
+            for i, b in enumerate(backends):
+                console.print(f"{i + 1}: {b.name}", markup=False)
+            console.print(
+                "A number is the share of drawn one-node forms with a kernel, in percent; . is none. -v says why."
+            )
+    if rows and (verbose or onnx):
+        ops_onnx.print_matrix(console, rows)
+    if runtime is not None and not ops and not quiet:
+        ops_onnx.print_summary(console, runtime, listed=verbose or onnx)
+    if why and not quiet:
+        console.print(why, markup=False)
     return OK
 
 

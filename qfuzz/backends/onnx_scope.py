@@ -1,0 +1,87 @@
+"""Operators of ONNX Runtime that admit narrow integers or float8 and are not covered: each with the reason.
+
+What makes an operator out of scope is that it has no scales of quantized values, as inputs, as attributes or in a
+packed format, and that the runtime does not rewrite it in QDQ form: no real numbers are meant, so that no integer is
+the rounded one.
+What has scales, or is rewritten, and is not drawn stands in `NOT_YET`. The texts are those of the operators' schemas.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from qfuzz.backends.onnx_kernels import MICROSOFT, ONNX, Key
+
+NO_SUCH_KERNEL = "has no scales, and only its schema admits such types: no CPU kernel takes them"
+"""A reason that holds as long as the runtime says so, which a test looks at."""
+
+_REASONS: Mapping[str, Mapping[str, str]] = {
+    "has no scales: arithmetic of integers as they are stored, which wraps where they end": {
+        ONNX: "Abs Neg Sign Mod Shrink BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor"
+    },
+    "has no scales: compares integers as they are stored; returns truth values, indices or some of them": {
+        ONNX: "Equal Greater GreaterOrEqual Less LessOrEqual IsInf IsNaN NonZero Unique ArgMin TopK"
+    },
+    "has no scales: copies stored values, and the runtime drops no quantization around it": {
+        ONNX: "Compress GatherND ReverseSequence ScatterElements ScatterND TensorScatter",
+        MICROSOFT: "ExpandDims GatherND UnfoldTensor",
+    },
+    "has no scales: of older opsets, where another has its place since (Slice, ScatterElements, Resize)": {
+        ONNX: "DynamicSlice Scatter Upsample"
+    },
+    "has no scales: returns what it is given, and the optimizer removes it, whatever it carries": {ONNX: "Identity"},
+    "has no scales: converts from one type to another, or only calls the same bits by another type": {
+        ONNX: "BitCast Cast"
+    },
+    "has no scales: makes a tensor from numbers or from a shape": {
+        ONNX: "BlackmanWindow ConstantOfShape HammingWindow HannWindow MelWeightMatrix Range",
+        MICROSOFT: "Range",
+    },
+    "has no scales: returns random numbers; of a narrow input it reads the shape only": {
+        ONNX: "RandomNormalLike RandomUniformLike"
+    },
+    "has no scales: reads the shape only": {ONNX: "Shape Size"},
+    "control flow: runs graphs whose operators are covered themselves, or not": {ONNX: "If Loop Scan"},
+    "has no scales: puts tensors into a sequence or an optional, or takes them out": {
+        ONNX: "ConcatFromSequence Optional OptionalGetElement OptionalHasElement SequenceAt SequenceConstruct "
+        "SequenceEmpty SequenceErase SequenceInsert SequenceLength SplitToSequence"
+    },
+    "has no scales: copies between the memories of devices; the runtime itself puts it into graphs": {
+        ONNX: "MemcpyFromHost MemcpyToHost"
+    },
+    NO_SUCH_KERNEL: {
+        ONNX: "Attention Col2Im Dropout Einsum Erf EyeLike GridSample OneHot Pow Trilu",
+        MICROSOFT: "GridSample Trilu Unique",
+    },
+}
+
+_MISSING: Mapping[str, Mapping[str, str]] = {
+    "copies stored values, and the optimizer drops DequantizeLinear and QuantizeLinear around it": {
+        ONNX: "GatherElements Tile"
+    },
+    "the optimizer drops DequantizeLinear and QuantizeLinear around it, where the scale is positive": {
+        ONNX: "ReduceMax ReduceMin"
+    },
+    "has scales in the blocks of a packed table (packed_type)": {MICROSOFT: "GatherPacked"},
+    "has scales of a quantized cache of keys and values (k_scale, v_scale)": {MICROSOFT: "GroupQueryAttention"},
+    "has scales, one for each block of a weight of FP4 or NF4 (absmax)": {MICROSOFT: "MatMulBnb4"},
+    "has scales in the blocks of a packed weight (blk_quant_type)": {MICROSOFT: "MatMulFpQ4"},
+    "has no scales, but exact sums of int16 products, as MatMulInteger has of 8 bits": {MICROSOFT: "MatMulInteger16"},
+}
+
+
+def _by_key(reasons: Mapping[str, Mapping[str, str]]) -> Mapping[Key, str]:
+    return MappingProxyType(
+        {
+            (domain, name): reason
+            for reason, domains in reasons.items()
+            for domain, names in domains.items()
+            for name in names.split()
+        }
+    )
+
+
+OUT_OF_SCOPE: Mapping[Key, str] = _by_key(_REASONS)
+"""Operator to why it is out of scope."""
+
+NOT_YET: Mapping[Key, str] = _by_key(_MISSING)
+"""Operator that is in scope and not drawn to what it has."""
