@@ -109,4 +109,6 @@ class Builder:
         """The network whose outputs are all values that nothing reads."""
         read = {i for n in self.nodes for i in n.inputs}
         outputs = tuple(n.name for n in self.nodes if n.name not in read)
-        return Network(tuple(self.inputs), tuple(self.constants), tuple(self.nodes), outputs, forms)
+        return Network(
+            tuple(i for i in self.inputs if i.name in read), tuple(self.constants), tuple(self.nodes), outputs, forms
+        )

@@ -1,4 +1,4 @@
-"""The drawing side of add, mul, quantize, dequantize, requantize, and of all unary functions and softmax."""
+"""The drawing side of add, mul, requantize, and of all unary functions and softmax."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.elementwise import Add, Mul
-from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.quantization import Requantize
 from qfuzz.ops.softmax import Softmax
 from qfuzz.strategies.builder import Builder
 from qfuzz.strategies.qtypes import draw_zero_point
@@ -59,19 +59,6 @@ def _plain_dtype(b: Builder, q: QType) -> QType:
     return b.qtype if q.dtype != b.qtype.dtype and b.flavour.common else q
 
 
-def draw_quantize(b: Builder) -> None:
-    """A quantize node on a new float32 input, which begins a network."""
-    name = b.add_input(b.type.shape if b.current else (8, 4), "float32")
-    b.add_node(Quantize(), (name,), b.output(1.0, spread=6))
-
-
-def draw_dequantize(b: Builder) -> None:
-    """A dequantize node, which ends a branch: what follows reads its input."""
-    source = b.current
-    b.add_node(Dequantize(), (source,), "float32")
-    b.current = source
-
-
 def draw_requantize(b: Builder) -> None:
     """A requantize node; between the dtypes, too."""
     element = b.output(b.qtype.scale[0], spread=4, unit=b.qtype.scale[0])
@@ -118,13 +105,15 @@ def draw_hardswish(b: Builder) -> None:
     b.add_node(Hardswish(), (b.current,), b.output(b.qtype.scale[0]))
 
 
-def _bounded(op: Operator, scale: float, zero_points: dict[str, int]) -> Callable[[Builder], None]:
-    """A function whose values are bounded: kernels often have one output type only, which is drawn mostly."""
+def _bounded(op: Operator, least: int) -> Callable[[Builder], None]:
+    """A function whose values lie in `least`..1: kernels often have one output type only, which is drawn mostly."""
 
     def draw(b: Builder) -> None:
         q = b.qtype
+        steps = q.qmax - q.qmin + 1
+        scale = (1 - least) / steps
         if b.flavour.common or b.d.integer(0, 3) < 3:
-            element = QType.per_tensor(q.dtype, scale, zero_points[q.dtype])
+            element = QType.per_tensor(q.dtype, scale, q.qmin if least == 0 else q.qmin + steps // 2)
         else:
             element = b.output(scale, spread=3)
         b.add_node(op, (b.current,), element)
@@ -132,9 +121,9 @@ def _bounded(op: Operator, scale: float, zero_points: dict[str, int]) -> Callabl
     return draw
 
 
-draw_sigmoid = _bounded(Sigmoid(), 1 / 256, {"uint8": 0, "int8": -128})
-draw_hardsigmoid = _bounded(Hardsigmoid(), 1 / 256, {"uint8": 0, "int8": -128})
-draw_tanh = _bounded(Tanh(), 1 / 128, {"uint8": 128, "int8": 0})
+draw_sigmoid = _bounded(Sigmoid(), 0)
+draw_hardsigmoid = _bounded(Hardsigmoid(), 0)
+draw_tanh = _bounded(Tanh(), -1)
 
 
 def fits_softmax(b: Builder) -> bool:
@@ -146,4 +135,4 @@ def draw_softmax(b: Builder) -> None:
     """A softmax node, along the last axis or, less often, another."""
     rank = len(b.type.shape)
     axis = rank - 1 if b.flavour.common else b.d.integer(0, rank - 1)
-    _bounded(Softmax(axis=axis), 1 / 256, {"uint8": 0, "int8": -128})(b)
+    _bounded(Softmax(axis=axis), 0)(b)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import contraction, elementwise, movement, pooling
+from qfuzz.strategies import contraction, elementwise, granular, movement, pooling
 from qfuzz.strategies.builder import Builder
 
 
@@ -35,8 +35,8 @@ _ANY = movement.fits_any
 _IMAGES = (4, 3)
 
 DRAWINGS: dict[str, Drawing] = {
-    "quantize": Drawing(_ANY, elementwise.draw_quantize),
-    "dequantize": Drawing(_ANY, elementwise.draw_dequantize),
+    "quantize": Drawing(_ANY, granular.draw_quantize),
+    "dequantize": Drawing(_ANY, granular.draw_dequantize),
     "requantize": Drawing(_ANY, elementwise.draw_requantize),
     "conv": Drawing(contraction.fits_conv, contraction.draw_conv, _IMAGES),
     "linear": Drawing(contraction.fits_linear, contraction.draw_linear, (2, 2, 3)),

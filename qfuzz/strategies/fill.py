@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qfuzz.exact.floating import FORMATS
 from qfuzz.ir.qtype import INTEGER_RANGE
 
 Array = npt.NDArray[Any]
@@ -63,15 +64,29 @@ def _edges(lo: int, hi: int, zero_point: int) -> npt.NDArray[np.int64]:
     return np.clip(np.array(edges, dtype=np.int64), lo, hi)
 
 
-def reals(key: int, style: int, shape: tuple[int, ...], step: float) -> Array:
-    """float32 numbers around multiples and half multiples of `step`. Key 0 is all 0."""
+def float8(key: int, style: int, shape: tuple[int, ...], dtype: str) -> Array:
+    """Finite numbers of a float8 kind, of all magnitudes alike. Key 0 is all 0."""
     n = int(np.prod(shape))
     if style == FLAT or key == 0:
-        return np.zeros(shape, dtype=np.float32)
+        return np.zeros(shape, dtype=dtype)
+    w = words(key, n)
+    bits = np.array([0, 1, 0x81, 0x7E, 0xFE, 0x38], dtype=np.int64)[below(w, 6)] if style == EDGES else below(w, 256)
+    numbers = bits.astype(np.uint8).view(dtype).reshape(shape)
+    return np.where(np.isfinite(numbers), numbers, np.zeros((), dtype=dtype))
+
+
+def reals(key: int, style: int, shape: tuple[int, ...], step: float, dtype: str = "float32") -> Array:
+    """Numbers around multiples and half multiples of `step`, as floating-point numbers. Key 0 is all 0."""
+    n = int(np.prod(shape))
+    if style == FLAT or key == 0:
+        return np.zeros(shape, dtype=dtype)
     w = words(key, n)
     halves = (below(w, 1024) - 512) * 0.5
     noise = below(words(key, n, stream=1), 2**20) / 2**20 - 0.5 if style in (UNIFORM, NARROW) else 0.0
-    return ((halves + noise) * step).astype(np.float32).reshape(shape)
+    values = (halves + noise) * step
+    if dtype != "float32":
+        values = np.clip(values, -FORMATS[dtype].largest, FORMATS[dtype].largest)
+    return values.astype(dtype).reshape(shape)
 
 
 def biases(key: int, style: int, n: int, largest: int) -> npt.NDArray[np.int64]:

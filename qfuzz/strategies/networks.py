@@ -7,7 +7,7 @@ from hypothesis.strategies import SearchStrategy
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.forms import CHOICES, forms_from
 from qfuzz.ir.network import Case, Network
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import INTEGER_RANGE, QType, QuantizedDType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
@@ -21,6 +21,9 @@ DIMS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
 """Operators that are drawn more often than once where all are."""
+
+WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint4", "int4", "uint2", "int2")
+"""Types of activations that have no kernels on stored integers."""
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
@@ -124,12 +127,10 @@ def _forms(d: Draw) -> tuple[str, ...]:
 
 def _flavour(d: Draw) -> Flavour:
     kind = d.integer(0, 11)
-    return Flavour(
-        dyadic=kind % 3 == 0,
-        integer=kind < 6,
-        common=kind < 9,
-        dtype="int8" if kind in (5, 11) else "uint8",
-    )
+    dtype: QuantizedDType = "int8" if kind in (5, 11) else "uint8"
+    if kind >= 9:
+        dtype = d.pick((*(dtype,) * 7, *WIDE_AND_NARROW))
+    return Flavour(dyadic=kind % 3 == 0, integer=kind < 6, common=kind < 9, dtype=dtype)
 
 
 def _menu(flavour: Flavour, selected: Sequence[str]) -> tuple[str, ...]:
@@ -175,14 +176,18 @@ def _step(network: Network, name: str) -> float:
 def _filled(key: int, style: int, type_: TensorType, step: float) -> fill.Array:
     q = type_.element
     if isinstance(q, QType):
+        if q.is_float:
+            return fill.float8(key, style, type_.shape, q.dtype)
         return fill.quantized(key, style, type_.shape, q.dtype, q.zero_point[0])
-    return fill.reals(key, style, type_.shape, step)
+    return fill.reals(key, style, type_.shape, step, str(q))
 
 
 def _edit(d: Draw, array: fill.Array) -> None:
     """One element set to an edge value."""
-    if array.size == 0 or array.dtype.kind == "f":
+    limits = INTEGER_RANGE.get(array.dtype.name)
+    if array.size == 0 or limits is None:
         return
     flat = array.reshape(-1)
-    info = {"uint8": (0, 255, 1, 128), "int8": (0, 127, -128, -1)}[array.dtype.name]
-    flat[d.integer(0, min(flat.size, 256) - 1)] = d.pick(info)
+    low, high = limits
+    edges = (0, high, 1, high // 2 + 1) if low == 0 else (0, high, low, -1)
+    flat[d.integer(0, min(flat.size, 256) - 1)] = d.pick(edges)
