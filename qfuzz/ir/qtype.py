@@ -21,9 +21,9 @@ INTEGER_RANGE: dict[str, tuple[int, int]] = {
     **{f"uint{n}": (0, 2**n - 1) for n in (2, 4, 8, 16)},
     **{f"int{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in (2, 4, 8, 16, 32, 64)},
 }
-BYTES = ("uint8", "int8")
+BYTES: tuple[QuantizedDType, ...] = ("uint8", "int8")
 """What every quantized kernel takes."""
-FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
+FLOAT8: tuple[QuantizedDType, ...] = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 """Stored floating-point numbers with a scale. Their zero point is 0."""
 REALS: tuple[Real, ...] = ("float32", "float16", "bfloat16")
 

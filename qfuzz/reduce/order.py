@@ -8,7 +8,7 @@ import numpy as np
 
 from qfuzz.ir.network import Case
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import Element, QType
+from qfuzz.ir.qtype import BYTES, Element, QType
 
 Key: TypeAlias = tuple[float, ...]
 
@@ -18,6 +18,7 @@ PLAIN: dict[str, Any] = {
     "padding": 0,
     "kernel": 1,
     "groups": 1,
+    "saturate": True,
     "relu": False,
     "ceil_mode": False,
     "count_include_pad": True,
@@ -69,10 +70,11 @@ def attribute_cost(op: Operator) -> float:
 def qtype_cost(element: Element) -> float:
     """Distance of scales from 1 and zero points from 0; a scale per channel costs more than one for all."""
     if not isinstance(element, QType):
-        return 0.0
+        return 0.0 if element == "float32" else 1.0
     scales = sum(scale_cost(s) for s in element.scale)
     zeros = sum(min(abs(z), 1) + abs(z) / 256 for z in element.zero_point)
-    return scales + zeros + (len(element.scale) if element.axis is not None else 0)
+    kind = 0 if element.dtype in BYTES else 1
+    return scales + zeros + kind + (len(element.scale) if element.axis is not None else 0)
 
 
 def scale_cost(scale: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from qfuzz.ir.alone import node_alone
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
+from qfuzz.ir.qtype import BYTES, INTEGER_RANGE, REALS, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
@@ -270,14 +270,37 @@ def cut_kernels(case: Case) -> Iterator[Candidate]:
                     yield partial(take, case, cuts, ops)
 
 
-def per_tensor_weights(case: Case) -> Iterator[Candidate]:
-    """One scale and zero point for all channels: each channel's in turn."""
-    for c in case.network.constants:
-        q = c.type.element
+def per_tensor_types(case: Case) -> Iterator[Candidate]:
+    """One scale and zero point for all channels or blocks: each one's in turn."""
+    for name, type_ in case.network.types.items():
+        q = type_.element
         if isinstance(q, QType) and q.axis is not None:
-            for s, z in dict.fromkeys(zip(q.scale, q.zero_point, strict=True)):
+            for s, z in list(dict.fromkeys(zip(q.scale, q.zero_point, strict=True)))[:16]:
                 plain = QType(q.dtype, (s,), (z,))
-                yield partial(with_elements, case, partial(_named, c.name, plain))
+                yield partial(with_elements, case, partial(_named, name, plain))
+
+
+def plain_reals(case: Case) -> Iterator[Candidate]:
+    """float32 in the place of other reals, and bytes in the place of other outputs."""
+    network = case.network
+    for value, tensor in zip(network.inputs, case.inputs, strict=True):
+        if value.type.element in REALS[1:]:
+            yield partial(_as_float32, case, value, tensor)
+    for node in network.nodes:
+        if node.element in REALS[1:]:
+            yield partial(with_elements, case, partial(_named, node.name, "float32"))
+        elif isinstance(node.element, QType) and node.element.dtype not in BYTES and node.element.is_per_tensor:
+            for dtype in BYTES:
+                simpler = QType.per_tensor(dtype, node.element.scale[0], 0)
+                yield partial(with_elements, case, partial(_named, node.name, simpler))
+
+
+def _as_float32(case: Case, value: Input, tensor: Tensor) -> Case:
+    network = case.network
+    plain = Input(value.name, TensorType(value.type.shape, "float32"))
+    inputs = tuple(plain if i.name == value.name else i for i in network.inputs)
+    tensors = (Tensor(t.array.astype(np.float32)) if t is tensor else t for t in case.inputs)
+    return Case(replace(network, inputs=inputs), tuple(tensors))
 
 
 def fewer_dimensions(case: Case) -> Iterator[Candidate]:
@@ -392,7 +415,7 @@ def simpler_data(case: Case) -> Iterator[Candidate]:
 
 
 def _simpler_elements(value: float, dtype: str) -> Iterator[float]:
-    if dtype == "float32":
+    if dtype not in INTEGER_RANGE:
         yield from (v for v in (0.0, 1.0, float(np.rint(value)), *_simpler_floats(float(value))) if v != value)
         return
     lo, hi = INTEGER_RANGE[dtype]
@@ -411,7 +434,7 @@ def _filled(tensor: Tensor, where: slice, value: float) -> Array:
 
 STRUCTURE: list[Pass] = [plain_forms, one_node_alone, cut_network, drop_concat_inputs, drop_bias]
 SHAPES: list[Pass] = [drop_indices, drop_groups, merge_products, cut_kernels, fewer_dimensions]
-SAYING_NOTHING: list[Pass] = [simpler_attributes, per_tensor_weights, scale_together, simpler_types]
+SAYING_NOTHING: list[Pass] = [simpler_attributes, plain_reals, per_tensor_types, scale_together, simpler_types]
 DATA: list[Pass] = [simpler_data]
 
 TIERS: list[list[Pass]] = [STRUCTURE, SHAPES, SAYING_NOTHING, DATA]
