@@ -1,5 +1,6 @@
 """What the ONNX executors do, as Python statements for a reader who has the framework only. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -102,9 +103,14 @@ def evaluator_lines(model_file: str, inputs: Mapping[str, Any], names: Sequence[
     ]
 
 
+def numbers(array: Any) -> str:
+    """An array's elements as a Python list: infinities and NaN by NumPy's names."""
+    return re.sub(r"\b(inf|nan)\b", r"np.\1", repr(array.tolist()))
+
+
 def _fed(inputs: Mapping[str, Any]) -> list[str]:
     fed = [
-        f"    {name!r}: np.array({array.tolist()!r}, dtype=np.{array.dtype.name}).reshape({list(array.shape)!r}),"
+        f"    {name!r}: np.array({numbers(array)}, dtype=np.{array.dtype.name}).reshape({list(array.shape)!r}),"
         for name, array in inputs.items()
     ]
     return ["fed = {", *fed, "}"]

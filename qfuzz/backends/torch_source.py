@@ -1,5 +1,6 @@
 """A list of torch calls as Python statements, for a reader who has torch only. Pure: torch is not imported."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ def source_lines(calls: Sequence[Any], arrays: Mapping[str, Any], threads: int =
 
 def array_source(array: Any) -> str:
     """An expression for a tensor that holds `array`."""
-    made = f"torch.tensor({array.tolist()!r}, dtype=torch.{array.dtype.name})"
+    numbers = re.sub(r"\b(inf|nan)\b", r"torch.\1", repr(array.tolist()))
+    made = f"torch.tensor({numbers}, dtype=torch.{array.dtype.name})"
     return made if array.size else f"{made}.reshape({list(array.shape)!r})"
 
 

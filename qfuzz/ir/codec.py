@@ -1,9 +1,10 @@
 """The corpus format: one case as a JSON document, versioned, with stable bytes. Loading never executes anything."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 import msgspec
 import numpy as np
@@ -31,7 +32,7 @@ class CaseFile(msgspec.Struct, frozen=True):
 class _TensorDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dtype: str
     shape: tuple[int, ...]
-    data: list[int | float]
+    data: list[int | float | Literal["NaN", "Infinity", "-Infinity"]]
 
 
 class Codec:
@@ -141,8 +142,15 @@ def _one_line(e: Exception) -> str:
 
 def _encode_hook(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _TensorDocument(value.dtype, value.shape, value.array.ravel().tolist())
+        return _TensorDocument(value.dtype, value.shape, [_legible(v) for v in value.array.ravel().tolist()])
     raise TypeError(f"{type(value).__name__} is no part of a case file")
+
+
+def _legible(value: Any) -> Any:
+    """A number as JSON has it: infinities and NaN by name."""
+    if isinstance(value, int) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def _decode_hook(type_: type, value: Any) -> Any:
@@ -166,7 +174,7 @@ def _tensor(doc: _TensorDocument) -> Tensor:
     if doc.dtype not in INTEGER_RANGE:
         values = np.array(doc.data, dtype=np.float64)
         with np.errstate(over="ignore"):
-            wrong = values.astype(dtype).astype(np.float64) != values
+            wrong = ~np.equal(values.astype(dtype).astype(np.float64), values) & ~np.isnan(values)
         if wrong.any():
             raise InvalidCase(f"data: {values[wrong][0].item()!r} is no {doc.dtype}")
         return Tensor(values.astype(dtype).reshape(doc.shape))
@@ -186,7 +194,11 @@ def _schema_hook(type_: type) -> dict[str, Any]:
         "properties": {
             "dtype": {"enum": list(DTYPES)},
             "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-            "data": {"type": "array", "items": {"type": "number"}, "maxItems": MAX_ELEMENTS},
+            "data": {
+                "type": "array",
+                "items": {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]},
+                "maxItems": MAX_ELEMENTS,
+            },
         },
         "required": ["dtype", "shape", "data"],
         "additionalProperties": False,

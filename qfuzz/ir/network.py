@@ -129,6 +129,8 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             raise InvalidCase(f"case: {len(self.inputs)} input tensors; the network has {len(expected)} inputs")
         for value, tensor in zip(expected, self.inputs, strict=True):
             _check_tensor(f"input {value.name!r}", value.type, tensor)
+            if not _is_finite(tensor) and not all(n.op.takes_non_finite for n in self.network.consumers(value.name)):
+                raise InvalidCase(f"input {value.name!r}: data holds NaN or infinity; what reads it takes finite data")
 
     @cached_property
     def feeds(self) -> Mapping[str, Tensor]:
@@ -151,8 +153,10 @@ def _check_tensor(where: str, type_: TensorType, tensor: Tensor) -> None:
         raise InvalidCase(f"{where}: data is {tensor.dtype}, its type says {type_.dtype}")
     if tensor.shape != type_.shape:
         raise InvalidCase(f"{where}: data has shape {tensor.shape}, its type says {type_.shape}")
-    if tensor.dtype not in INTEGER_RANGE and not np.isfinite(tensor.array).all():
-        raise InvalidCase(f"{where}: data holds NaN or infinity; {tensor.dtype} data is finite")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return tensor.dtype in INTEGER_RANGE or bool(np.isfinite(tensor.array).all())
 
 
 def _validate(network: Network) -> None:
@@ -168,6 +172,8 @@ def _validate(network: Network) -> None:
         raise InvalidCase("network: no nodes; there is nothing to compute")
     for c in network.constants:
         _check_tensor(f"constant {c.name!r}", c.type, c.data)
+        if not _is_finite(c.data):
+            raise InvalidCase(f"constant {c.name!r}: data holds NaN or infinity; constants are finite")
     if not network.outputs:
         raise InvalidCase("network: no outputs; there is nothing to compare")
     if len(set(network.outputs)) != len(network.outputs):

@@ -19,12 +19,15 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Least and greatest number of inputs.
     constant_inputs
         Positions that take a constant (weights and biases); all others take an activation.
+    takes_non_finite
+        Whether it is defined on infinities and NaN.
     plain_outputs
         Plain integer types that a node may give (accumulators, indices); nothing that reads them is defined.
     """
 
     arity: ClassVar[tuple[int, int]] = (1, 1)
     constant_inputs: ClassVar[tuple[int, ...]] = ()
+    takes_non_finite: ClassVar[bool] = False
     plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ()
 
     @property

@@ -6,6 +6,10 @@ bfloat16; what is stored are integers of 2 to 32 bits or a float8 kind, to which
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
 
 from qfuzz.exact.combination import Multiplier, Term
 from qfuzz.exact.floating import FORMATS
@@ -32,8 +36,15 @@ def _granular(element: Element, shape: tuple[int, ...], where: str) -> QType:
     return element
 
 
+_BEYOND = 2.0**500
+"""Stands for infinity: over any scale it is beyond every stored number, and a float64 still."""
+
+
 class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
-    """Reals to stored numbers.
+    """Reals to stored numbers: ``saturate(round(x / scale) + zero_point)``.
+
+    An infinity becomes an end of the range. What NaN becomes is said for float8, which stores it, and not for integers:
+    every one of them is admissible.
 
     Attributes
     ----------
@@ -43,6 +54,8 @@ class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
     """
 
     saturate: bool = True
+
+    takes_non_finite: ClassVar[bool] = True
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         (x,) = inputs
@@ -59,13 +72,18 @@ class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
         (x,) = operands
         assert isinstance(element, QType)
         m = Multiplier.reciprocal(laid_out(element, element.scale, x.type.shape))
+        nan = None
+        lo, hi = x.lo, x.hi
+        if x.is_point and not np.isfinite(lo).all():
+            nan = np.isnan(lo)
+            lo = hi = np.clip(np.where(nan, 0.0, lo), -_BEYOND, _BEYOND)
 
         def magnitude() -> Floats:
-            return x.magnitude() * m.approx
+            return np.maximum(np.abs(lo), np.abs(hi)) * m.approx
 
-        return linear_image(
-            [Term(x.lo, m)],
-            None if x.is_point else [Term(x.hi, m)],
+        image = linear_image(
+            [Term(lo, m)],
+            None if x.is_point else [Term(hi, m)],
             x.type.shape,
             element,
             accumulator=magnitude,
@@ -74,6 +92,7 @@ class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
             saturates=self.saturate,
             real_unit=_unit(x.type.element),
         )
+        return image if nan is None else replace(image, nan=nan)
 
 
 class Dequantize(ExactOperator, frozen=True, kw_only=True, tag="dequantize"):

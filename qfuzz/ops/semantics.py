@@ -117,6 +117,8 @@ class Image(ABC):
     upper: Reals
     saturates: bool = True
     """Whether what is beyond the largest stored floating-point number is stored as that."""
+    nan: npt.NDArray[np.bool_] | None = None
+    """Where the real result is NaN: a float8 stores it, and of an integer the text promises nothing."""
 
     @property
     def is_point(self) -> bool:
@@ -164,6 +166,7 @@ class LinearImage(Image):
     zero_point: float = 0.0
     saturates: bool = True
     real_unit: float = 1.0
+    nan: npt.NDArray[np.bool_] | None = None
 
     def error(self, contract: Contract) -> Floats:
         if contract.terms == "exact":

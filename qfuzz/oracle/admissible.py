@@ -1,6 +1,6 @@
 """Admissible sets: from the real result and a contract to the integers that a correct kernel may return."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,8 @@ def admissible(
     settled
         ``settle(image, element)``, where the caller keeps it for several contracts.
     """
+    if image.nan is not None:
+        return _with_nan(image, image.nan, contract, element, count)
     error = image.error(contract)
     count.elements += image.lower.approx.size
     if integer_range(element) is None:
@@ -106,6 +108,21 @@ def admissible(
     for whole, part in ((lo, low), (hi, high), (exact, even)):
         whole.reshape(-1)[at] = _saturated(part + zero_point, element)
     return Admissible(lo, hi, exact)
+
+
+def _with_nan(
+    image: Image, nan: npt.NDArray[np.bool_], contract: Contract, element: Element, count: FilterCount
+) -> Admissible:
+    """Where the real result is NaN: NaN, which is stored as such; of integers, any."""
+    rest = admissible(replace(image, nan=None), contract, element, count)  # type: ignore[type-var]
+    limits = integer_range(element) or (NAN, NAN)
+    lo, hi = (np.where(nan, np.array(limit).astype(rest.lo.dtype), rest.lo) for limit in limits)
+    exact = rest.exact if rest.exact is None else np.where(nan, lo, rest.exact)
+    return Admissible(lo, hi, exact)
+
+
+NAN = float(np.finfo(np.float64).max)
+"""Stands for NaN among the bounds of floating-point results, where nothing else is so large but infinities."""
 
 
 def _stored(x: npt.NDArray[Any], element: Element) -> npt.NDArray[Any]:
@@ -225,9 +242,11 @@ def _nearest_to(r: Reals, i: int, format: Format) -> float | None:
 def floats_as_judged(got: npt.NDArray[Any], allowed: Admissible) -> npt.NDArray[Any]:
     """What was returned as float64: NaN, where the format has it in the place of infinities, as these."""
     values = got.astype(np.float64)
-    if FORMATS[_NAMES[got.dtype]].has_infinity:
+    nan = np.isnan(values)
+    if not nan.any():
         return values
-    return np.where(np.isnan(values), np.copysign(np.inf, allowed.lo), values)
+    infinite = values if FORMATS[_NAMES[got.dtype]].has_infinity else np.copysign(np.inf, allowed.lo)
+    return np.where(nan, np.where(allowed.lo == NAN, NAN, infinite), values)
 
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}

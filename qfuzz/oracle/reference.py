@@ -11,7 +11,7 @@ from qfuzz.exact.reals import FilterCount
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
-from qfuzz.oracle.admissible import Admissible, Settled, admissible, settle
+from qfuzz.oracle.admissible import NAN, Admissible, Settled, admissible, settle
 
 Array = npt.NDArray[Any]
 
@@ -57,6 +57,8 @@ class Reference:
             for node in self.network.nodes:
                 received = [None if i in self._constants else known[i] for i in node.inputs]
                 rounded = self._set(node, received, CORRECT).lo
+                if rounded.dtype == np.float64:
+                    rounded = np.where(rounded == NAN, np.nan, rounded)
                 known[node.name] = rounded.astype(self.network.types[node.name].dtype, copy=False)
             self._exact = known
         self.seconds += time.perf_counter() - start

@@ -1,13 +1,15 @@
 """networks() and cases(): shape-first, valid by construction, every draw shrinking towards one small node."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from hypothesis.strategies import SearchStrategy
 
+from qfuzz.exact.floating import FORMATS
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.forms import CHOICES, forms_from
-from qfuzz.ir.network import Case, Network
-from qfuzz.ir.qtype import INTEGER_RANGE, QType, QuantizedDType
+from qfuzz.ir.network import Case, Input, Network
+from qfuzz.ir.qtype import QType, QuantizedDType, integer_range
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
@@ -115,7 +117,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     ]
     edits = d.integer(0, 3)
     for _ in range(edits if edits < 3 else 0):
-        _edit(d, inputs[0])
+        _edit(d, inputs[0], network.inputs[0], network)
     case = Case(network, tuple(Tensor(a) for a in inputs))
     return direct(case, key) if key and d.integer(0, 1) else case
 
@@ -182,12 +184,19 @@ def _filled(key: int, style: int, type_: TensorType, step: float) -> fill.Array:
     return fill.reals(key, style, type_.shape, step, str(q))
 
 
-def _edit(d: Draw, array: fill.Array) -> None:
-    """One element set to an edge value."""
-    limits = INTEGER_RANGE.get(array.dtype.name)
-    if array.size == 0 or limits is None:
+def _edit(d: Draw, array: fill.Array, value: Input, network: Network) -> None:
+    """One element set to an edge value: of reals, to one that has no finite quotient, where that is defined."""
+    limits = integer_range(value.type.element)
+    edges: tuple[float, ...]
+    if array.size == 0 or (isinstance(value.type.element, QType) and limits is None):
         return
+    if limits is None:
+        if not all(n.op.takes_non_finite for n in network.consumers(value.name)):
+            return
+        largest = FORMATS[value.type.dtype].largest
+        edges = (-0.0, largest, -largest, math.inf, -math.inf, math.nan)
+    else:
+        low, high = limits
+        edges = (0, high, 1, high // 2 + 1) if low == 0 else (0, high, low, -1)
     flat = array.reshape(-1)
-    low, high = limits
-    edges = (0, high, 1, high // 2 + 1) if low == 0 else (0, high, low, -1)
     flat[d.integer(0, min(flat.size, 256) - 1)] = d.pick(edges)
