@@ -9,6 +9,7 @@ from qfuzz.arithmetic.catalogue import CAUSES, family_of
 from qfuzz.arithmetic.family import Choices, Evaluation, Family
 from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
+from qfuzz.ir.qtype import BYTES, QType, dtype_of
 from qfuzz.ir.tensor import TensorType
 from qfuzz.oracle.check import Observe
 
@@ -31,6 +32,8 @@ def explaining(node: Node, types: Sequence[TensorType], arrays: Sequence[Array],
     types, arrays
         Of all inputs of `node`, constants included.
     """
+    if not is_modelled(node, types):
+        return ()
     family = family_of(node.op.name)
     evaluation = family.evaluate(node, types, arrays)
     giving = tuple(e for e in kernels(family) if gives(evaluation, e.model, got))
@@ -45,6 +48,8 @@ def cause_of(
     Its model reproduces every element of `got`, which the same kernel without the fault does not, and of all that
     `observe` returns: a coincidence on one output is no cause.
     """
+    if not is_modelled(node, types):
+        return None
     family = family_of(node.op.name)
     evaluation = family.evaluate(node, types, arrays)
     likely = list(_faults(family, evaluation, got))
@@ -56,6 +61,20 @@ def cause_of(
         likely = [e for e in likely if gives(again, e.model, fresh)]
         seen_again = True
     return likely[0].name if likely and seen_again else None
+
+
+def is_modelled(node: Node, types: Sequence[TensorType]) -> bool:
+    """Whether models of the node's arithmetic exist: of bytes, whose activations have one scale."""
+    weights = node.op.constant_inputs
+    activations = [node.element, *(t.element for i, t in enumerate(types) if i not in weights)]
+    if any(isinstance(e, QType) and not e.is_per_tensor for e in activations):
+        return False
+    return all(t.dtype in _MODELLED and not (isinstance(t.element, QType) and t.element.block) for t in types) and (
+        dtype_of(node.element) in _MODELLED
+    )
+
+
+_MODELLED = (*BYTES, "int32", "float32")
 
 
 def gives(evaluation: Evaluation, model: Choices, got: Array) -> bool:

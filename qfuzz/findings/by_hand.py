@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
+from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
@@ -52,6 +53,7 @@ class _Element:
     def __init__(self, network: Network, node: Node, arrays: Sequence[Array], index: Index) -> None:
         self.node, self.arrays, self.index = node, arrays, index
         self.types = network.input_types(node)
+        self.output = network.types[node.name]
 
     def scale(self, position: int, channel: int = 0) -> tuple[str, int]:
         """The scale (as source) and zero point of an input."""
@@ -185,7 +187,8 @@ class _Element:
         lines = ["real = max(real, Fraction(0))  # fused relu"] if getattr(self.node.op, "relu", False) else []
         q = self.node.element
         if isinstance(q, QType):
-            lines.append(f"real = real / {_fraction(q.scale[0])}")
+            scale, _ = qparams_at(self.output, self.index)
+            lines.append(f"real = real / {_fraction(scale)}")
         return lines
 
 

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from qfuzz.findings.by_hand import element_by_hand
@@ -12,6 +13,7 @@ from qfuzz.ir.errors import QfuzzError
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, Script, Scriptable
 from qfuzz.ir.qtype import QType
+from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops import CODEC
 from qfuzz.oracle.verdicts import BackendVerdict, Mismatch, Outcome
 
@@ -82,10 +84,13 @@ def _by_hand(case: Case, verdict: BackendVerdict) -> list[str]:
     if any(name not in known for name in node.inputs) or not isinstance(node.element, QType):
         return []
     q = node.element
+    if q.is_float or not all(np.isfinite(known[name].astype(np.float64)).all() for name in node.inputs):
+        return []
+    _, zero_point = qparams_at(network.types[node.name], mismatch.index)
     lines = element_by_hand(network, node, known, mismatch.index)
     return [
         *lines,
-        f"rounded = round(real) + {q.zero_point[0]}  # to nearest, ties to even; then the zero point",
+        f"rounded = round(real) + {zero_point}  # to nearest, ties to even; then the zero point",
         f"expected = min(max(rounded, {q.qmin}), {q.qmax})",
     ]
 

@@ -95,6 +95,15 @@ def laid_out(q: QType, values: Sequence[float], shape: tuple[int, ...]) -> npt.N
     return np.ascontiguousarray(np.take(repeated, np.arange(shape[q.axis]), axis=q.axis))
 
 
+def qparams_at(type_: TensorType, index: tuple[int, ...]) -> tuple[float, int]:
+    """Scale and zero point that apply at `index`."""
+    q = type_.qtype
+    scale, zero_point = (
+        np.broadcast_to(laid_out(q, values, type_.shape), type_.shape)[index] for values in (q.scale, q.zero_point)
+    )
+    return float(scale), int(zero_point)
+
+
 class Tensor:
     """An immutable array of a storage dtype. `array` is read-only and C-contiguous."""
 

@@ -116,7 +116,10 @@ def _with_nan(
     """Where the real result is NaN: NaN, which is stored as such; of integers, any."""
     rest = admissible(replace(image, nan=None), contract, element, count)  # type: ignore[type-var]
     limits = integer_range(element) or (NAN, NAN)
-    lo, hi = (np.where(nan, np.array(limit).astype(rest.lo.dtype), rest.lo) for limit in limits)
+    lo, hi = (
+        np.where(nan, np.array(limit).astype(bound.dtype), bound)
+        for limit, bound in zip(limits, (rest.lo, rest.hi), strict=True)
+    )
     exact = rest.exact if rest.exact is None else np.where(nan, lo, rest.exact)
     return Admissible(lo, hi, exact)
 
