@@ -3,21 +3,14 @@
 from typing import Any
 
 from qfuzz.backends.onnx_builder import ONNX_DTYPES, Attribute, Builder
-from qfuzz.exact.floating import FORMATS, nearest_exactly
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType, Real
-from qfuzz.ops.quantization import Quantize
+from qfuzz.ops.quantization import Quantize, scale_type
 
 
 def _attributes(q: QType) -> dict[str, Attribute]:
     attributes: dict[str, Attribute] = {} if q.axis is None else {"axis": q.axis}
     return attributes | {"block_size": q.block} if q.block else attributes
-
-
-def _scale_type(q: QType, real: Real) -> Real:
-    """The type of the scales: that of the reals where it has them (opset 23 lets them differ), else float32."""
-    fits = all(nearest_exactly(s, FORMATS[real]) == s for s in q.exact_scale)
-    return real if fits else "float32"
 
 
 def _qparams(b: Builder, q: QType, shape: tuple[int, ...], real: Real) -> tuple[str, str]:
@@ -31,21 +24,21 @@ def quantize(b: Builder, node: Node) -> None:
     x = b.type(node)
     q: Any = node.element
     real: Any = x.element
-    scale_type = _scale_type(q, real)
+    told: Any = scale_type(q, real)
     attributes = _attributes(q)
     if not op.saturate:
         attributes["saturate"] = 0
-    if scale_type != real:
+    if told != real:
         attributes["precision"] = ONNX_DTYPES["float32"]
-    b.emit("QuantizeLinear", [node.inputs[0], *_qparams(b, q, x.shape, scale_type)], node.name, attributes)
+    b.emit("QuantizeLinear", [node.inputs[0], *_qparams(b, q, x.shape, told)], node.name, attributes)
 
 
 def dequantize(b: Builder, node: Node) -> None:
     """One DequantizeLinear."""
     x = b.type(node)
     real: Any = node.element
-    scale_type = _scale_type(x.qtype, real)
+    told: Any = scale_type(x.qtype, real)
     attributes = _attributes(x.qtype)
-    if scale_type != real:
+    if told != real:
         attributes["output_dtype"] = ONNX_DTYPES[real]
-    b.emit("DequantizeLinear", [node.inputs[0], *_qparams(b, x.qtype, x.shape, scale_type)], node.name, attributes)
+    b.emit("DequantizeLinear", [node.inputs[0], *_qparams(b, x.qtype, x.shape, told)], node.name, attributes)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from qfuzz.exact.combination import Multiplier, Term
-from qfuzz.exact.floating import FORMATS
+from qfuzz.exact.floating import FORMATS, nearest_exactly
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import REALS, Element, QType, integer_range
@@ -90,7 +90,7 @@ class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
             real=magnitude,
             affine=magnitude,
             saturates=self.saturate,
-            real_unit=_unit(x.type.element),
+            real_unit=_unit(scale_type(element, x.type.element)),
         )
         return image if nan is None else replace(image, nan=nan)
 
@@ -148,6 +148,12 @@ class Requantize(ExactOperator, frozen=True, kw_only=True, tag="requantize"):
 def _unit(real: Element) -> float:
     """Unit roundoff of a type of reals over that of float32."""
     return 2.0 ** (FORMATS["float32"].precision - FORMATS[str(real)].precision)
+
+
+def scale_type(q: QType, real: Element) -> Element:
+    """The type that scales are told in: that of the reals where it has them all, else float32 (opset 23)."""
+    fits = all(nearest_exactly(s, FORMATS[str(real)]) == s for s in q.exact_scale)
+    return real if fits else "float32"
 
 
 def _largest(q: QType) -> float:
