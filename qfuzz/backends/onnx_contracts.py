@@ -29,7 +29,7 @@ _QUANTIZE = Contract(
     k=1,
     tie="half_even",
     in_real_type=True,
-    source="mlas/lib/quantize.cpp MlasQuantizeLinear: x / scale, nearest even, + zero point; QuantizeLinear of opset 23: "
+    source="mlas/lib/quantize.cpp MlasQuantizeLinear: x / scale, nearest even, + zero point; QuantizeLinear-23: "
     "'the type of y_scale determines the precision of the division', which float16 scales make that of float16",
 )
 _DEQUANTIZE = Contract(
