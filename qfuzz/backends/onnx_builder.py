@@ -31,6 +31,7 @@ ONNX_DTYPES: dict[str, int] = {
     "int8": TensorProto.INT8,
     "int32": TensorProto.INT32,
     "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
 }
 
 

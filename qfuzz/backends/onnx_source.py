@@ -52,7 +52,12 @@ def evaluator_lines(model_file: str, inputs: Mapping[str, Any], names: Sequence[
 
 def _fed(inputs: Mapping[str, Any]) -> list[str]:
     fed = [
-        f"    {name!r}: np.array({array.tolist()!r}, dtype=np.{array.dtype.name}).reshape({list(array.shape)!r}),"
+        f"    {name!r}: np.array({array.tolist()!r}, dtype={_dtype(array)}).reshape({list(array.shape)!r}),"
         for name, array in inputs.items()
     ]
     return ["fed = {", *fed, "}"]
+
+
+def _dtype(array: Any) -> str:
+    """NumPy's name of a dtype, in old releases, too: bool is Python's own."""
+    return "bool" if array.dtype.name == "bool" else f"np.{array.dtype.name}"

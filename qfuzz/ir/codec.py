@@ -138,7 +138,8 @@ def _one_line(e: Exception) -> str:
 
 def _encode_hook(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _TensorDocument(value.dtype, value.shape, value.array.ravel().tolist())
+        numbers = value.array.astype(np.uint8) if value.dtype == "bool" else value.array
+        return _TensorDocument(value.dtype, value.shape, numbers.ravel().tolist())
     raise TypeError(f"{type(value).__name__} is no part of a case file")
 
 
@@ -169,7 +170,7 @@ def _tensor(doc: _TensorDocument) -> Tensor:
                 raise InvalidCase(f"data: {v!r} is no {doc.dtype}")
         values = doc.data
     else:
-        raise InvalidCase(f"dtype: {doc.dtype!r}; one of uint8, int8, int32, float32")
+        raise InvalidCase(f"dtype: {doc.dtype!r}; one of {', '.join((*INTEGER_RANGE, 'float32'))}")
     return Tensor(np.array(values, dtype=doc.dtype).reshape(doc.shape))
 
 

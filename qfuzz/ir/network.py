@@ -170,7 +170,7 @@ def _validate(network: Network) -> None:
     for i in network.inputs:
         q = i.type.element
         if q == "int32" or (isinstance(q, QType) and not q.is_per_tensor):
-            raise InvalidCase(f"input {i.name!r}: activations are float32 or quantized per tensor")
+            raise InvalidCase(f"input {i.name!r}: activations are float32 or quantized per tensor, conditions bool")
     network.types  # noqa: B018  the shape and type rules of every node
 
 
@@ -185,12 +185,15 @@ def _infer(network: Network) -> dict[str, TensorType]:
         try:
             n.op.check_arity(len(n.inputs))
             for position, name in enumerate(n.inputs):
-                if (name in constants) != (position in n.op.constant_inputs):
+                if position not in n.op.free_inputs and (name in constants) != (position in n.op.constant_inputs):
                     wanted = "a constant" if position in n.op.constant_inputs else "an input or a node, not a constant"
                     raise InvalidCase(f"input {position} ({name!r}) must be {wanted}")
             operands = [types[i] for i in n.inputs]
-            if n.element == "int32":
-                raise InvalidCase("output: int32 is the type of a bias; a node gives quantized or float32 elements")
+            if n.element in ("int32", "bool"):
+                what = "a bias" if n.element == "int32" else "a condition"
+                raise InvalidCase(
+                    f"output: {n.element} is the type of {what}; a node gives quantized or float32 elements"
+                )
             if isinstance(n.element, QType) and not n.element.is_per_tensor:
                 raise InvalidCase("output: activations are quantized per tensor")
             shape = n.op.infer(operands, n.element)

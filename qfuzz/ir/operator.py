@@ -19,10 +19,13 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Least and greatest number of inputs.
     constant_inputs
         Positions that take a constant (weights and biases); all others take an activation.
+    free_inputs
+        Positions that take either (conditions).
     """
 
     arity: ClassVar[tuple[int, int]] = (1, 1)
     constant_inputs: ClassVar[tuple[int, ...]] = ()
+    free_inputs: ClassVar[tuple[int, ...]] = ()
 
     @property
     def name(self) -> str:

@@ -8,10 +8,15 @@ import msgspec
 
 from qfuzz.ir.errors import InvalidCase
 
-DType: TypeAlias = Literal["uint8", "int8", "int32", "float32"]
+DType: TypeAlias = Literal["uint8", "int8", "int32", "float32", "bool"]
 QuantizedDType: TypeAlias = Literal["uint8", "int8"]
 
-INTEGER_RANGE: dict[str, tuple[int, int]] = {"uint8": (0, 255), "int8": (-128, 127), "int32": (-(2**31), 2**31 - 1)}
+INTEGER_RANGE: dict[str, tuple[int, int]] = {
+    "uint8": (0, 255),
+    "int8": (-128, 127),
+    "int32": (-(2**31), 2**31 - 1),
+    "bool": (0, 1),
+}
 
 FLOAT32_MIN_NORMAL = 2.0**-126
 FLOAT32_MAX = (2.0 - 2.0**-23) * 2.0**127
@@ -91,8 +96,9 @@ class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(Fraction(s) for s in self.scale)
 
 
-Element: TypeAlias = QType | Literal["float32", "int32"]
-"""What the elements of a tensor are: quantized integers, float32, or plain int32 (a bias in accumulator units)."""
+Element: TypeAlias = QType | Literal["float32", "int32", "bool"]
+"""What the elements of a tensor are: quantized integers, float32, plain int32 (a bias in accumulator units), or bool (a
+condition; files say 0 and 1)."""
 
 
 def dtype_of(element: Element) -> DType:

@@ -84,7 +84,7 @@ class Tensor:
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         if array.dtype not in _NAMES:
-            raise InvalidCase(f"tensor: dtype {array.dtype}; one of uint8, int8, int32, float32")
+            raise InvalidCase(f"tensor: dtype {array.dtype}; one of {', '.join(_NAMES.values())}")
         copy = np.array(array, order="C", copy=True)
         copy.flags.writeable = False
         object.__setattr__(self, "array", copy)

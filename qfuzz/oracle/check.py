@@ -30,7 +30,7 @@ Observe = Callable[[], Iterator[tuple[Sequence[Array], Array]]]
 Explainer = Callable[[Node, Sequence[TensorType], Sequence[Array], Array, Observe], str | None]
 """(node, types and values of all its inputs, what the backend returned, more such) -> the name of a cause, or None."""
 
-DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int32", "float32")}
+DTYPES = {name: np.dtype(name) for name in ("uint8", "int8", "int32", "float32", "bool")}
 """NumPy's dtype objects: comparing them is quick, asking for their names is not."""
 
 NETWORK = "network"
