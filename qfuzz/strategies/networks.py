@@ -21,7 +21,7 @@ SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
 """Operators that are drawn more often than once where all are."""
 
-UNUSUAL = ("requantize",)
+UNUSUAL = ("requantize", "sub", "div", "minimum", "maximum", "where")
 """Operators that few backends have: cases of common forms leave them out."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
@@ -168,6 +168,8 @@ def _filled(key: int, style: int, type_: TensorType, step: float) -> fill.Array:
     q = type_.element
     if isinstance(q, QType):
         return fill.quantized(key, style, type_.shape, q.dtype, q.zero_point[0])
+    if q == "bool":
+        return fill.conditions(key, type_.shape)
     return fill.reals(key, style, type_.shape, step)
 
 
