@@ -47,6 +47,9 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "hardsigmoid": _float(6),
         "hardswish": _float(7),
         "div": _float(4),
+        "minimum": _float(2),
+        "maximum": _float(2),
+        "where": _float(2),
     }
 )
 _ROUNDS_AFTER = Contract(

@@ -149,9 +149,11 @@ def _pair(op: str, choose: _Chooser, q_a: QType, key: int) -> Case:
         b = np.clip(q_b.zero_point[0] + fill.below(fill.words(key, b.size, stream=3), 3) - 1, q_b.qmin, q_b.qmax)
         b = b.astype(a.dtype).reshape(shape)
         return _single(Mul(), [(q_a, a), (q_b, b)], _output(choose, q_a, q_a.scale[0] * q_b.scale[0]), [])
-    if op == "div":  # by a few steps, 0 among them
-        steps = np.array((1, 2, 3, 4, -1, -2, -3, 0))[fill.below(fill.words(key, b.size, stream=3), 8)]
-        b = np.clip(q_b.zero_point[0] + steps, q_b.qmin, q_b.qmax).astype(a.dtype).reshape(shape)
+    if op == "div":  # by a few steps, and by 0 in every other case
+        steps = np.array((1, 2, 3, 4, -1, -2, -3, choose(2)))[fill.below(fill.words(key, b.size, stream=3), 8)]
+        stored = q_b.zero_point[0] + steps
+        stored = np.where((stored < q_b.qmin) | (stored > q_b.qmax), q_b.zero_point[0] - steps, stored)
+        b = stored.astype(a.dtype).reshape(shape)
         unit = q_a.scale[0] / scale_b / (1, 2, 3)[choose(3)]
         return _single(Div(), [(q_a, a), (q_b, b)], _output(choose, q_a, unit), [])
     element = _output(choose, q_a, min(q_a.scale[0], scale_b))
