@@ -33,6 +33,18 @@ from qfuzz.ops.semantics import (
 from qfuzz.ops.table import known_reals
 
 
+def check_operands(inputs: Sequence[TensorType], element: Element) -> None:
+    """Raise `InvalidCase` unless float32 holds the real numbers of both inputs, and them over the output scale."""
+    for name, t in zip("ab", inputs, strict=True):
+        q = per_tensor(t, name)
+        check_multipliers([q.scale[0], largest_real(q)], element, name)
+
+
+def largest_real(q: QType) -> float:
+    """The largest magnitude that a per-tensor type can stand for."""
+    return q.scale[0] * max(q.qmax - q.zero_point[0], q.zero_point[0] - q.qmin)
+
+
 class Sub(ExactOperator, frozen=True, kw_only=True, tag="sub"):
     """`a - b`."""
 
@@ -40,8 +52,9 @@ class Sub(ExactOperator, frozen=True, kw_only=True, tag="sub"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         quantized_output(element)
-        for name, t in zip("ab", inputs, strict=True):
-            check_multipliers(per_tensor(t, name).scale, element, name)
+        check_operands(inputs, element)
+        reach = sum(largest_real(t.qtype) for t in inputs)
+        check_multipliers([reach], element, "inputs")
         return broadcast_shape(inputs)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
@@ -63,11 +76,10 @@ class Div(ExactOperator, frozen=True, kw_only=True, tag="div"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         quantized_output(element)
-        a, b = (per_tensor(t, name) for name, t in zip("ab", inputs, strict=True))
-        ratio = a.scale[0] / b.scale[0]
-        # Quotients of the smallest and of the largest centered integers, which float32 has to hold.
-        check_multipliers([a.scale[0], b.scale[0]], "float32", "inputs")
-        check_multipliers([ratio / _largest(b), ratio, ratio * _largest(a)], element, "inputs")
+        check_operands(inputs, "float32")
+        a, b = (t.qtype for t in inputs)
+        # The smallest and the largest quotient: float32 has to hold both.
+        check_multipliers([a.scale[0] / largest_real(b), largest_real(a) / b.scale[0]], element, "inputs")
         return broadcast_shape(inputs)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
@@ -86,11 +98,6 @@ class Div(ExactOperator, frozen=True, kw_only=True, tag="div"):
         return QuotientImage(
             lower, upper, a, b, least, m.approx, float_scale(element), zero_point_magnitude(element), zero, undefined
         )
-
-
-def _largest(q: QType) -> int:
-    """The largest |stored - zero point| of a type."""
-    return max(q.qmax - q.zero_point[0], q.zero_point[0] - q.qmin, 1)
 
 
 INFINITE = 2.0**45

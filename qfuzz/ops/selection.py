@@ -15,25 +15,18 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.binary import check_operands
 from qfuzz.ops.elementwise import broadcast_shape
 from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
     Operand,
-    check_multipliers,
     float_scale,
     linear_image,
-    per_tensor,
     quantized_output,
 )
 
 Bools = npt.NDArray[np.bool_]
-
-
-def _check(inputs: Sequence[TensorType], element: Element) -> None:
-    quantized_output(element)
-    for name, t in zip("ab", inputs, strict=True):
-        check_multipliers(per_tensor(t, name).scale, element, name)
 
 
 class _Extreme(ExactOperator, frozen=True, kw_only=True):
@@ -46,7 +39,8 @@ class _Extreme(ExactOperator, frozen=True, kw_only=True):
         raise NotImplementedError
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
-        _check(inputs, element)
+        quantized_output(element)
+        check_operands(inputs, element)
         return broadcast_shape(inputs)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
@@ -90,7 +84,8 @@ class Where(ExactOperator, frozen=True, kw_only=True, tag="where"):
     free_inputs: ClassVar[tuple[int, ...]] = (2,)
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
-        _check(inputs[:2], element)
+        quantized_output(element)
+        check_operands(inputs[:2], element)
         if inputs[2].element != "bool":
             raise InvalidCase(f"condition: needs bool elements, got {inputs[2].dtype}")
         return broadcast_shape(inputs)
