@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import QType, float32
+from qfuzz.ir.qtype import QType, QuantizedDType, float32
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
@@ -28,7 +28,10 @@ def partner(b: Builder) -> str:
     q = b.qtype
     far = relation == 3 and not b.flavour.common
     scale = q.scale[0] if relation == 1 else b.scale(q.scale[0], 12 if far else 3)
-    return b.add_input(shape, QType.per_tensor(q.dtype, scale, draw_zero_point(d, q.dtype)))
+    dtype: QuantizedDType = q.dtype
+    if kind == 4 and not b.flavour.common and d.rarely(3):
+        dtype = "int8" if dtype == "uint8" else "uint8"
+    return b.add_input(shape, QType.per_tensor(dtype, scale, draw_zero_point(d, dtype)))
 
 
 def broadcasting(b: Builder, shape: tuple[int, ...]) -> tuple[int, ...]:
