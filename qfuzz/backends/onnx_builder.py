@@ -137,6 +137,7 @@ def value_info(name: str, type_: TensorType) -> ValueInfoProto:
     info = ValueInfoProto(name=name)
     info.type.tensor_type.elem_type = ONNX_DTYPES[type_.dtype]
     dimensions = info.type.tensor_type.shape
+    dimensions.SetInParent()  # a scalar's shape is known, and empty
     for size in type_.shape:
         dimensions.dim.add(dim_value=size)
     return info

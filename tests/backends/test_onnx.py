@@ -26,6 +26,7 @@ from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Flatten, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize, Requantize
+from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.oracle.check import check
 from qfuzz.oracle.measure import worst_errors
@@ -254,6 +255,30 @@ def test_qoperator_relu_is_legal_only_where_saturation_does_it(zero_point: int) 
     network = _contraction(Linear(relu=True), S8, W_TENSOR, "", QType.per_tensor("int8", 1.0, zero_point))
     supported = isinstance(OnnxRuntimeBackend().supports(network), Supported)
     assert supported == (zero_point == -128)
+
+
+@pytest.mark.parametrize("op", [Minimum(), Maximum()])
+def test_extremes_of_stored_integers_are_legal_of_one_type_only(op: Operator) -> None:
+    other = QType.per_tensor("uint8", 0.25, 3)
+    for types in itertools.product((U8, other), repeat=3):
+        network = _network(op, [((2, 3), types[0]), ((3,), types[1])], [], types[2])
+        supported = isinstance(OnnxRuntimeBackend().supports(network), Supported)
+        assert supported == (len(set(types)) == 1)
+        assert isinstance(OnnxRuntimeBackend("qdq").supports(network), Supported)
+
+
+@pytest.mark.parametrize("is_constant", [False, True])
+def test_where_becomes_an_integer_kernel_where_all_have_one_dtype(is_constant: bool, tmp_path: Path) -> None:
+    """Otherwise the contract of fused kernels was never held against one."""
+    condition = np.array([True, False])
+    for x, y, out in itertools.product((U8, U8_RELU, S8), repeat=3):
+        inputs: list[tuple[tuple[int, ...], Element]] = [((3, 2), x), ((2,), y)]
+        kept: list[tuple[Element, np.ndarray[Any, Any]]] = [("bool", condition)] if is_constant else []
+        network = _network(Where(), inputs if is_constant else [*inputs, ((2,), "bool")], kept, out)
+        onnx_executor.Session(lower(network, "qdq"), "extended", 1, str(tmp_path / "fused.onnx"))
+        fused = [n.op_type for n in onnx.load(tmp_path / "fused.onnx").graph.node] == ["QLinearWhere"]
+        assert fused == (x.dtype == y.dtype == out.dtype)
+        assert isinstance(OnnxRuntimeBackend().supports(network), Supported) == fused
 
 
 # The bugs themselves: when one is gone, its condition above goes, too.
