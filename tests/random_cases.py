@@ -17,12 +17,14 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 
 Shape = tuple[int, ...]
@@ -72,6 +74,14 @@ class Dice:
 
         return np.array([value() for _ in range(math.prod(shape))], dtype=q.dtype).reshape(shape)
 
+    def conditions(self, shape: Shape) -> np.ndarray[Any, Any]:
+        return np.array([self.chance(0.5) for _ in range(math.prod(shape))], dtype=np.bool_).reshape(shape)
+
+    def broadcast(self, shape: Shape) -> Shape:
+        """A shape that broadcasts to `shape`: itself, with sizes of 1, without leading dimensions."""
+        some = tuple(1 if self.chance(0.3) else n for n in shape)
+        return some[self.integer(0, len(shape)) if self.chance(0.4) else 0 :]
+
     def shape(self, least: int = 1, most: int = 4) -> Shape:
         return tuple(self.pick(1, 2, 2, 3, 4) for _ in range(self.integer(least, most)))
 
@@ -94,6 +104,8 @@ def _case(
         inputs.append(Input(f"x{i}", TensorType(shape, element)))
         if isinstance(element, QType):
             feeds.append(Tensor(d.data(shape, element)))
+        elif element == "bool":
+            feeds.append(Tensor(d.conditions(shape)))
         else:
             reals = [d.float32(-9.0, 9.0) * 2.0 ** d.integer(-3, 6) for _ in range(math.prod(shape))]
             feeds.append(Tensor(np.array(reals, dtype=np.float32).reshape(shape)))
@@ -157,6 +169,34 @@ def _binary(make: Callable[[bool], Operator], product: bool) -> Callable[[Dice],
         return _case(d, make(d.chance(0.3)), [*sides], d.qtype(out))
 
     return draw
+
+
+def _two(op: Operator, *, divides: bool = False) -> Callable[[Dice], Case]:
+    """Two operands of any ranks."""
+
+    def draw(d: Dice) -> Case:
+        shape = d.shape(0)
+        a = d.qtype()
+        # Near in scale, so that either operand is the smaller one, or anything.
+        b = d.qtype(math.log2(a.scale[0])) if d.chance(0.5) else d.qtype()
+        quotient = math.log2(a.scale[0]) - (math.log2(b.scale[0]) if divides else 0.0)
+        out = d.qtype(quotient + d.random.uniform(-6.0, 4.0))
+        return _case(d, op, [(d.broadcast(shape), a), (d.broadcast(shape), b)], a if d.chance(0.2) else out)
+
+    return draw
+
+
+def _where(d: Dice) -> Case:
+    shape = d.shape(0)
+    a = d.qtype()
+    types: list[tuple[Shape, Element]] = [
+        (d.broadcast(shape), a),
+        (d.broadcast(shape), a if d.chance(0.3) else d.qtype()),
+    ]
+    out, condition = a if d.chance(0.3) else d.qtype(), d.broadcast(shape)
+    if d.chance(0.5):
+        return _case(d, Where(), [*types, (condition, "bool")], out)
+    return _case(d, Where(), types, out, ((TensorType(condition, "bool"), d.conditions(condition)),))
 
 
 def _unary(make: Callable[[Dice], Operator], bounded: bool = False) -> Callable[[Dice], Case]:
@@ -268,6 +308,11 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), bounded=True),
     "hardswish": _unary(lambda d: Hardswish(), bounded=True),
     "softmax": _softmax,
+    "sub": _two(Sub()),
+    "div": _two(Div(), divides=True),
+    "minimum": _two(Minimum()),
+    "maximum": _two(Maximum()),
+    "where": _where,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

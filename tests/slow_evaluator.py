@@ -470,6 +470,49 @@ def pad(op: Any, x: Values) -> tuple[Shape, Real]:
     return tuple(op.padding[d] + x.shape[d] + op.padding[n + d] for d in range(n)), rational(real)
 
 
+def shared_index(v: Values, index: Index) -> Index:
+    """Where a tensor that is broadcast has the element at `index`: its dimensions are the last, sizes of 1 repeat."""
+    own = index[len(index) - len(v.shape) :]
+    return tuple(0 if d == 1 else i for i, d in zip(own, v.shape, strict=True))
+
+
+def broadcast_to(*inputs: Values) -> Shape:
+    shape: list[int] = []
+    for back in range(1, max(len(v.shape) for v in inputs) + 1):
+        sizes = {v.shape[-back] for v in inputs if len(v.shape) >= back} - {1}
+        assert len(sizes) <= 1
+        shape.insert(0, sizes.pop() if sizes else 1)
+    return tuple(shape)
+
+
+def without_relu(combine: Callable[[Fraction, Fraction], Fraction]) -> Definition:
+    """A rational function of two numbers."""
+
+    def define(op: Any, a: Values, b: Values) -> tuple[Shape, Real]:
+        return broadcast_to(a, b), rational(lambda i: combine(a.real(shared_index(a, i)), b.real(shared_index(b, i))))
+
+    return define
+
+
+BEYOND = Fraction(10) ** 90
+"""More than any output range: what an infinity is before it saturates."""
+
+
+def quotient(a: Fraction, b: Fraction) -> Fraction:
+    """By zero an infinity with the sign of `a`; 0 / 0 may be anything, of which the reference takes the smallest."""
+    if b != 0:
+        return a / b
+    return BEYOND if a > 0 else -BEYOND
+
+
+def where(op: Any, a: Values, b: Values, condition: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        v = a if condition.at(shared_index(condition, index)) else b
+        return v.real(shared_index(v, index))
+
+    return broadcast_to(a, b, condition), rational(real)
+
+
 DEFINITIONS: dict[str, Definition] = {
     "quantize": same,
     "dequantize": same,
@@ -496,4 +539,9 @@ DEFINITIONS: dict[str, Definition] = {
     "hardsigmoid": elementwise(lambda op, x: clamp(x / 6 + HALF, Fraction(0), Fraction(1))),
     "hardswish": elementwise(hardswish),
     "softmax": softmax,
+    "sub": without_relu(lambda a, b: a - b),
+    "div": without_relu(quotient),
+    "minimum": without_relu(lambda a, b: a if a < b else b),
+    "maximum": without_relu(lambda a, b: b if a < b else a),
+    "where": where,
 }

@@ -15,11 +15,12 @@ import qfuzz
 from qfuzz.ir.codec import SCHEMA_VERSION, schema_bytes
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.expectation import Condition, Expectation
-from qfuzz.ir.network import Case, Input, Network, Node
+from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.qtype import FLOAT32_MIN_NORMAL, QType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops import CODEC, OPERATOR_NAMES
 from qfuzz.ops.quantization import Quantize
+from qfuzz.ops.selection import Where
 
 SAME = settings(
     max_examples=60,
@@ -60,6 +61,28 @@ def test_floats_are_exact(values: list[float]) -> None:
     read = CODEC.decode(CODEC.encode(case)).case
     assert read.inputs[0].array.tobytes() == case.inputs[0].array.tobytes()
     assert read == case
+
+
+@pytest.mark.parametrize("is_constant", [False, True])
+def test_conditions_are_written_as_0_and_1(is_constant: bool) -> None:
+    q = QType.per_tensor("int8", 1.0, 0)
+    chosen, data = TensorType((3,), "bool"), Tensor(np.array([True, False, True]))
+    x, condition = Input("x", TensorType((3,), q)), Input("c", chosen)
+    network = Network(
+        (x,) if is_constant else (x, condition),
+        (Constant("c", chosen, data),) if is_constant else (),
+        (Node("y", Where(), ("x", "x", "c"), q),),
+        ("y",),
+    )
+    zeros = Tensor(np.zeros(3, dtype=np.int8))
+    case = Case(network, (zeros,) if is_constant else (zeros, data))
+    written = CODEC.encode(case)
+    assert CODEC.decode(written).case == case
+    SCHEMA.validate(json.loads(written))
+    assert written.count(b"[1, 0, 1]") == 1
+    for other in (b"[1, 0, 2]", b"[1, 0, 0.5]", b"[1, 0, true]"):
+        with pytest.raises(InvalidCase):
+            CODEC.decode(written.replace(b"[1, 0, 1]", other))
 
 
 @pytest.mark.parametrize("name", sorted(all_cases()))

@@ -5,6 +5,7 @@ put to an operator's image at scale 1 and zero point 0, where output units are r
 must lie among those that float32 arithmetic may give. What cannot be said is skipped with the reason.
 """
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +23,14 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType, QuantizedDType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize
+from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.table import UnaryOperator
@@ -280,6 +283,38 @@ def _arithmetic(op: ExactOperator, wide: Callable[[Array, Array], Array]) -> Cal
     return translate
 
 
+def _div(t: NodeTest) -> Iterator[Check]:
+    a, b = t.input(0), t.input(1)
+    if t.expected.dtype != np.float32:
+        raise CannotSay(f"{t.expected.dtype} data: Div of integers truncates, a quotient of quantized numbers does not")
+    yield bounds(real_image(Div(), a, b), t.expected)
+
+
+def _variadic(op: ExactOperator, function: Callable[[Array, Array], Array]) -> Callable[[NodeTest], Iterator[Check]]:
+    """Min and Max of any number of inputs: the last one with what ONNX's own function makes of those before."""
+
+    def translate(t: NodeTest) -> Iterator[Check]:
+        *before, last = (t.input(i) for i in range(len(t.inputs)))
+        first = functools.reduce(function, before) if before else last
+        if t.expected.dtype.name in ("uint8", "int8"):
+            q = qtype(np.ones(()), np.zeros((), t.expected.dtype))
+            yield equals(op, [(first, q), (last, q)], q, t.expected)
+            return
+        floats(t, first, last)
+        yield bounds(real_image(op, first, last), t.expected)
+
+    return translate
+
+
+def _where(t: NodeTest) -> Iterator[Check]:
+    condition, x, y = (t.input(i) for i in range(3))
+    floats(t, x, y)
+    points = [Operand.point(TensorType(a.shape, REAL), a) for a in (x, y)]
+    points.append(Operand.point(TensorType(condition.shape, "bool"), condition))
+    Where().infer([p.type for p in points], REAL)
+    yield bounds(Where().image(points, REAL), t.expected)
+
+
 def _unary(make: Callable[[NodeTest], ExactOperator]) -> Callable[[NodeTest], Iterator[Check]]:
     def translate(t: NodeTest) -> Iterator[Check]:
         floats(t, t.input(0))
@@ -435,6 +470,11 @@ TRANSLATIONS: dict[str, Callable[[NodeTest], Iterator[Check]]] = {
     "HardSigmoid": _hardsigmoid,
     "HardSwish": _unary(lambda t: Hardswish()),
     "Softmax": _unary(_softmax),
+    "Sub": _arithmetic(Sub(), np.subtract),
+    "Div": _div,
+    "Min": _variadic(Minimum(), np.minimum),
+    "Max": _variadic(Maximum(), np.maximum),
+    "Where": _where,
 }
 LEAST_RUN = 130
 """How many node tests can be said here, at the least."""

@@ -83,6 +83,14 @@ _SOFTMAX = Contract(
     "nearbyint(exp * (1/s_y) / sum), + zero point",
 )
 
+_WHERE = Contract(
+    terms="real",
+    k=2,
+    tie="half_even",
+    source="contrib_ops/cpu/quantization/qlinear_where.cc: an operand of the output's scale and zero point is copied; "
+    "else a table per operand: s_x * (q - zero point), MlasQuantizeLinear",
+)
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -105,6 +113,9 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "sigmoid": _SIGMOID,
         "leaky_relu": _LOOKUP,
         "softmax": _SOFTMAX,
+        "minimum": _MOVED,
+        "maximum": _MOVED,
+        "where": _WHERE,
     }
 )
 
@@ -156,6 +167,11 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "hardsigmoid": _float(6, "HardSigmoid (alpha is fl(1/6))"),
         "hardswish": _float(7, "HardSigmoid and Mul, the function body of HardSwish"),
         "softmax": _float(4, "Softmax (mlas/lib/compute.cpp)", ulps=4.0),
+        "sub": _float(3, "Sub"),
+        "div": _float(4, "Div: each operand is dequantized with a rounding, and a divisor's counts, too"),
+        "minimum": _float(2, "Min"),
+        "maximum": _float(2, "Max"),
+        "where": _float(2, "Where"),
     }
 )
 

@@ -120,6 +120,17 @@ def _mul(b: Builder, node: Node) -> None:
     _through(b, node, "Mul", relu=op.relu)
 
 
+def condition(b: Builder, node: Node) -> str:
+    """The condition of a where node: an input of the graph, or an initializer."""
+    name = node.inputs[2]
+    return b.constant(name) if name in b.network.constant_data else name
+
+
+def _where(b: Builder, node: Node) -> None:
+    operands = [_real(b, name) for name in node.inputs[:2]]
+    _finish(b, node, b.emit("Where", [condition(b, node), *operands], f"{node.name}/float"))
+
+
 def _requantize(b: Builder, node: Node) -> None:
     _finish(b, node, _real(b, node.inputs[0]))
 
@@ -268,6 +279,11 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _plain("HardSigmoid", {"alpha": ONE_SIXTH, "beta": 0.5}),
         "hardswish": _plain("HardSwish"),
         "softmax": _softmax,
+        "sub": _plain("Sub"),
+        "div": _plain("Div"),
+        "minimum": _plain("Min"),
+        "maximum": _plain("Max"),
+        "where": _where,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

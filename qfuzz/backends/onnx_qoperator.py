@@ -15,6 +15,7 @@ import numpy as np
 from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
 from qfuzz.backends.onnx_qdq import (
     avg_pool_attributes,
+    condition,
     conv_attributes,
     flatten_axis,
     max_pool_attributes,
@@ -210,6 +211,28 @@ def _pad(b: Builder, node: Node) -> None:
     b.emit("Pad", [node.inputs[0], b.integers(*op.padding), b.qparams(q)[1]], node.name)
 
 
+def _extreme(op_type: str) -> Lowering:
+    """Min or Max of stored integers: legal where all stand for the same real numbers."""
+
+    def lowering(b: Builder, node: Node) -> None:
+        _same_qparams(b, node)
+        if b.type(node, 1).element != node.element:
+            raise Unsupported("inputs: the kernel compares stored integers, so both have the output's type")
+        b.emit(op_type, node.inputs, node.name)
+
+    return lowering
+
+
+def _where(b: Builder, node: Node) -> None:
+    q_y = quantized(node.element)
+    for position in (0, 1):
+        if b.qtype(node, position).dtype != q_y.dtype:
+            dtype = b.qtype(node, position).dtype
+            raise Unsupported(f"input {position}: {dtype} where the output is {q_y.dtype}; QLinearWhere has one dtype")
+    operands = [n for i in (0, 1) for n in (node.inputs[i], *b.qparams(b.qtype(node, i)))]
+    b.emit("QLinearWhere", [condition(b, node), *operands, *b.qparams(q_y)], node.name, domain=MICROSOFT)
+
+
 def _no_kernel(reason: str) -> Lowering:
     def lowering(b: Builder, node: Node) -> None:
         raise Unsupported(reason)
@@ -248,6 +271,11 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _no_integer_kernel("HardSigmoid"),
         "hardswish": _no_integer_kernel("HardSwish"),
         "softmax": _softmax,
+        "sub": _no_integer_kernel("Sub"),
+        "div": _no_integer_kernel("Div"),
+        "minimum": _extreme("Min"),
+        "maximum": _extreme("Max"),
+        "where": _where,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

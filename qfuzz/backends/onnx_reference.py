@@ -54,6 +54,10 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "softmax": _float(4, ulps=4.0),
         "hardsigmoid": _float(6),
         "hardswish": _float(7),
+        "div": _float(4),
+        "minimum": _float(2),
+        "maximum": _float(2),
+        "where": _float(2),
     }
 )
 _ROUNDS_AFTER = Contract(
@@ -63,8 +67,10 @@ _ROUNDS_AFTER = Contract(
     source="onnx/reference/ops/op_qlinear_conv.py, op_qlinear_matmul.py: "
     "int32 acc * (s_x*s_w/s_y) + zero point, then np.rint",
 )
+_COMPARED = Contract(terms="exact", k=0, tie="half_even", source="op_min.py, op_max.py: np.minimum, np.maximum")
+_INTEGERS = {"conv": _ROUNDS_AFTER, "linear": _ROUNDS_AFTER, "minimum": _COMPARED, "maximum": _COMPARED}
 _CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
-    {"qdq": _QDQ, "qoperator": MappingProxyType(dict(_QDQ) | {"conv": _ROUNDS_AFTER, "linear": _ROUNDS_AFTER})}
+    {"qdq": _QDQ, "qoperator": MappingProxyType(dict(_QDQ) | _INTEGERS)}
 )
 
 

@@ -110,7 +110,12 @@ def numbers(array: Any) -> str:
 
 def _fed(inputs: Mapping[str, Any]) -> list[str]:
     fed = [
-        f"    {name!r}: np.array({numbers(array)}, dtype=np.{array.dtype.name}).reshape({list(array.shape)!r}),"
+        f"    {name!r}: np.array({numbers(array)}, dtype={_dtype(array)}).reshape({list(array.shape)!r}),"
         for name, array in inputs.items()
     ]
     return ["fed = {", *fed, "}"]
+
+
+def _dtype(array: Any) -> str:
+    """NumPy's name of a dtype, in old releases, too: bool is Python's own."""
+    return "bool" if array.dtype.name == "bool" else f"np.{array.dtype.name}"

@@ -15,12 +15,14 @@ from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize
+from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 
 Array = npt.NDArray[Any]
@@ -36,6 +38,14 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
         case Linear():
             pairs = [((*index[:-1], k), (index[-1], k)) for k in range(e.arrays[1].shape[1])]
             lines = e.contraction(pairs, index[-1])
+        case Sub():
+            lines = e.elementwise("-")
+        case Div():
+            lines = e.quotient()
+        case Minimum() | Maximum():
+            lines = e.extreme("min" if isinstance(node.op, Minimum) else "max")
+        case Where():
+            lines = [f"real = {e.operand(0 if e.arrays[2][e.own(2)] else 1)}"]
         case Add() | Mul():
             lines = e.elementwise("+" if isinstance(node.op, Add) else "*")
         case AvgPool() | MaxPool() | GlobalAvgPool():
@@ -79,13 +89,28 @@ class _Element:
         return lines
 
     def elementwise(self, sign: str) -> list[str]:
-        parts = []
-        for position, array in enumerate(self.arrays):
-            own = self.index[len(self.index) - array.ndim :]
-            at = tuple(0 if n == 1 else i for i, n in zip(own, array.shape, strict=True))
-            scale, zero = self.scale(position)
-            parts.append(f"({int(array[at])} - {zero}) * {scale}")
-        return [f"real = {f' {sign} '.join(f'({p})' for p in parts)}"]
+        return [f"real = ({self.operand(0)}) {sign} ({self.operand(1)})"]
+
+    def quotient(self) -> list[str]:
+        divisor = self.types[1].qtype.zero_point[0]
+        if int(self.arrays[1][self.own(1)]) != divisor:
+            return self.elementwise("/")
+        dividend = int(self.arrays[0][self.own(0)]) - self.types[0].qtype.zero_point[0]
+        sign = "" if dividend > 0 else "-"
+        return [f"real = {sign}Fraction(10) ** 90  # {dividend} * scale / 0 is an infinity; it saturates"]
+
+    def extreme(self, function: str) -> list[str]:
+        return [f"real = {function}({self.operand(0)}, {self.operand(1)})"]
+
+    def own(self, position: int) -> Index:
+        """Where an input that is broadcast has the element."""
+        shape = self.arrays[position].shape
+        return tuple(0 if n == 1 else i for i, n in zip(self.index[len(self.index) - len(shape) :], shape, strict=True))
+
+    def operand(self, position: int) -> str:
+        """An input's own element as a real number."""
+        scale, zero = self.scale(position)
+        return f"({int(self.arrays[position][self.own(position)])} - {zero}) * {scale}"
 
     def pool(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]

@@ -142,7 +142,8 @@ def _one_line(e: Exception) -> str:
 
 def _encode_hook(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return _TensorDocument(value.dtype, value.shape, [_legible(v) for v in value.array.ravel().tolist()])
+        numbers = value.array.astype(np.uint8) if value.dtype == "bool" else value.array
+        return _TensorDocument(value.dtype, value.shape, [_legible(v) for v in numbers.ravel().tolist()])
     raise TypeError(f"{type(value).__name__} is no part of a case file")
 
 

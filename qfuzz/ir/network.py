@@ -184,8 +184,8 @@ def _validate(network: Network) -> None:
             raise InvalidCase(f"network: output {o!r} is computed by no node")
     for i in network.inputs:
         q = i.type.element
-        if q in INTEGER_RANGE:
-            raise InvalidCase(f"input {i.name!r}: plain {q}; activations are quantized, or real")
+        if q in INTEGER_RANGE and q != "bool":
+            raise InvalidCase(f"input {i.name!r}: plain {q}; activations are quantized, or real, and conditions bool")
     if network.forms:
         check_forms(network.forms)
     network.types  # noqa: B018  the shape and type rules of every node
@@ -202,12 +202,12 @@ def _infer(network: Network) -> dict[str, TensorType]:
         try:
             n.op.check_arity(len(n.inputs))
             for position, name in enumerate(n.inputs):
-                if (name in constants) != (position in n.op.constant_inputs):
+                if position not in n.op.free_inputs and (name in constants) != (position in n.op.constant_inputs):
                     wanted = "a constant" if position in n.op.constant_inputs else "an input or a node, not a constant"
                     raise InvalidCase(f"input {position} ({name!r}) must be {wanted}")
             operands = [types[i] for i in n.inputs]
             if n.element in INTEGER_RANGE and n.element not in n.op.plain_outputs:
-                raise InvalidCase(f"output: plain {n.element}; {n.op.name} gives quantized or float32 elements")
+                raise InvalidCase(f"output: plain {n.element}; {n.op.name} gives quantized or real elements")
             shape = n.op.infer(operands, n.element)
             n.op.check_constants(
                 {i: network_constant(network, n.inputs[i]) for i in n.op.constant_inputs if i < len(n.inputs)}, operands

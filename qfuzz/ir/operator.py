@@ -19,6 +19,8 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Least and greatest number of inputs.
     constant_inputs
         Positions that take a constant (weights and biases); all others take an activation.
+    free_inputs
+        Positions that take either (conditions).
     takes_non_finite
         Whether it is defined on infinities and NaN.
     plain_outputs
@@ -29,6 +31,7 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     constant_inputs: ClassVar[tuple[int, ...]] = ()
     takes_non_finite: ClassVar[bool] = False
     plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ()
+    free_inputs: ClassVar[tuple[int, ...]] = ()
 
     @property
     def name(self) -> str:

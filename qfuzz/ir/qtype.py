@@ -15,11 +15,12 @@ QuantizedDType = Literal[
 Real: TypeAlias = Literal["float32", "float16", "bfloat16"]
 PlainInteger: TypeAlias = Literal["uint8", "int32", "int64"]
 """Integers that stand for themselves: accumulators and biases in their units, indices, zero points."""
-DType: TypeAlias = QuantizedDType | Real | PlainInteger
+DType: TypeAlias = QuantizedDType | Real | PlainInteger | Literal["bool"]
 
 INTEGER_RANGE: dict[str, tuple[int, int]] = {
     **{f"uint{n}": (0, 2**n - 1) for n in (2, 4, 8, 16)},
     **{f"int{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in (2, 4, 8, 16, 32, 64)},
+    "bool": (0, 1),
 }
 BYTES: tuple[QuantizedDType, ...] = ("uint8", "int8")
 """What every quantized kernel takes."""
@@ -117,8 +118,9 @@ class QType(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         return tuple(Fraction(s) for s in self.scale)
 
 
-Element: TypeAlias = QType | Real | PlainInteger
-"""What the elements of a tensor are: quantized numbers, reals as floating-point numbers, integers without a scale."""
+Element: TypeAlias = QType | Real | PlainInteger | Literal["bool"]
+"""What the elements of a tensor are: quantized numbers, reals as floating-point numbers, integers without a scale, or
+bool (a condition; files say 0 and 1)."""
 
 
 def dtype_of(element: Element) -> DType:

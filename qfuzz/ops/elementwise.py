@@ -27,18 +27,61 @@ from qfuzz.ops.semantics import (
 )
 
 
-def _broadcast(inputs: Sequence[TensorType]) -> tuple[int, ...]:
-    a, b = inputs
+def broadcast_shape(inputs: Sequence[TensorType]) -> tuple[int, ...]:
+    """The shape that all inputs broadcast to, as NumPy's arrays do: ranks may differ, sizes of 1 are repeated."""
     try:
-        shape = tuple(int(d) for d in np.broadcast_shapes(a.shape, b.shape))
+        shape = tuple(int(d) for d in np.broadcast_shapes(*(t.shape for t in inputs)))
     except ValueError:
-        raise InvalidCase(f"inputs: shapes {a.shape} and {b.shape} do not broadcast") from None
+        shapes = " and ".join(str(t.shape) for t in inputs)
+        raise InvalidCase(f"inputs: shapes {shapes} do not broadcast") from None
     check_shape(shape)
     return shape
 
 
 def _bounds(relu: bool) -> tuple[Fraction | None, Fraction | None]:
     return (Fraction(0), None) if relu else (None, None)
+
+
+def sum_image(
+    operands: Sequence[Operand],
+    element: Element,
+    *,
+    subtract: bool = False,
+    bounds: tuple[Fraction | None, Fraction | None] = (None, None),
+) -> Image:
+    """The image of `a + b`, or of `a - b`, clipped to `bounds` in output units."""
+    a, b = operands
+    m = [Multiplier.quotient(o.float_scale, float_scale(element)) for o in operands]
+    (a_lo, a_hi), (b_lo, b_hi) = a.centered(), b.centered()
+    if subtract:
+        b_lo, b_hi = -b_hi, -b_lo
+    integers = all(o.are_integers for o in operands)
+
+    def terms(a_centered: Floats, b_centered: Floats) -> list[Term]:
+        return [Term(c, k, are_integers=integers) for c, k in zip((a_centered, b_centered), m, strict=True)]
+
+    def real() -> Floats:
+        return a.magnitude() * m[0].approx + b.magnitude() * m[1].approx
+
+    def affine() -> Floats:
+        return a.affine_magnitude() * m[0].approx + b.affine_magnitude() * m[1].approx
+
+    def fixed_point() -> Floats:
+        largest = np.maximum(m[0].approx, m[1].approx)
+        return (a.affine_magnitude() + b.affine_magnitude()) * largest + zero_point_magnitude(element)
+
+    return linear_image(
+        terms(a_lo, b_lo),
+        None if a.is_point and b.is_point else terms(a_hi, b_hi),
+        broadcast_shape([o.type for o in operands]),
+        element,
+        accumulator=real,
+        real=real,
+        affine=affine,
+        fixed_point=fixed_point,
+        n_summed=2,
+        bounds=bounds,
+    )
 
 
 class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
@@ -52,40 +95,10 @@ class Add(ExactOperator, frozen=True, kw_only=True, tag="add"):
         quantized_output(element)
         for name, t in zip("ab", inputs, strict=True):
             check_multipliers(per_tensor(t, name).scale, element, name)
-        return _broadcast(inputs)
+        return broadcast_shape(inputs)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
-        shape = _broadcast([o.type for o in operands])
-        m = [Multiplier.quotient(o.float_scale, float_scale(element)) for o in operands]
-        centered = [o.centered() for o in operands]
-        is_point = all(o.is_point for o in operands)
-        integers = all(o.are_integers for o in operands)
-
-        def real() -> Floats:
-            a, b = operands
-            return a.magnitude() * m[0].approx + b.magnitude() * m[1].approx
-
-        def affine() -> Floats:
-            a, b = operands
-            return a.affine_magnitude() * m[0].approx + b.affine_magnitude() * m[1].approx
-
-        def fixed_point() -> Floats:
-            a, b = operands
-            largest = np.maximum(m[0].approx, m[1].approx)
-            return (a.affine_magnitude() + b.affine_magnitude()) * largest + zero_point_magnitude(element)
-
-        return linear_image(
-            [Term(c[0], k, are_integers=integers) for c, k in zip(centered, m, strict=True)],
-            None if is_point else [Term(c[1], k, are_integers=integers) for c, k in zip(centered, m, strict=True)],
-            shape,
-            element,
-            accumulator=real,
-            real=real,
-            affine=affine,
-            fixed_point=fixed_point,
-            n_summed=2,
-            bounds=_bounds(self.relu),
-        )
+        return sum_image(operands, element, bounds=_bounds(self.relu))
 
 
 class Mul(ExactOperator, frozen=True, kw_only=True, tag="mul"):
@@ -99,11 +112,11 @@ class Mul(ExactOperator, frozen=True, kw_only=True, tag="mul"):
         quantized_output(element)
         scales = [per_tensor(t, name).scale[0] for name, t in zip("ab", inputs, strict=True)]
         check_multipliers([scales[0] * scales[1]], element, "inputs")
-        return _broadcast(inputs)
+        return broadcast_shape(inputs)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         a, b = operands
-        shape = _broadcast([a.type, b.type])
+        shape = broadcast_shape([a.type, b.type])
         m = Multiplier.quotient(a.float_scale * b.float_scale, float_scale(element))
         a_lo, a_hi = a.centered()
         b_lo, b_hi = b.centered()

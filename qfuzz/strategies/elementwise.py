@@ -1,18 +1,19 @@
 """The drawing side of add, mul, requantize, and of all unary functions and softmax."""
 
+import math
 from collections.abc import Callable
 
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import QType, float32
+from qfuzz.ir.qtype import QType, QuantizedDType, float32
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.quantization import Requantize
 from qfuzz.ops.softmax import Softmax
-from qfuzz.strategies.builder import Builder
+from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.qtypes import draw_zero_point
 
 
-def _partner(b: Builder) -> str:
+def partner(b: Builder) -> str:
     """Another operand: the value itself, an earlier one of its shape, or a new input, now and then broadcast."""
     d = b.d
     shape = b.type.shape
@@ -23,17 +24,36 @@ def _partner(b: Builder) -> str:
     if kind == 2 and earlier:
         return d.pick(earlier)
     if kind == 5 and not b.flavour.common and shape:
-        axis = d.integer(0, len(shape) - 1)
-        shape = (*shape[:axis], 1, *shape[axis + 1 :])
+        shape = broadcasting(b, shape)
     q = b.qtype
     far = relation == 3 and not b.flavour.common
     scale = q.scale[0] if relation == 1 else b.scale(q.scale[0], 12 if far else 3)
-    return b.add_input(shape, QType.per_tensor(q.dtype, scale, draw_zero_point(d, q.dtype)))
+    dtype: QuantizedDType = q.dtype
+    if kind == 4 and not b.flavour.common and d.rarely(3):
+        dtype = "int8" if dtype == "uint8" else "uint8"
+    return b.add_input(shape, QType.per_tensor(dtype, scale, draw_zero_point(d, dtype)))
+
+
+def broadcasting(b: Builder, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape that broadcasts with `shape`, which has a dimension: a size of 1, fewer dimensions, none, or one more."""
+    form, axis = divmod(b.d.integer(0, 4 * len(shape) - 1), len(shape))
+    match form:
+        case 0:
+            return (*shape[:axis], 1, *shape[axis + 1 :])
+        case 1:
+            return shape[axis + 1 :]
+        case 2:
+            return tuple(1 if d >= axis else n for d, n in enumerate(shape))
+        case _:
+            fits = 3 * math.prod(shape) <= MAX_VALUE_ELEMENTS
+            if fits and shape[axis] == 1:
+                return (*shape[:axis], 3, *shape[axis + 1 :])
+            return (2, *shape) if fits and len(shape) < 4 else shape[axis:]
 
 
 def draw_add(b: Builder) -> None:
     """An add node."""
-    other = _partner(b)
+    other = partner(b)
     relu = b.d.rarely(5) and not b.flavour.common
     scales = b.qtype.scale[0], b.types[other].qtype.scale[0]
     element = b.output(max(scales) * 1.5, unit=min(scales))
@@ -47,7 +67,7 @@ def fits_mul(b: Builder) -> bool:
 
 def draw_mul(b: Builder) -> None:
     """A mul node."""
-    other = _partner(b)
+    other = partner(b)
     relu = b.d.rarely(5) and not b.flavour.common
     unit = b.qtype.scale[0] * b.types[other].qtype.scale[0]
     element = b.output(unit * 64, spread=3, unit=unit)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import contraction, elementwise, granular, movement, pooling
+from qfuzz.strategies import binary, contraction, elementwise, granular, movement, pooling
 from qfuzz.strategies.builder import Builder
 
 
@@ -60,6 +60,11 @@ DRAWINGS: dict[str, Drawing] = {
     "hardsigmoid": Drawing(_ANY, elementwise.draw_hardsigmoid),
     "hardswish": Drawing(_ANY, elementwise.draw_hardswish),
     "softmax": Drawing(elementwise.fits_softmax, elementwise.draw_softmax),
+    "sub": Drawing(_ANY, binary.draw_sub),
+    "div": Drawing(elementwise.fits_mul, binary.draw_div),
+    "minimum": Drawing(_ANY, binary.draw_minimum),
+    "maximum": Drawing(_ANY, binary.draw_maximum),
+    "where": Drawing(_ANY, binary.draw_where),
 }
 
 

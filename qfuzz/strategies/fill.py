@@ -89,6 +89,16 @@ def reals(key: int, style: int, shape: tuple[int, ...], step: float, dtype: str 
     return values.astype(dtype).reshape(shape)
 
 
+def conditions(key: int, shape: tuple[int, ...]) -> Array:
+    """Truth values: half and half, or seldom all true. Key 0 is all false."""
+    n = int(np.prod(shape))
+    if key == 0:
+        return np.zeros(shape, dtype=np.bool_)
+    w = words(key, n)
+    all_true = int(below(words(key, 1, stream=1), 8)[0]) == 7
+    return np.asarray((below(w, 2) == 1) | all_true).reshape(shape)
+
+
 def biases(key: int, style: int, n: int, largest: int) -> npt.NDArray[np.int64]:
     """Integers within +/- `largest`."""
     if style == FLAT or key == 0:

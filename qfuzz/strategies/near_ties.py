@@ -15,12 +15,14 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType, QuantizedDType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool
 from qfuzz.ops.quantization import Quantize, Requantize
+from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.semantics import Operand
 from qfuzz.ops.softmax import Softmax
 from qfuzz.oracle.reference import image_of
@@ -46,6 +48,11 @@ NEAR_TIE_OPS = (
     "hardsigmoid",
     "hardswish",
     "softmax",
+    "sub",
+    "div",
+    "minimum",
+    "maximum",
+    "where",
 )
 """Operators that round."""
 
@@ -70,7 +77,7 @@ def _case(op: str, w: fill.Words, dtypes: tuple[QuantizedDType, ...]) -> Case:
     match op:
         case "linear" | "conv":
             return _contraction(op, choose, q_x, key)
-        case "add" | "mul" | "concat":
+        case "add" | "mul" | "concat" | "sub" | "div" | "minimum" | "maximum" | "where":
             return _pair(op, choose, q_x, key)
         case "avg_pool" | "global_avg_pool":
             return _pool(op, choose, q_x, key)
@@ -142,9 +149,19 @@ def _pair(op: str, choose: _Chooser, q_a: QType, key: int) -> Case:
         b = np.clip(q_b.zero_point[0] + fill.below(fill.words(key, b.size, stream=3), 3) - 1, q_b.qmin, q_b.qmax)
         b = b.astype(a.dtype).reshape(shape)
         return _single(Mul(), [(q_a, a), (q_b, b)], _output(choose, q_a, q_a.scale[0] * q_b.scale[0]), [])
+    if op == "div":  # by a few steps, and by 0 in every other case
+        steps = np.array((1, 2, 3, 4, -1, -2, -3, choose(2)))[fill.below(fill.words(key, b.size, stream=3), 8)]
+        stored = q_b.zero_point[0] + steps
+        stored = np.where((stored < q_b.qmin) | (stored > q_b.qmax), q_b.zero_point[0] - steps, stored)
+        b = stored.astype(a.dtype).reshape(shape)
+        unit = q_a.scale[0] / scale_b / (1, 2, 3)[choose(3)]
+        return _single(Div(), [(q_a, a), (q_b, b)], _output(choose, q_a, unit), [])
     element = _output(choose, q_a, min(q_a.scale[0], scale_b))
-    operator: Operator = Add() if op == "add" else Concat(axis=1)
-    return _single(operator, [(q_a, a), (q_b, b)], element, [])
+    inputs: list[tuple[Element, Array]] = [(q_a, a), (q_b, b)]
+    if op == "where":
+        return _single(Where(), [*inputs, ("bool", fill.conditions(key + 4, (ROWS, 1)))], element, [])
+    operators = {"add": Add(), "concat": Concat(axis=1), "sub": Sub(), "minimum": Minimum(), "maximum": Maximum()}
+    return _single(operators[op], inputs, element, [])
 
 
 def _pool(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:

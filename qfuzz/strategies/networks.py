@@ -29,7 +29,7 @@ WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
-UNUSUAL = ("requantize",)
+UNUSUAL = ("requantize", "sub", "div", "minimum", "maximum", "where")
 """Operators that few backends have: cases of common forms leave them out."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
@@ -181,6 +181,8 @@ def _filled(key: int, style: int, type_: TensorType, step: float) -> fill.Array:
         if q.is_float:
             return fill.float8(key, style, type_.shape, q.dtype)
         return fill.quantized(key, style, type_.shape, q.dtype, q.zero_point[0])
+    if q == "bool":
+        return fill.conditions(key, type_.shape)
     return fill.reals(key, style, type_.shape, step, str(q))
 
 

@@ -10,12 +10,14 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 
 
@@ -63,6 +65,12 @@ class Draw:
         """Any small shape."""
         return tuple(int(self.rng.choice([1, 2, 3, 4, 5, 8, 17])) for _ in range(self.integer(1, 4)))
 
+    def broadcast(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """A shape that broadcasts to `shape`: mostly itself."""
+        if self.chance(0.7):
+            return shape
+        return tuple(1 if self.chance(0.5) else n for n in shape)[self.integer(0, len(shape)) :]
+
     def case(self, op: Operator, types: list[tuple[tuple[int, ...], Element]], out: Element, *,
              constants: dict[int, tuple[TensorType, Any]] | None = None) -> Case:  # fmt: skip
         """A one-node case; `types` are of the activations, constants are given by input position."""
@@ -75,11 +83,12 @@ class Draw:
             if position not in constants:
                 shape, element = remaining.pop(0)
                 inputs.append(Input(name, TensorType(shape, element)))
-                data = (
-                    self.stored(shape, element)
-                    if isinstance(element, QType)
-                    else (self.rng.normal(0, 20, shape)).astype(np.float32)
-                )
+                if isinstance(element, QType):
+                    data = self.stored(shape, element)
+                elif element == "bool":
+                    data = self.rng.integers(0, 2, shape).astype(np.bool_)
+                else:
+                    data = (self.rng.normal(0, 20, shape)).astype(np.float32)
                 feeds.append(Tensor(data))
         network = Network(
             tuple(inputs),
@@ -150,6 +159,28 @@ def _binary(make: Callable[[bool], Operator], product: bool) -> Callable[[Draw],
             b = a
         typical = a.scale[0] * b.scale[0] * 64 if product else max(a.scale[0], b.scale[0])
         return d.case(make(d.chance(0.4)), [(shape, a), (other, b)], d.qtype(typical / 4, typical * 4))
+
+    return draw
+
+
+def _two(op: Operator, *, divides: bool = False) -> Callable[[Draw], Case]:
+    """Two operands (and a condition), often of one type; each is broadcast now and then."""
+
+    def draw(d: Draw) -> Case:
+        shape = d.shape()
+        a, b = d.qtype(), d.qtype()
+        if d.chance(0.4):
+            b = a
+        typical = a.scale[0] / b.scale[0] / 8 if divides else max(a.scale[0], b.scale[0])
+        out = b if d.chance(0.4) else d.qtype(typical / 4, typical * 4)
+        types: list[tuple[tuple[int, ...], Element]] = [(d.broadcast(shape), a), (d.broadcast(shape), b)]
+        if not isinstance(op, Where):
+            return d.case(op, types, out)
+        condition = d.broadcast(shape)
+        if d.chance(0.5):
+            return d.case(op, [*types, (condition, "bool")], out)
+        data = d.rng.integers(0, 2, condition).astype(np.bool_)
+        return d.case(op, types, out, constants={2: (TensorType(condition, "bool"), data)})
 
     return draw
 
@@ -270,5 +301,10 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "softmax": lambda d: d.case(
         Softmax(axis=d.integer(0, len(s := d.shape()) - 1)), [(s, q := d.qtype())], _share(d, q)
     ),
+    "sub": _two(Sub()),
+    "div": _two(Div(), divides=True),
+    "minimum": _two(Minimum()),
+    "maximum": _two(Maximum()),
+    "where": _two(Where()),
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

@@ -1,0 +1,75 @@
+"""The drawing side of sub, div, minimum, maximum, where."""
+
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import QType
+from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.elementwise import broadcast_shape
+from qfuzz.ops.selection import Maximum, Minimum, Where
+from qfuzz.strategies import fill
+from qfuzz.strategies.builder import Builder
+from qfuzz.strategies.elementwise import broadcasting, partner
+
+
+def _operands(b: Builder, other: str) -> tuple[str, str]:
+    """The current value and `other`, in either order."""
+    return (other, b.current) if b.d.rarely(3) else (b.current, other)
+
+
+def draw_sub(b: Builder) -> None:
+    """A sub node."""
+    a, c = _operands(b, partner(b))
+    scales = [b.types[name].qtype.scale[0] for name in (a, c)]
+    b.add_node(Sub(), (a, c), b.output(max(scales) * 1.5, unit=min(scales)))
+
+
+def draw_div(b: Builder) -> None:
+    """A div node: quotients near 1, or of a divisor of a few steps."""
+    a, c = _operands(b, partner(b))
+    unit = b.types[a].qtype.scale[0] / b.types[c].qtype.scale[0]
+    steps = b.d.pick((1, 16, 64, 2))
+    b.add_node(Div(), (a, c), b.output(unit / steps, spread=3, unit=unit))
+
+
+def draw_minimum(b: Builder) -> None:
+    """A minimum node."""
+    _draw_extreme(b, Minimum())
+
+
+def draw_maximum(b: Builder) -> None:
+    """A maximum node."""
+    _draw_extreme(b, Maximum())
+
+
+def _draw_extreme(b: Builder, op: Operator) -> None:
+    pair, element = _selected(b)
+    b.add_node(op, pair, element)
+
+
+def _selected(b: Builder) -> tuple[tuple[str, str], QType]:
+    """Two operands and an output: all of one type, as kernels on stored integers need it, or each of its own."""
+    d = b.d
+    if d.integer(0, 2) < 2:
+        shape = b.type.shape
+        if shape and not b.flavour.common and d.rarely(3):
+            shape = broadcasting(b, shape)
+        return _operands(b, b.add_input(shape, b.qtype)), b.qtype
+    pair = _operands(b, partner(b))
+    scales = [b.types[name].qtype.scale[0] for name in pair]
+    return pair, b.output(max(scales), unit=d.pick(scales))
+
+
+def draw_where(b: Builder) -> None:
+    """A where node. Its condition is an input or a constant, of the operands' shape or broadcast."""
+    d = b.d
+    pair, element = _selected(b)
+    shape = broadcast_shape([b.types[n] for n in pair])
+    form = d.integer(0, 5)
+    if form == 3:
+        shape = ()
+    elif form > 3 and shape:
+        shape = broadcasting(b, shape)
+    if d.integer(0, 1):
+        name = b.add_constant("c", "bool", fill.conditions(d.key(), shape))
+    else:
+        name = b.add_input(shape, "bool")
+    b.add_node(Where(), (*pair, name), element)
