@@ -255,6 +255,10 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _no_integer_kernel("HardSigmoid"),
         "hardswish": _no_integer_kernel("HardSwish"),
         "softmax": _softmax,
+        "gelu": _no_integer_kernel("Gelu"),
+        "layer_norm": _no_integer_kernel("LayerNormalization"),
+        "instance_norm": _no_integer_kernel("InstanceNormalization"),
+        "mean": _no_kernel("QLinearReduceMean is a schema of com.microsoft without a CPU kernel; the QDQ form has one"),
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -51,6 +51,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         that is computed as a quotient plus 1/2.
     bias_steps
         Error of the bias in units of scale_x * scale_w: 0.5 where a float32 bias is rounded to int32.
+    distributes
+        Whether a normalization multiplies x and its mean apart, as ``x * c + (bias - mean * c)``: then |x| and |mean|
+        count, however small their difference is.
     """
 
     terms: Terms
@@ -62,3 +65,4 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function_ulps: float = 0.0
     function_addend: float = 0.0
     bias_steps: float = 0.0
+    distributes: bool = False

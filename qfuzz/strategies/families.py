@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import contraction, elementwise, movement, pooling
+from qfuzz.strategies import contraction, elementwise, functions, movement, pooling
 from qfuzz.strategies.builder import Builder
 
 
@@ -60,6 +60,10 @@ DRAWINGS: dict[str, Drawing] = {
     "hardsigmoid": Drawing(_ANY, elementwise.draw_hardsigmoid),
     "hardswish": Drawing(_ANY, elementwise.draw_hardswish),
     "softmax": Drawing(elementwise.fits_softmax, elementwise.draw_softmax),
+    "gelu": Drawing(_ANY, functions.draw_gelu),
+    "layer_norm": Drawing(functions.fits_layer_norm, functions.draw_layer_norm),
+    "instance_norm": Drawing(functions.fits_instance_norm, functions.draw_instance_norm, _IMAGES),
+    "mean": Drawing(functions.fits_mean, functions.draw_mean, (4, 3, 2)),
 }
 
 

@@ -1,0 +1,114 @@
+"""How far a float32 normalization may be from the exact one, whatever its inputs cancel.
+
+Mean. The elements are known to one rounding each. A float32 sum of n elements is off by gamma_(n-1) sum |x|, and its
+quotient by one rounding more; Welford's update ``m_k = m_(k-1) + (x_k - m_(k-1)) / k`` is off by e_k, where
+``k e_k <= (k-1) e_(k-1) + 2u |x_k - m_(k-1)| + k u |m_k|``, so by at most (4 + (n+1)/2) u max |x| (cf. Higham,
+*Accuracy and Stability*, section 1.9). An element and the mean that is subtracted from it are so off by at most
+``delta = gamma_(n+6) max |x|`` together, and by gamma_3 max |x| where the sum is one of float64 numbers.
+
+Variance. The mean square of x - mean is off by at most 2 sigma delta + delta^2; the sum of Welford's products
+``(x_k - m_(k-1)) (x_k - m_k)``, which add up to n sigma^2, by at most n times (1 + sqrt 2) sigma delta + delta^2 (by
+Cauchy and Schwarz: the first factor's square is at most twice the product, and the first product is 0). Products and
+sums add gamma_(n+4) of the variance itself.
+It is never negative, so epsilon is the least that a root is taken of. ``E[x^2] - mean^2`` is another matter: it may be
+negative, which no bound here admits.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.exact.reals import Reals
+from qfuzz.exact.rounding import Floats, gamma
+from qfuzz.ir.contract import Contract
+from qfuzz.ops.semantics import Image
+
+_UNDERFLOW = 2.0**-140
+"""More than what products that leave float32's normal range lose."""
+
+
+class Statistics(NamedTuple):
+    """What a normalization computes on the way, per element.
+
+    Attributes
+    ----------
+    lowest, highest
+        (x - mean) / sqrt(variance + epsilon).
+    off
+        Upper bound of |x - mean|.
+    least, most
+        Bounds of the variance.
+    apart
+        Upper bound of |x| + |mean|.
+    """
+
+    lowest: Floats
+    highest: Floats
+    off: Floats
+    least: Floats
+    most: Floats
+    apart: Floats
+
+
+@dataclass(frozen=True)
+class NormalizedImage(Image):
+    """Normalized, scaled and shifted values.
+
+    Attributes
+    ----------
+    weight, bias
+        Magnitudes.
+    real, affine
+        The largest |x|, or |s q| + |s zero_point|, of what is normalized together.
+    n_summed
+        How many elements that are.
+    float32_exact
+        Where all of them are equal, and everything is exact in float32.
+    """
+
+    lower: Reals
+    upper: Reals
+    statistics: Statistics
+    weight: Floats
+    bias: Floats
+    real: Callable[[], Floats]
+    affine: Callable[[], Floats]
+    n_summed: int
+    epsilon: float
+    scale_y: float
+    zero_point_y: float
+    float32_exact: npt.NDArray[np.bool_]
+
+    def error(self, contract: Contract) -> Floats:
+        s = self.statistics
+        if contract.terms == "exact":
+            return np.zeros_like(s.off)
+        affine = contract.terms in ("affine", "fixed_point")
+        n = self.n_summed if contract.accumulates_float else 0
+        delta = gamma(n + 6 if n else 3) * (self.affine() if affine else self.real())
+        moved, top = self._inverse_deviation(delta, gamma(n + 4))
+        statistic = s.off * moved + delta * top
+        normalized = np.maximum(np.abs(s.lowest), np.abs(s.highest)) + statistic
+        if contract.distributes:
+            normalized = normalized + s.apart * top
+        rounded = gamma(contract.k) * (normalized * self.weight + self.bias) + _UNDERFLOW
+        bound = (statistic * self.weight + rounded) / self.scale_y * (1 + 2.0**-40)
+        if affine or contract.adds_zero_point or contract.tie in ("half_even_after_zero_point", "either_even"):
+            bound = bound + gamma(contract.k) * self.zero_point_y
+        return bound if contract.distributes else np.where(self.float32_exact, 0.0, bound)
+
+    def _inverse_deviation(self, delta: Floats, squares: float) -> tuple[Floats, Floats]:
+        """How far 1 / sqrt(variance + epsilon) may be from the exact one, and how large it may be.
+
+        For a variance v that is off by d: below, by (max(v - d, 0) + epsilon)^-1/2 - (v + epsilon)^-1/2, which grows
+        up to v = d and falls from there on; above, by a difference that falls with v.
+        """
+        s = self.statistics
+        d = (2.5 * np.sqrt(s.most) * delta + delta * delta) * (1 + squares) + squares * s.most
+        worst = np.clip(d, s.least, s.most)
+        above = 1 / np.sqrt(np.maximum(worst - d, 0.0) + self.epsilon) - 1 / np.sqrt(worst + self.epsilon)
+        below = 1 / np.sqrt(s.least + self.epsilon) - 1 / np.sqrt(s.least + d + self.epsilon)
+        return np.maximum(above, below), 1 / np.sqrt(np.maximum(s.least - d, 0.0) + self.epsilon)
