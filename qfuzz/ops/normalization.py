@@ -23,7 +23,7 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.normalization_error import NormalizedImage, Statistics
+from qfuzz.ops.normalization_error import NormalizedImage, Statistics, normalized_error, variance_error
 from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
@@ -108,6 +108,10 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
         products = [whole(h) * weight for h in (statistics.lowest, statistics.highest)]
         magnitude = np.maximum(np.abs(products[0]), np.abs(products[1])) + np.abs(bias)
         slack = _SLACK * magnitude / scale_y + 1e-300
+        if x.is_point and (lo != np.rint(lo)).any():  # float64 sums: off as a kernel's are, with another unit
+            delta = np.abs(lo).max(axis=1, keepdims=True) * (x.float_scale * (n + 6) * 2.0**-53)
+            d = variance_error(statistics, delta, (n + 4) * 2.0**-53)
+            slack = slack + whole(normalized_error(statistics, delta, d, self.epsilon)) * np.abs(weight) / scale_y
         if x.is_point:
             approx = (products[0] + bias) / scale_y
             held = is_power_of_two(scale_y) and types[-1].element != "int32"
@@ -150,20 +154,20 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
             for t in types[1:]
         ]
         unit = x.scale * operands[1].scale
-        memo: dict[int, tuple[int, int]] = {}
+        memo: dict[int, tuple[Fraction, Fraction]] = {}
 
         def refine(i: int, bits: int) -> Bounds:
             row, column = divmod(i, n)
             if row not in memo:
-                values = [int(v) for v in rows[row]]
-                memo[row] = sum(values), sum(v * v for v in values)
+                values = [Fraction(float(v)) for v in rows[row]]
+                memo[row] = sum(values, Fraction(0)), sum((v * v for v in values), Fraction(0))
             total, squares = memo[row]
             weight = Fraction(float(operands[1].centered()[0].ravel()[int(at[0][i])])) * operands[1].scale
             bias = Fraction(0)
             if len(operands) > 2:
                 bias = Fraction(float(operands[2].lo.ravel()[int(at[1][i])]))
                 bias = bias * unit if types[2].element == "int32" else bias
-            numerator = (n * int(rows[row, column]) - total) * x.scale * weight
+            numerator = (n * Fraction(float(rows[row, column])) - total) * x.scale * weight
             if numerator == 0:
                 return bias / scale_y, bias / scale_y
             under = x.scale**2 * (n * squares - total**2) + n * n * epsilon
@@ -194,6 +198,12 @@ def _statistics(lo: Floats, hi: Floats, scale: float, epsilon: float) -> Statist
     mean: within |e| of |P m|, which bounds the variance. A value off its mean grows with itself and falls with others.
     """
     n = lo.shape[1]
+    if lo is hi and (lo != np.rint(lo)).any():
+        mean = lo.mean(axis=1, keepdims=True)
+        off = (lo - mean) * scale
+        variance = (off * off).mean(axis=1, keepdims=True)
+        normalized = off / np.sqrt(variance + epsilon)
+        return Statistics(normalized, normalized, np.abs(off), variance, variance, (np.abs(lo) + np.abs(mean)) * scale)
     if lo is hi:
         c = lo.astype(np.int64)
         total = c.sum(axis=1, keepdims=True)

@@ -89,26 +89,35 @@ class NormalizedImage(Image):
         affine = contract.terms in ("affine", "fixed_point")
         n = self.n_summed if contract.accumulates_float else 0
         delta = gamma(n + 6 if n else 3) * (self.affine() if affine else self.real())
-        moved, top = self._inverse_deviation(delta, gamma(n + 4))
-        statistic = s.off * moved + delta * top
+        d = variance_error(s, delta, gamma(n + 4))
+        statistic = normalized_error(s, delta, d, self.epsilon)
         normalized = np.maximum(np.abs(s.lowest), np.abs(s.highest)) + statistic
         if contract.distributes:
-            normalized = normalized + s.apart * top
+            normalized = normalized + s.apart * largest_quotient(s, d, self.epsilon)
         rounded = gamma(contract.k) * (normalized * self.weight + self.bias) + _UNDERFLOW
         bound = (statistic * self.weight + rounded) / self.scale_y * (1 + 2.0**-40)
         if affine or contract.adds_zero_point or contract.tie in ("half_even_after_zero_point", "either_even"):
             bound = bound + gamma(contract.k) * self.zero_point_y
         return bound if contract.distributes else np.where(self.float32_exact, 0.0, bound)
 
-    def _inverse_deviation(self, delta: Floats, squares: float) -> tuple[Floats, Floats]:
-        """How far 1 / sqrt(variance + epsilon) may be from the exact one, and how large it may be.
 
-        For a variance v that is off by d: below, by (max(v - d, 0) + epsilon)^-1/2 - (v + epsilon)^-1/2, which grows
-        up to v = d and falls from there on; above, by a difference that falls with v.
-        """
-        s = self.statistics
-        d = (2.5 * np.sqrt(s.most) * delta + delta * delta) * (1 + squares) + squares * s.most
-        worst = np.clip(d, s.least, s.most)
-        above = 1 / np.sqrt(np.maximum(worst - d, 0.0) + self.epsilon) - 1 / np.sqrt(worst + self.epsilon)
-        below = 1 / np.sqrt(s.least + self.epsilon) - 1 / np.sqrt(s.least + d + self.epsilon)
-        return np.maximum(above, below), 1 / np.sqrt(np.maximum(s.least - d, 0.0) + self.epsilon)
+def variance_error(s: Statistics, delta: Floats, squares: float) -> Floats:
+    """How far the variance may be off where x and mean are off by `delta`, and a sum of squares by `squares` of it."""
+    return np.asarray((2.5 * np.sqrt(s.most) * delta + delta * delta) * (1 + squares) + squares * s.most)
+
+
+def normalized_error(s: Statistics, delta: Floats, d: Floats, epsilon: float) -> Floats:
+    """How far a normalized value may be off where x and mean are off by `delta` together, and the variance by `d`.
+
+    For a variance v, 1 / sqrt(v + epsilon) is too large by 1 / sqrt(max(v - d, 0) + epsilon) - 1 / sqrt(v + epsilon) at
+    most, which grows up to v = d and falls from there on; and too small by a difference that falls with v.
+    """
+    worst = np.clip(d, s.least, s.most)
+    above = 1 / np.sqrt(np.maximum(worst - d, 0.0) + epsilon) - 1 / np.sqrt(worst + epsilon)
+    below = 1 / np.sqrt(s.least + epsilon) - 1 / np.sqrt(s.least + d + epsilon)
+    return np.asarray(s.off * np.maximum(above, below) + delta * largest_quotient(s, d, epsilon))
+
+
+def largest_quotient(s: Statistics, d: Floats, epsilon: float) -> Floats:
+    """The largest 1 / sqrt(variance + epsilon) where the variance is off by `d`."""
+    return np.asarray(1 / np.sqrt(np.maximum(s.least - d, 0.0) + epsilon))
