@@ -122,8 +122,8 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
             upper = known_reals((np.maximum(*products) + bias) / scale_y + slack)
         constant = (lo == hi).all(axis=1, keepdims=True) & (lo == lo[:, :1]).all(axis=1, keepdims=True)
         short = np.abs(lo).max(axis=1, keepdims=True, initial=0.0) * n < 2.0**24
-        dyadic = is_power_of_two(x.float_scale) and is_power_of_two(scale_y) and types[-1].element != "int32"
-        exact = constant & short if dyadic else np.zeros((), dtype=bool)
+        dyadic = (is_power_of_two(x.float_scale) or n == 1) and is_power_of_two(scale_y)
+        exact = constant & short if dyadic and types[-1].element != "int32" else np.zeros((), dtype=bool)
 
         def largest(a: Floats) -> Floats:
             return whole(a.reshape(-1, n).max(axis=1, keepdims=True, initial=0.0) * x.float_scale)
