@@ -127,6 +127,17 @@ _ELU = Contract(
     source="DequantizeLinear, core/providers/cpu/activation/activations.h Elu: alpha * (exp(x) - 1), QuantizeLinear",
 )
 
+_LAYER_NORM = Contract(
+    terms="real",
+    k=9,
+    tie="half_even",
+    accumulates_float=True,
+    exact_mean=True,
+    source="DequantizeLinear; rows of 8 elements and more with AVX2: mlas/lib/layernorm_kernel_avx2.cpp, a float64 "
+    "mean rounded to float32, a float32 sum of centered squares, (x - mean) * (1 / sqrt(variance + epsilon)) * scale "
+    "+ bias; others: core/providers/cpu/nn/layer_norm_impl.cc, Welford's update in float32, (x - mean) / "
+    "sqrt(variance + epsilon) * scale + bias; QuantizeLinear",
+)
 _INSTANCE_NORM = Contract(
     terms="real",
     k=9,
@@ -170,13 +181,7 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
             "faithful; 0.5x * (tanh(x * (C*x*x + B)) + 1), a rational approximation of tanh off by 2.4 ulps)",
             ulps=3.0,
         ),
-        "layer_norm": _float(
-            9,
-            "LayerNormalization (core/providers/cpu/nn/layer_norm_impl.cc, rows below 8 elements or without AVX2: "
-            "Welford's update in float32; mlas/lib/layernorm_kernel_avx2.cpp: a float64 mean rounded to float32, a "
-            "float32 sum of centered squares; then (x - mean) * (1 / sqrt(variance + epsilon)) * scale + bias)",
-            sums=True,
-        ),
+        "layer_norm": _LAYER_NORM,
         "instance_norm": _INSTANCE_NORM,
         "mean": _float(
             4, "ReduceMean (core/providers/cpu/reduction/reduction_ops.h: a float32 sum, divided)", sums=True

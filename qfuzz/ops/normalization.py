@@ -100,6 +100,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
         lo, hi = (a.reshape(-1, n) for a in x.centered())
         statistics = _statistics(lo, lo if x.is_point else hi, x.float_scale, self.epsilon)
         scale_y = float_scale(element)
+        bias_exact = is_power_of_two(scale_y) and types[-1].element != "int32"
 
         def whole(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
             """A number for each element, or for each row, as the output is laid out."""
@@ -114,16 +115,14 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
             slack = slack + whole(normalized_error(statistics, delta, d, self.epsilon)) * np.abs(weight) / scale_y
         if x.is_point:
             approx = (products[0] + bias) / scale_y
-            held = is_power_of_two(scale_y) and types[-1].element != "int32"
-            error = np.where((products[0] == 0.0) & held, 0.0, slack)
+            error = np.where(products[0] == 0.0, 0.0, slack) if bias_exact else slack
             lower = upper = Reals(approx, error, self._refined(operands, lo, element))
         else:
             lower = known_reals((np.minimum(*products) + bias) / scale_y - slack)
             upper = known_reals((np.maximum(*products) + bias) / scale_y + slack)
-        constant = (lo == hi).all(axis=1, keepdims=True) & (lo == lo[:, :1]).all(axis=1, keepdims=True)
+        equal = (lo == hi).all(axis=1, keepdims=True) & (lo == lo[:, :1]).all(axis=1, keepdims=True)
         short = np.abs(lo).max(axis=1, keepdims=True, initial=0.0) * n < 2.0**24
-        dyadic = (is_power_of_two(x.float_scale) or n == 1) and is_power_of_two(scale_y)
-        exact = constant & short if dyadic and types[-1].element != "int32" else np.zeros((), dtype=bool)
+        dyadic = is_power_of_two(x.float_scale) or n == 1
 
         def largest(a: Floats) -> Floats:
             return whole(a.reshape(-1, n).max(axis=1, keepdims=True, initial=0.0) * x.float_scale)
@@ -140,7 +139,9 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
             self.epsilon,
             scale_y,
             zero_point_magnitude(element),
-            whole(exact),
+            whole(equal),
+            whole(equal & short) if dyadic else np.zeros((), dtype=bool),
+            bias_exact,
         )
 
     def _refined(self, operands: Sequence[Operand], rows: Floats, element: Element) -> Refine:

@@ -65,8 +65,12 @@ class NormalizedImage(Image):
         The largest |x|, or |s q| + |s zero_point|, of what is normalized together.
     n_summed
         How many elements that are.
-    float32_exact
-        Where all of them are equal, and everything is exact in float32.
+    equal
+        Where all of them are equal.
+    summed_exactly
+        Where they are, and their sum is exact in float32.
+    bias_exact
+        Whether a float32 holds the bias over the output scale.
     """
 
     lower: Reals
@@ -80,7 +84,9 @@ class NormalizedImage(Image):
     epsilon: float
     scale_y: float
     zero_point_y: float
-    float32_exact: npt.NDArray[np.bool_]
+    equal: npt.NDArray[np.bool_]
+    summed_exactly: npt.NDArray[np.bool_]
+    bias_exact: bool
 
     def error(self, contract: Contract) -> Floats:
         s = self.statistics
@@ -90,7 +96,8 @@ class NormalizedImage(Image):
         n = self.n_summed if contract.accumulates_float else 0
         delta = gamma(n + 6 if n else 3) * (self.affine() if affine else self.real())
         d = variance_error(s, delta, gamma(n + 4))
-        statistic = normalized_error(s, delta, d, self.epsilon)
+        alone = self.equal if contract.exact_mean else self.summed_exactly  # then x is its mean, and the bias is left
+        statistic = np.where(alone, 0.0, normalized_error(s, delta, d, self.epsilon))
         normalized = np.maximum(np.abs(s.lowest), np.abs(s.highest)) + statistic
         if contract.distributes:
             normalized = normalized + s.apart * largest_quotient(s, d, self.epsilon)
@@ -98,7 +105,7 @@ class NormalizedImage(Image):
         bound = (statistic * self.weight + rounded) / self.scale_y * (1 + 2.0**-40)
         if affine or contract.adds_zero_point or contract.tie in ("half_even_after_zero_point", "either_even"):
             bound = bound + gamma(contract.k) * self.zero_point_y
-        return bound if contract.distributes else np.where(self.float32_exact, 0.0, bound)
+        return np.where(alone, 0.0, bound) if self.bias_exact and not contract.distributes else bound
 
 
 def variance_error(s: Statistics, delta: Floats, squares: float) -> Floats:

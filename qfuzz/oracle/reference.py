@@ -132,6 +132,7 @@ def _arithmetic(contract: Contract) -> Key:
         contract.function_ulps,
         contract.function_addend,
         contract.bias_steps,
+        contract.exact_mean,
         contract.distributes,
     )
 

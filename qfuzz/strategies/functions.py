@@ -109,7 +109,7 @@ def draw_mean(b: Builder) -> None:
         axes, noop = (), bool(d.integer(0, 1)) or len(some) < len(shape)
     noop = noop or (form == 4 and bool(axes))
     count = math.prod(shape[a] for a in axes) if axes or noop else math.prod(shape)
-    keepdims = not d.rarely(2) or (not axes and not noop) or len(axes) >= len(shape) - 1
+    keepdims = not d.rarely(3)
     unit = b.qtype.scale[0]
     b.add_node(
         Mean(axes=axes, keepdims=keepdims, noop_with_empty_axes=noop),

@@ -24,6 +24,7 @@ Y = QType.per_tensor("int8", 0.25, 3)
 EPSILONS = st.sampled_from((float32(1e-5), float32(1e-12), 1.0, 3.0))
 DOUBLE = Contract(terms="real", k=9, tie="half_even", source="test")
 SINGLE = Contract(terms="real", k=9, tie="half_even", source="test", accumulates_float=True)
+UPDATED = Contract(terms="real", k=9, tie="half_even", source="test", accumulates_float=True, exact_mean=True)
 APART = Contract(terms="real", k=9, tie="half_even", source="test", accumulates_float=True, distributes=True)
 
 
@@ -155,6 +156,7 @@ def test_equal_elements_are_off_by_the_mean_over_the_root_of_epsilon() -> None:
     assert _error(equal, SINGLE, 1e-12) > 100 * _error(equal, SINGLE, 1e-5) > 0
     assert _error(equal, SINGLE, 1e-12, scale=0.25) == 0
     assert _error(equal, APART, 1e-12, scale=0.25) > 0
+    assert _error(equal, UPDATED, 1e-12) == 0
 
 
 ONES: tuple[Array, Element] = (np.ones(3, np.float32), "float32")
