@@ -3,8 +3,9 @@
 Mean. The elements are known to one rounding each. A float32 sum of n elements is off by gamma_(n-1) sum |x|, and its
 quotient by one rounding more; Welford's update ``m_k = m_(k-1) + (x_k - m_(k-1)) / k`` is off by e_k, where
 ``k e_k <= (k-1) e_(k-1) + 2u |x_k - m_(k-1)| + k u |m_k|``, so by at most (4 + (n+1)/2) u max |x| (cf. Higham,
-*Accuracy and Stability*, section 1.9). An element and the mean that is subtracted from it are so off by at most
-``delta = gamma_(n+6) max |x|`` together, and by gamma_3 max |x| where the sum is one of float64 numbers.
+*Accuracy and Stability*, section 1.9). With the roundings of the elements, an element and the mean that is subtracted
+from it are off together by at most delta, which is gamma_(n+2) max |x| for a float32 sum, gamma_(6+(n+1)/2) max |x| for
+the update, and gamma_3 max |x| for a sum of float64 numbers.
 
 Variance. The mean square of x - mean is off by at most 2 sigma delta + delta^2; the sum of Welford's products
 ``(x_k - m_(k-1)) (x_k - m_k)``, which add up to n sigma^2, by at most n times (1 + sqrt 2) sigma delta + delta^2 (by
@@ -94,7 +95,8 @@ class NormalizedImage(Image):
             return np.zeros_like(s.off)
         affine = contract.terms in ("affine", "fixed_point")
         n = self.n_summed if contract.accumulates_float else 0
-        delta = gamma(n + 6 if n else 3) * (self.affine() if affine else self.real())
+        roundings = 3.0 if not n else 6 + (n + 1) / 2 if contract.exact_mean else n + 2
+        delta = gamma(roundings) * (self.affine() if affine else self.real())
         d = variance_error(s, delta, gamma(n + 4))
         alone = self.equal if contract.exact_mean else self.summed_exactly  # then x is its mean, and the bias is left
         statistic = np.where(alone, 0.0, normalized_error(s, delta, d, self.epsilon))

@@ -195,16 +195,16 @@ def _normalization(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
         )
     ]
     value = float(image_of(probe.network.nodes[0], operands).lower.approx.ravel()[choose(n)])
-    return _single(operator, [(q_x, x)], _tied(choose, q_x, value), parameters)
+    return _single(operator, [(q_x, x)], _tied(choose, q_x, value, octaves=12), parameters)
 
 
-def _tied(choose: _Chooser, q_x: QType, value: float) -> QType:
-    """An output type whose steps put `value` next to a tie, a few ulps off."""
+def _tied(choose: _Chooser, q_x: QType, value: float, octaves: int = 1) -> QType:
+    """An output type whose steps put `value` next to a tie, a few ulps off, or up to 2^octaves times as many."""
     if not 2.0**-40 < abs(value) < 2.0**40:
         raise InvalidCase("the value is too small to be put next to a tie")
     steps = choose(100) + 0.5
     scale = np.float32(abs(value) / steps)
-    scale = (scale.view(np.int32) + np.int32(choose(5) - 2)).view(np.float32)
+    scale = (scale.view(np.int32) + np.int32((choose(5) - 2) * 2 ** choose(octaves))).view(np.float32)
     return QType.per_tensor(q_x.dtype, float(scale), q_x.qmin if value > 0 else q_x.qmax)
 
 
