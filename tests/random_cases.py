@@ -20,10 +20,13 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 
@@ -282,6 +285,42 @@ def _perm(d: Dice, shape: Shape) -> Operator:
     return Transpose(perm=tuple(d.random.sample(range(len(shape)), len(shape))))
 
 
+def _normalization(d: Dice, instance: bool) -> Case:
+    """Scale and bias in any of their types, of any shape that they may have; epsilons that vanish, matter, or rule."""
+    shape = d.image_shape() if instance else d.shape()
+    axis = d.integer(0, len(shape) - 1)
+    q_x = d.qtype(d.pick(-3.0, 0.0, 8.0, -20.0, -30.0))
+    own = (shape[1],) if instance else shape[axis:]
+    if not instance and d.chance(0.3):
+        own = tuple(d.pick(1, n) for n in shape[d.integer(0, len(shape) - 1) :])
+    n = math.prod(own)
+    reals = [d.float32(-3.0, 3.0) * d.pick(1.0, 0.0, 2.0**20) for _ in range(n)]
+    weights: list[tuple[TensorType, np.ndarray[Any, Any]]] = [
+        (TensorType(own, "float32"), np.array(reals, dtype=np.float32).reshape(own))
+    ]
+    q_w = QType.per_tensor("int8", d.scale(-5.0), d.integer(-128, 127))
+    if d.chance(0.5):
+        weights = [(TensorType(own, q_w), d.data(own, q_w))]
+    quantized = weights[0][0].is_quantized
+    bias = [float32(d.float32(-9.0, 9.0) * d.pick(1.0, 0.0, 0.5)) for _ in range(n)]
+    match d.integer(0 if instance else -1, 1):
+        case 1 if quantized:
+            counts = [d.integer(-9999, 9999) for _ in range(n)]
+            weights.append((TensorType(own, "int32"), np.array(counts, dtype=np.int32).reshape(own)))
+        case 0 | 1:
+            weights.append((TensorType(own, "float32"), np.array(bias, dtype=np.float32).reshape(own)))
+    epsilon = d.pick(float32(1e-5), float32(1e-12), 1.0, 3.0, 2.0**-14, 2.0**30)
+    op: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
+    return _case(d, op, [(shape, q_x)], d.qtype(d.pick(-6.0, 0.0, 10.0)), tuple(weights))
+
+
+def _mean(d: Dice) -> Case:
+    shape, q = d.shape(), d.qtype()
+    axes = tuple(a for a in range(len(shape)) if d.chance(0.5))
+    op = Mean(axes=axes, keepdims=d.chance(0.5), noop_with_empty_axes=d.chance(0.5))
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -313,6 +352,10 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "minimum": _two(Minimum()),
     "maximum": _two(Maximum()),
     "where": _where,
+    "gelu": _unary(lambda d: Gelu(approximate=d.pick("none", "tanh")), bounded=True),
+    "layer_norm": lambda d: _normalization(d, instance=False),
+    "instance_norm": lambda d: _normalization(d, instance=True),
+    "mean": _mean,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

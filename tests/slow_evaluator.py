@@ -513,6 +513,108 @@ def where(op: Any, a: Values, b: Values, condition: Values) -> tuple[Shape, Real
     return broadcast_to(a, b, condition), rational(real)
 
 
+def fraction_of(value: Any) -> Fraction:
+    """The rational that mpmath's number is."""
+    mantissa, exponent = abs(value).man_exp
+    exact = Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
+    return -exact if value < 0 else exact
+
+
+def gelu(op: Any, x: Fraction, bits: int) -> Bounds:
+    """x / 2 times erfc(-x / sqrt 2), or 1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)) by e^u."""
+    if x == 0:
+        return Fraction(0), Fraction(0)
+    context = mpmath.MPContext()
+    # The tails are as small as e^(-x^2 / 2), or as e^(-x^3 / 14): to be narrow there takes as many more bits.
+    context.prec = bits + 200 + 6 * int(min(x * x, 2500)) + int(min(abs(x) ** 3, 2500))
+    v = context.mpf(x.numerator) / x.denominator
+    if op.approximate == "none":
+        far, twice = abs(x) > 50, (lambda: context.erfc(-v / context.sqrt(2)))
+    else:
+        u = context.sqrt(2 / context.pi) * (v + context.mpf(44715) / 1000000 * v**3)
+        far, twice = abs(u) > 2000, (lambda: 2 / (1 + context.exp(-2 * u)))
+    if far:  # within 2^-1800 of 0 or of 2, on the inner side
+        low, high = (Fraction(0), Fraction(1, 2**1800)) if x < 0 else (2 - Fraction(1, 2**1800), Fraction(2))
+    else:
+        value = fraction_of(twice())
+        slack = Fraction(1, 2 ** (bits + 60))
+        low, high = value * (1 - slack), value * (1 + slack)
+    ends = sorted((x / 2 * low, x / 2 * high))
+    return ends[0], ends[1]
+
+
+def normalized(
+    op: Any, x: Values, members: Callable[[Index], list[Index]], weight: Real, bias: Real
+) -> tuple[Shape, Real]:
+    """(x - mean) / sqrt(variance + epsilon) * weight + bias over the `members` that go with an index."""
+
+    def real(index: Index, bits: int) -> Bounds:
+        together = [x.real(i) for i in members(index)]
+        mean = sum(together, Fraction(0)) / len(together)
+        under = sum(((v - mean) ** 2 for v in together), Fraction(0)) / len(together) + Fraction(op.epsilon)
+        shift = bias(index, bits)[0]
+        top = (x.real(index) - mean) * weight(index, bits)[0]
+        if top == 0:
+            return shift, shift
+        root = math.isqrt(under.numerator * under.denominator)
+        if root**2 == under.numerator * under.denominator:  # a root that is rational
+            return top * under.denominator / root + shift, top * under.denominator / root + shift
+        context = mpmath.MPContext()
+        context.prec = bits + 80
+        value = fraction_of(context.mpf(under.denominator) / context.sqrt(under.numerator * under.denominator))
+        slack = Fraction(1, 2 ** (bits + 40))
+        ends = sorted((top * value * (1 - slack) + shift, top * value * (1 + slack) + shift))
+        return ends[0], ends[1]
+
+    return x.shape, real
+
+
+def parameter(values: Values | None, own: Callable[[Index], Index], unit: Fraction = Fraction(1)) -> Real:
+    """A scale or bias at the index that belongs to the output's; int32 counts `unit`."""
+
+    def real(index: Index) -> Fraction:
+        if values is None:
+            return Fraction(0)
+        return values.real(own(index)) * (unit if values.element == "int32" else 1)
+
+    return rational(real)
+
+
+def layer_norm(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def broadcast_to(v: Values) -> Callable[[Index], Index]:
+        return lambda i: tuple(0 if d == 1 else p for p, d in zip(i[len(i) - len(v.shape) :], v.shape, strict=True))
+
+    def members(index: Index) -> list[Index]:
+        return [(*index[: op.axis], *rest) for rest in indices(x.shape[op.axis :])]
+
+    unit = x.qparams(())[0] * (weight.qparams(())[0] if isinstance(weight.element, QType) else 1)
+    shift = parameter(bias, broadcast_to(bias) if bias else tuple, unit)
+    return normalized(op, x, members, parameter(weight, broadcast_to(weight)), shift)
+
+
+def instance_norm(op: Any, x: Values, weight: Values, bias: Values) -> tuple[Shape, Real]:
+    def members(index: Index) -> list[Index]:
+        return [(*index[:2], *rest) for rest in indices(x.shape[2:])]
+
+    unit = x.qparams(())[0] * (weight.qparams(())[0] if isinstance(weight.element, QType) else 1)
+    own = parameter(weight, lambda i: (i[1],)), parameter(bias, lambda i: (i[1],), unit)
+    return normalized(op, x, members, *own)
+
+
+def mean(op: Any, x: Values) -> tuple[Shape, Real]:
+    axes = op.axes if op.axes or op.noop_with_empty_axes else tuple(range(len(x.shape)))
+    shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape) if op.keepdims or d not in axes)
+
+    def real(index: Index) -> Fraction:
+        kept = iter(index)
+        at = [0 if d in axes and not op.keepdims else next(kept) for d in range(len(x.shape))]
+        over = [range(n) if d in axes else (at[d],) for d, n in enumerate(x.shape)]
+        window = [x.real(p) for p in itertools.product(*over)]
+        return sum(window, Fraction(0)) / len(window)
+
+    return shape, rational(real)
+
+
 DEFINITIONS: dict[str, Definition] = {
     "quantize": same,
     "dequantize": same,
@@ -544,4 +646,8 @@ DEFINITIONS: dict[str, Definition] = {
     "minimum": without_relu(lambda a, b: a if a < b else b),
     "maximum": without_relu(lambda a, b: b if a < b else a),
     "where": where,
+    "gelu": elementary(gelu),
+    "layer_norm": layer_norm,
+    "instance_norm": instance_norm,
+    "mean": mean,
 }

@@ -120,7 +120,7 @@ def _with(change: Any) -> dict[str, Any]:
         lambda d: d.update(extra=1),
         lambda d: d["network"]["nodes"][0]["op"].update(op="fold"),
         lambda d: d["network"]["nodes"][0]["op"].update(relu="yes"),
-        lambda d: d["inputs"][0].update(dtype="float16"),
+        lambda d: d["inputs"][0].update(dtype="float64"),
         lambda d: d["network"]["inputs"][0]["type"].update(shape="2, 3"),
     ],
 )

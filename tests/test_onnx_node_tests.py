@@ -26,10 +26,13 @@ from qfuzz.ops.activation import Clamp, Elu, Hardswish, LeakyRelu, Relu, Sigmoid
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize
+from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.ops.softmax import Softmax
@@ -438,6 +441,36 @@ def _softmax(t: NodeTest) -> ExactOperator:
     return Softmax(axis=t.get("axis", -1) % t.expected.ndim)
 
 
+def _layer_norm(t: NodeTest) -> Iterator[Check]:
+    """The first output; networks have no node for the mean and the deviation."""
+    epsilon = _float32(t.get("epsilon", 1e-5))
+    yield _normalized(LayerNorm(axis=t.get("axis", -1) % t.expected.ndim, epsilon=epsilon), t)
+
+
+def _instance_norm(t: NodeTest) -> Iterator[Check]:
+    yield _normalized(InstanceNorm(epsilon=_float32(t.get("epsilon", 1e-5))), t)
+
+
+def _normalized(op: ExactOperator, t: NodeTest) -> Check:
+    x, parameters = t.input(0), [a for a in (t.input(1), t.optional(2)) if a is not None]
+    floats(t, x, *parameters)
+    operands = [Operand.point(TensorType(x.shape, REAL), x)]
+    operands += [Operand.point(TensorType(a.shape, "float32"), a) for a in parameters]
+    op.infer([o.type for o in operands], REAL)
+    return bounds(op.image(operands, REAL), t.expected)
+
+
+def _mean(t: NodeTest) -> Iterator[Check]:
+    x, axes = t.input(0), t.optional(1)
+    floats(t, x)
+    op = Mean(
+        axes=() if axes is None else tuple(sorted(int(a) % x.ndim for a in axes)),
+        keepdims=bool(t.get("keepdims", 1)),
+        noop_with_empty_axes=bool(t.get("noop_with_empty_axes", 0)),
+    )
+    yield bounds(real_image(op, x), t.expected)
+
+
 def _float32(value: float) -> float:
     return float(np.float32(value))
 
@@ -475,6 +508,10 @@ TRANSLATIONS: dict[str, Callable[[NodeTest], Iterator[Check]]] = {
     "Min": _variadic(Minimum(), np.minimum),
     "Max": _variadic(Maximum(), np.maximum),
     "Where": _where,
+    "Gelu": _unary(lambda t: Gelu(approximate=t.get("approximate", "none"))),
+    "LayerNormalization": _layer_norm,
+    "InstanceNormalization": _instance_norm,
+    "ReduceMean": _mean,
 }
 LEAST_RUN = 130
 """How many node tests can be said here, at the least."""

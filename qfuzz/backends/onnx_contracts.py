@@ -140,6 +140,27 @@ _ELU = Contract(
     source="DequantizeLinear, core/providers/cpu/activation/activations.h Elu: alpha * (exp(x) - 1), QuantizeLinear",
 )
 
+_LAYER_NORM = Contract(
+    terms="real",
+    k=9,
+    tie="half_even",
+    accumulates_float=True,
+    exact_mean=True,
+    source="DequantizeLinear; rows of 8 elements and more with AVX2: mlas/lib/layernorm_kernel_avx2.cpp, a float64 "
+    "mean rounded to float32, a float32 sum of centered squares, (x - mean) * (1 / sqrt(variance + epsilon)) * scale "
+    "+ bias; others: core/providers/cpu/nn/layer_norm_impl.cc, Welford's update in float32, (x - mean) / "
+    "sqrt(variance + epsilon) * scale + bias; QuantizeLinear",
+)
+_INSTANCE_NORM = Contract(
+    terms="real",
+    k=9,
+    tie="half_even",
+    accumulates_float=True,
+    distributes=True,
+    source="DequantizeLinear, core/providers/cpu/nn/instance_norm.cc: float32 mean, then sum of centered squares; "
+    "c = 1 / sqrt(variance + epsilon) * scale, x * c + (bias - mean * c), QuantizeLinear",
+)
+
 _UNFUSED: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -172,6 +193,17 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "minimum": _float(2, "Min"),
         "maximum": _float(2, "Max"),
         "where": _float(2, "Where"),
+        "gelu": _float(
+            4,
+            "Gelu (core/providers/cpu/tensor/gelu.cc, mlas/lib/gelu.cpp: 0.5x * (erf(x * fl(sqrt(1/2))) + 1), erf "
+            "faithful; 0.5x * (tanh(x * (C*x*x + B)) + 1), a rational approximation of tanh off by 2.4 ulps)",
+            ulps=3.0,
+        ),
+        "layer_norm": _LAYER_NORM,
+        "instance_norm": _INSTANCE_NORM,
+        "mean": _float(
+            4, "ReduceMean (core/providers/cpu/reduction/reduction_ops.h: a float32 sum, divided)", sums=True
+        ),
     }
 )
 
@@ -185,6 +217,7 @@ def _looser(unfused: Contract, fused: Contract) -> Contract:
         tie=unfused.tie if unfused.tie == fused.tie else "either_even",
         accumulates_float=unfused.accumulates_float or fused.accumulates_float,
         function_ulps=max(unfused.function_ulps, fused.function_ulps),
+        distributes=unfused.distributes or fused.distributes,
         bias_steps=max(unfused.bias_steps, fused.bias_steps),
         source=f"unfused: {unfused.source}; where qdq_selectors.cc fuses: {fused.source}",
     )

@@ -17,8 +17,11 @@ from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.activation import Clamp, Elu, LeakyRelu
 from qfuzz.ops.convolution import Conv
+from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.movement import Concat, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, MaxPool
+from qfuzz.ops.reduction import Mean
 from qfuzz.ops.softmax import Softmax
 
 ONE_SIXTH = float32(1 / 6)
@@ -252,6 +255,40 @@ def _pad(b: Builder, node: Node) -> None:
     _through(b, node, "Pad", b.integers(*op.padding))
 
 
+def _gelu(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Gelu)
+    _through(b, node, "Gelu", attributes={"approximate": op.approximate})
+
+
+def _normalized(b: Builder, node: Node, op_type: str, attributes: Attributes) -> None:
+    """Scale and bias as they are, or dequantized."""
+    quantized = isinstance(b.type(node, 1).element, QType)
+    weight = _weight(b, node) if quantized else b.constant(node.inputs[1])
+    inputs = [_real(b, node.inputs[0]), weight, *_bias(b, node)]
+    _finish(b, node, b.emit(op_type, inputs, f"{node.name}/float", attributes))
+
+
+def _layer_norm(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, LayerNorm)
+    _normalized(b, node, "LayerNormalization", {"axis": op.axis, "epsilon": op.epsilon, "stash_type": 1})
+
+
+def _instance_norm(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, InstanceNorm)
+    _normalized(b, node, "InstanceNormalization", {"epsilon": op.epsilon})
+
+
+def _mean(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Mean)
+    axes = [b.integers(*op.axes)] if op.axes else []
+    attributes = {"keepdims": op.keepdims, "noop_with_empty_axes": op.noop_with_empty_axes}
+    _through(b, node, "ReduceMean", *axes, attributes=attributes)
+
+
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         "quantize": quantize,
@@ -284,6 +321,10 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "minimum": _plain("Min"),
         "maximum": _plain("Max"),
         "where": _where,
+        "gelu": _gelu,
+        "layer_norm": _layer_norm,
+        "instance_norm": _instance_norm,
+        "mean": _mean,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

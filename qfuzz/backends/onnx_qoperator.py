@@ -276,6 +276,10 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "minimum": _extreme("Min"),
         "maximum": _extreme("Max"),
         "where": _where,
+        "gelu": _no_integer_kernel("Gelu"),
+        "layer_norm": _no_integer_kernel("LayerNormalization"),
+        "instance_norm": _no_integer_kernel("InstanceNormalization"),
+        "mean": _no_kernel("QLinearReduceMean is a schema of com.microsoft without a CPU kernel; the QDQ form has one"),
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

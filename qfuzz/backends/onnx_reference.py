@@ -58,6 +58,10 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "minimum": _float(2),
         "maximum": _float(2),
         "where": _float(2),
+        "gelu": _float(5, ulps=2.0),
+        "layer_norm": _float(9, sums=True),
+        "instance_norm": _float(9, sums=True),
+        "mean": _float(4, sums=True),
     }
 )
 _ROUNDS_AFTER = Contract(

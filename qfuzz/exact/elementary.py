@@ -6,6 +6,7 @@ any precision. For a rational x other than 0 all of these are transcendental (Li
 always decides on which side of a rational boundary they lie.
 """
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -35,7 +36,7 @@ def exp(x: Fraction, bits: int) -> Enclosure:
     context = mpmath.ctx_iv.MPIntervalContext()
     context.prec = bits + 32
     low, high = context.exp(context.mpf(x.numerator) / context.mpf(x.denominator))._mpi_
-    return _fraction(low), _fraction(high)
+    return raw_fraction(low), raw_fraction(high)
 
 
 def expm1(x: Fraction, bits: int) -> Enclosure:
@@ -65,7 +66,25 @@ def sigmoid_float64(x: Floats) -> Floats:
     return np.where(x >= 0, 1.0, e) / (1.0 + e)
 
 
-def _fraction(raw: Any) -> Fraction:
+def tiny() -> Fraction:
+    """Stands for a positive number that is closer to 0 than any boundary but 0 itself."""
+    return _TINY
+
+
+def square_root(x: Fraction, bits: int) -> Enclosure:
+    """Rational bounds of the root of x > 0, to about 2^-bits relatively; the root itself where it is rational."""
+    under = x.numerator * x.denominator  # sqrt(p / q) is sqrt(p q) / q
+    root = math.isqrt(under)
+    if root * root == under:
+        return Fraction(root, x.denominator), Fraction(root, x.denominator)
+    places = max(bits + 2 - under.bit_length() // 2, 0)
+    root = math.isqrt(under << 2 * places)
+    unit = x.denominator << places
+    return Fraction(root, unit), Fraction(root + 1, unit)
+
+
+def raw_fraction(raw: Any) -> Fraction:
+    """The rational that mpmath's raw floating-point number is."""
     sign, mantissa, exponent, _ = raw
     value = Fraction(int(mantissa)) * (Fraction(2) ** int(exponent))
     return -value if sign else value

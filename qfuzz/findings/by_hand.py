@@ -18,10 +18,13 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize
+from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 
@@ -54,6 +57,10 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.concat(axis)
         case Softmax(axis=axis):
             lines = e.softmax(axis)
+        case LayerNorm() | InstanceNorm():
+            lines = e.normalized()
+        case Mean():
+            lines = e.mean()
         case _:
             lines = e.unary()
     return [*lines, *e.divided()]
@@ -157,6 +164,37 @@ class _Element:
             "real = Fraction(1 / sum((-d).exp() for d in shares))",
         ]
 
+    def normalized(self) -> list[str]:
+        op, x = self.node.op, self.arrays[0]
+        assert isinstance(op, LayerNorm | InstanceNorm)
+        first = op.axis if isinstance(op, LayerNorm) else 2
+        row = [int(v) for v in x[self.index[:first]].ravel()]
+        (scale, zero), (scale_w, zero_w) = self.scale(0), self.scale(1)
+        weight, *bias = (
+            np.broadcast_to(op.laid_out(a.astype(np.float64), x.shape), x.shape)[self.index].item()
+            for a in self.arrays[1:]
+        )
+        unit = f" * {scale} * {scale_w}" if bias and self.types[2].element == "int32" else ""
+        return [
+            *_DECIMAL,
+            f"row = [(q - {zero}) * {scale} for q in {row!r}]",
+            "mean = sum(row) / Fraction(len(row))",
+            f"under = sum((x - mean) ** 2 for x in row) / len(row) + {_fraction(op.epsilon)}  # variance + epsilon",
+            f"real = ({int(x[self.index])} - {zero}) * {scale} - mean",
+            f"real *= Fraction(1 / exact(under).sqrt()) * ({_fraction(weight)} - {zero_w}) * {scale_w}",
+            *(f"real += {_fraction(b)}{unit}  # bias" for b in bias),
+        ]
+
+    def mean(self) -> list[str]:
+        op, x = self.node.op, self.arrays[0]
+        assert isinstance(op, Mean)
+        axes = op.reduced(x.ndim)
+        kept = iter(self.index)
+        at = [0 if d in axes and not op.keepdims else next(kept) for d in range(x.ndim)]
+        window = x[tuple(slice(None) if d in axes else at[d] for d in range(x.ndim))].ravel().tolist()
+        scale, zero = self.scale(0)
+        return [f"real = sum(x - {zero} for x in {window!r}) * {scale} / {len(window)}"]
+
     def unary(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]
         scale, zero = self.scale(0)
@@ -181,6 +219,12 @@ class _Element:
                 return [*lines, *_DECIMAL, "real = Fraction(1 / (1 + (-exact(x)).exp()))"]
             case Tanh():
                 return [*lines, *_DECIMAL, "real = Fraction(2 / (1 + (-2 * exact(x)).exp()) - 1)"]
+            case Gelu(approximate="tanh"):
+                u = f"{_ROOT_2_OVER_PI} * exact(x + Fraction(44715, 10**6) * x**3)"
+                power = "min(max((-2 * u).exp(), Decimal('1e-1000')), Decimal('1e1000'))"
+                return [*lines, *_DECIMAL, f"u = {u}", f"power = {power}", "real = x / (1 + Fraction(power))"]
+            case Gelu():
+                return [*lines, *_DECIMAL, *_ERF, "real = x / 2 * (1 + erf)"]
             case Elu(alpha=alpha):
                 negative = f"Fraction(exact(x).exp() - 1) * {_fraction(alpha)}"
                 return [*lines, *_DECIMAL, f"real = x if x > 0 else {negative}"]
@@ -221,6 +265,17 @@ _DECIMAL = [
     "getcontext().prec = 60",
     "getcontext().clear_traps()  # exp of a large number is infinite, and one over it 0",
     "def exact(f): return Decimal(f.numerator) / Decimal(f.denominator)",
+]
+
+
+_ROOT_2_OVER_PI = "Decimal('0.797884560802865355879892119868763736951717262329869315331851659')"
+
+_ERF = [  # DLMF 7.6.2; beyond 15, 1 - |erf| is below 10^-49
+    "terms = [x]",
+    "while abs(x) <= 15 and abs(terms[-1]) > Fraction(1, 10**60):",
+    "    terms.append(terms[-1] * x * x / (2 * len(terms) + 1))",
+    f"erf = Fraction({_ROOT_2_OVER_PI} * exact(-x * x / 2).exp()) * sum(terms)  # erf(x / sqrt(2))",
+    "erf = erf if abs(x) <= 15 else (1 if x > 0 else -1) * Fraction(10**49 - 1, 10**49)",
 ]
 
 

@@ -53,6 +53,11 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Whether it computes in the type of the reals (float16, bfloat16) where that is not float32.
     bias_steps
         Error of the bias in units of scale_x * scale_w: 0.5 where a float32 bias is rounded to int32.
+    exact_mean
+        Whether the mean of equal elements is that element, as where it is updated or summed in float64.
+    distributes
+        Whether a normalization multiplies x and its mean apart, as ``x * c + (bias - mean * c)``: then |x| and |mean|
+        count, however small their difference is.
     """
 
     terms: Terms
@@ -65,3 +70,5 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function_addend: float = 0.0
     bias_steps: float = 0.0
     in_real_type: bool = False
+    exact_mean: bool = False
+    distributes: bool = False

@@ -6,10 +6,13 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 
@@ -44,6 +47,10 @@ OPERATORS: tuple[type[Operator], ...] = (
     Minimum,
     Maximum,
     Where,
+    Gelu,
+    LayerNorm,
+    InstanceNorm,
+    Mean,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -174,9 +174,7 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
             taken = windows(a, 0.0, self.kernel, self.strides, self.padding, ones, shape[2:])
             return np.asarray(taken.sum(axis=tuple(range(-len(self.kernel), 0))))
 
-        return _mean_image(
-            x, element, shape, summed, self.divisors(x.type.shape[2:], shape[2:]), math.prod(self.kernel)
-        )
+        return mean_image(x, element, shape, summed, self.divisors(x.type.shape[2:], shape[2:]), math.prod(self.kernel))
 
     def divisors(self, sizes: tuple[int, ...], out: tuple[int, ...]) -> npt.NDArray[np.int64]:
         """How many elements each window counts, shaped [*out]."""
@@ -210,10 +208,10 @@ class GlobalAvgPool(ExactOperator, frozen=True, kw_only=True, tag="global_avg_po
         def summed(a: Floats) -> Floats:
             return np.asarray(a.sum(axis=axes, keepdims=True))
 
-        return _mean_image(x, element, shape, summed, np.full((1,) * len(axes), n), n)
+        return mean_image(x, element, shape, summed, np.full((1,) * len(axes), n), n)
 
 
-def _mean_image(
+def mean_image(
     x: Operand,
     element: Element,
     shape: tuple[int, ...],
@@ -221,6 +219,7 @@ def _mean_image(
     divisor: npt.NDArray[np.int64],
     n_summed: int,
 ) -> LinearImage:
+    """The image of sums of `n_summed` elements at most over `divisor`, which broadcasts against them."""
     m = Multiplier.quotient(x.float_scale, float_scale(element))
     lo, hi = x.centered()
     sum_lo = summed(lo)

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -122,19 +124,10 @@ class Reference:
         return image, settle(image, node.element)
 
 
-def _arithmetic(contract: Contract) -> Key:
+@cache
+def _arithmetic(contract: Contract) -> Contract:
     """What of a contract decides: contracts that differ in their source only share their sets."""
-    return (
-        contract.terms,
-        contract.k,
-        contract.tie,
-        contract.accumulates_float,
-        contract.adds_zero_point,
-        contract.function_ulps,
-        contract.function_addend,
-        contract.bias_steps,
-        contract.in_real_type,
-    )
+    return msgspec.structs.replace(contract, source="")
 
 
 def image_of(node: Node, operands: Sequence[Operand]) -> Image:

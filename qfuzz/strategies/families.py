@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import binary, contraction, elementwise, granular, movement, pooling
+from qfuzz.strategies import binary, contraction, elementwise, functions, granular, movement, pooling
 from qfuzz.strategies.builder import Builder
 
 
@@ -65,6 +65,10 @@ DRAWINGS: dict[str, Drawing] = {
     "minimum": Drawing(_ANY, binary.draw_minimum),
     "maximum": Drawing(_ANY, binary.draw_maximum),
     "where": Drawing(_ANY, binary.draw_where),
+    "gelu": Drawing(_ANY, functions.draw_gelu),
+    "layer_norm": Drawing(functions.fits_layer_norm, functions.draw_layer_norm),
+    "instance_norm": Drawing(functions.fits_instance_norm, functions.draw_instance_norm, _IMAGES),
+    "mean": Drawing(functions.fits_mean, functions.draw_mean, (4, 3, 2)),
 }
 
 

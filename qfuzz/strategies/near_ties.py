@@ -18,10 +18,13 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat
+from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool
 from qfuzz.ops.quantization import Quantize, Requantize
+from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.semantics import Operand
 from qfuzz.ops.softmax import Softmax
@@ -53,6 +56,10 @@ NEAR_TIE_OPS = (
     "minimum",
     "maximum",
     "where",
+    "gelu",
+    "layer_norm",
+    "instance_norm",
+    "mean",
 )
 """Operators that round."""
 
@@ -79,7 +86,9 @@ def _case(op: str, w: fill.Words, dtypes: tuple[QuantizedDType, ...]) -> Case:
             return _contraction(op, choose, q_x, key)
         case "add" | "mul" | "concat" | "sub" | "div" | "minimum" | "maximum" | "where":
             return _pair(op, choose, q_x, key)
-        case "avg_pool" | "global_avg_pool":
+        case "layer_norm" | "instance_norm":
+            return _normalization(op, choose, q_x, key)
+        case "avg_pool" | "global_avg_pool" | "mean":
             return _pool(op, choose, q_x, key)
         case "quantize":
             return _quantize(choose, dtype, key)
@@ -170,15 +179,50 @@ def _pool(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
         key, fill.NARROW if choose(2) else fill.UNIFORM, (4, 17, size, size), q_x.dtype, q_x.zero_point[0]
     )
     keeps = choose(3) < 2
-    if op == "global_avg_pool":
+    operator: Operator
+    if op in ("global_avg_pool", "mean"):
         count = size * size
-        operator: Operator = GlobalAvgPool()
+        operator = GlobalAvgPool() if op == "global_avg_pool" else Mean(axes=(2, 3))
     else:
         k = 2 if size > 2 else 1 + choose(2)
         count = k * k
         operator = AvgPool(kernel=(k, k), strides=(1, 1), padding=(0, 0, 0, 0))
     element = q_x if keeps else _output(choose, q_x, q_x.scale[0] / count)
     return _single(operator, [(q_x, x)], element, [])
+
+
+def _normalization(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
+    """One row a hundred times, with an output scale that puts one of its results next to a tie."""
+    n = (2, 3, 7, 8, 9, 16, 33, 64)[choose(8)]
+    # Few steps apart and far from 0, elements make the rounding of the mean large against the deviation.
+    middle = (q_x.zero_point[0], q_x.qmin + 5, q_x.qmax - 5)[choose(3)]
+    row = fill.quantized(key, fill.NARROW if choose(3) else fill.UNIFORM, (1, n), q_x.dtype, middle)
+    epsilon = (float32(1e-5), float32(1e-12), 1.0)[choose(3)]
+    weight, bias = _mantissa(choose, 2.0 ** (choose(5) - 2)), (0.0, _mantissa(choose, 1.0))[choose(2)]
+    instance = op == "instance_norm"
+    operator: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=1, epsilon=epsilon)
+    own = 1 if instance else n
+    parameters: list[tuple[Element, Array]] = [("float32", np.full(own, v, np.float32)) for v in (weight, bias)]
+    x = np.repeat(row, 96, axis=0).reshape((96, 1, n) if instance else (96, n))
+    probe = _single(operator, [(q_x, x[:1])], QType.per_tensor(q_x.dtype, 1.0, 0), parameters)
+    operands = [
+        Operand.point(t, a)
+        for t, a in zip(
+            probe.network.input_types(probe.network.nodes[0]), [x[:1], *(a for _, a in parameters)], strict=True
+        )
+    ]
+    value = float(image_of(probe.network.nodes[0], operands).lower.approx.ravel()[choose(n)])
+    return _single(operator, [(q_x, x)], _tied(choose, q_x, value, octaves=12), parameters)
+
+
+def _tied(choose: _Chooser, q_x: QType, value: float, octaves: int = 1) -> QType:
+    """An output type whose steps put `value` next to a tie, a few ulps off, or up to 2^octaves times as many."""
+    if not 2.0**-40 < abs(value) < 2.0**40:
+        raise InvalidCase("the value is too small to be put next to a tie")
+    steps = choose(100) + 0.5
+    scale = np.float32(abs(value) / steps)
+    scale = (scale.view(np.int32) + np.int32((choose(5) - 2) * 2 ** choose(octaves))).view(np.float32)
+    return QType.per_tensor(q_x.dtype, float(scale), q_x.qmin if value > 0 else q_x.qmax)
 
 
 def _quantize(choose: _Chooser, dtype: QuantizedDType, key: int) -> Case:
@@ -203,6 +247,7 @@ def _unary(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
         "hardsigmoid": Hardsigmoid(),
         "hardswish": Hardswish(),
         "softmax": Softmax(axis=1),
+        "gelu": Gelu(approximate="tanh" if key >> 40 & 1 else "none"),
     }
     operator = operators[op]
     length = (1, 2, 3, 8, 9, 17)[choose(6)] if op == "softmax" else 33
@@ -221,13 +266,7 @@ def _unary(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
     value = float(
         image_of(probe.network.nodes[0], [Operand.point(TensorType(one.shape, q_x), one)]).lower.approx.flat[0]
     )
-    if not 2.0**-40 < abs(value) < 2.0**40:
-        raise InvalidCase("the value is too small to be put next to a tie")
-    steps = choose(100) + 0.5
-    scale = np.float32(abs(value) / steps)
-    scale = (scale.view(np.int32) + np.int32(choose(5) - 2)).view(np.float32)
-    zero_point = q_x.qmin if value > 0 else q_x.qmax
-    return _single(operator, [(q_x, x)], QType.per_tensor(q_x.dtype, float(scale), zero_point), [])
+    return _single(operator, [(q_x, x)], _tied(choose, q_x, value), [])
 
 
 _FIXED: dict[str, tuple[float, dict[str, int], Callable[[float], float]]] = {

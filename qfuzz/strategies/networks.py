@@ -29,7 +29,7 @@ WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
-UNUSUAL = ("requantize", "sub", "div", "minimum", "maximum", "where")
+UNUSUAL = ("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean")
 """Operators that few backends have: cases of common forms leave them out."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")

@@ -13,10 +13,13 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 
@@ -273,6 +276,29 @@ def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
 
+def _normalization(d: Draw, *, instance: bool) -> Case:
+    shape = d.image_shape(d.integer(1, 2)) if instance else d.shape()
+    axis = d.integer(0, len(shape) - 1)
+    own = (shape[1],) if instance else shape[axis:]
+    weight: tuple[TensorType, Any] = (TensorType(own, "float32"), d.rng.normal(1, 0.5, own).astype(np.float32))
+    if d.chance(0.4):
+        q = QType.per_tensor("int8", d.scale(0.005, 0.05), 0)
+        weight = (TensorType(own, q), d.stored(own, q))
+    constants: dict[int, tuple[TensorType, Any]] = {1: weight}
+    if instance or d.chance(0.7):
+        constants[2] = (TensorType(own, "float32"), d.rng.normal(0, 1, own).astype(np.float32))
+    epsilon = float32(float(d.rng.choice([1e-5, 1e-12, 0.5])))
+    op: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
+    return d.case(op, [(shape, d.qtype())], d.qtype(0.005, 0.1), constants=constants)
+
+
+def _mean(d: Draw) -> Case:
+    shape, q = d.shape(), d.qtype()
+    axes = tuple(a for a in range(len(shape)) if d.chance(0.5))
+    op = Mean(axes=axes, keepdims=d.chance(0.7), noop_with_empty_axes=d.chance(0.5))
+    return d.case(op, [(shape, q)], _free(d, q))
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -306,5 +332,9 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "minimum": _two(Minimum()),
     "maximum": _two(Maximum()),
     "where": _two(Where()),
+    "gelu": _unary(lambda d: Gelu(approximate="tanh" if d.chance(0.5) else "none"), _free),
+    "layer_norm": lambda d: _normalization(d, instance=False),
+    "instance_norm": lambda d: _normalization(d, instance=True),
+    "mean": _mean,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

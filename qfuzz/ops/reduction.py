@@ -1,0 +1,59 @@
+"""mean: the mean over axes.
+
+Semantics: ONNX ReduceMean (opset 18). "Reduction over an empty set of values yields undefined": no network here.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from qfuzz.exact.rounding import Floats
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.qtype import Element
+from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.pooling import mean_image
+from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_rescaling
+
+
+class Mean(ExactOperator, frozen=True, kw_only=True, tag="mean"):
+    """The mean over `axes`.
+
+    Attributes
+    ----------
+    axes
+        Ascending. None at all are all of them, or with `noop_with_empty_axes` truly none.
+    keepdims
+        Whether reduced dimensions stay, with size 1.
+    """
+
+    axes: tuple[int, ...]
+    keepdims: bool = True
+    noop_with_empty_axes: bool = False
+
+    def reduced(self, rank: int) -> tuple[int, ...]:
+        """The axes that are reduced of a value of `rank` dimensions."""
+        return self.axes if self.axes or self.noop_with_empty_axes else tuple(range(rank))
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        (x,) = inputs
+        check_rescaling(x, element)
+        rank = len(x.shape)
+        if list(self.axes) != sorted(set(self.axes)) or any(not 0 <= a < rank for a in self.axes):
+            raise InvalidCase(f"axes: {self.axes}; needs ascending axes in 0..{rank - 1} for shape {x.shape}")
+        axes = self.reduced(rank)
+        if any(x.shape[a] == 0 for a in axes):
+            raise InvalidCase(f"axes: {axes} of shape {x.shape}; the mean of no elements is undefined")
+        kept = (1 if d in axes else n for d, n in enumerate(x.shape))
+        return tuple(kept) if self.keepdims else tuple(n for d, n in enumerate(x.shape) if d not in axes)
+
+    def image(self, operands: Sequence[Operand], element: Element) -> Image:
+        (x,) = operands
+        shape = self.infer([x.type], element)
+        axes = self.reduced(len(x.type.shape))
+        n = math.prod(x.type.shape[a] for a in axes)
+
+        def summed(a: Floats) -> Floats:
+            return np.asarray(a.sum(axis=axes, keepdims=self.keepdims))
+
+        return mean_image(x, element, shape, summed, np.full((), n), n)

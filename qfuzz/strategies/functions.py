@@ -1,0 +1,118 @@
+"""The drawing side of gelu, layer_norm, instance_norm, mean."""
+
+import math
+from typing import Literal
+
+import numpy as np
+
+from qfuzz.ir.qtype import QType, float32
+from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.reduction import Mean
+from qfuzz.strategies import fill
+from qfuzz.strategies.builder import Builder
+
+EPSILONS = (float32(1e-5), float32(1e-5), float32(1e-12), 1.0, float32(1e-3), 2.0**-20)
+
+
+def draw_gelu(b: Builder) -> None:
+    """A gelu node, by either formula."""
+    forms: tuple[Literal["none", "tanh"], ...] = ("none", "tanh")
+    b.add_node(Gelu(approximate=b.d.pick(forms)), (b.current,), b.output(b.qtype.scale[0]))
+
+
+def _squares_fit(b: Builder) -> bool:
+    """Whether squares stay far within float32."""
+    return 2.0**-40 <= b.qtype.scale[0] <= 2.0**40
+
+
+def fits_layer_norm(b: Builder) -> bool:
+    """Whether there is something to normalize."""
+    return bool(b.type.shape) and b.type.shape[-1] > 0 and _squares_fit(b)
+
+
+def draw_layer_norm(b: Builder) -> None:
+    """A layer_norm node, mostly over the last axis, with a scale and mostly a bias of that shape or a smaller one."""
+    d = b.d
+    shape = b.type.shape
+    rank = len(shape)
+    choices = [a for a in range(rank - 1, -1, -1) if 0 not in shape[a:]]
+    axis = d.pick(choices) if d.rarely(2) else rank - 1
+    own = shape[axis:]
+    form = d.integer(0, 11)
+    if form == 10:
+        own = (1,)
+    elif form == 11 and not b.flavour.common and 0 not in shape:
+        own = tuple(n if d.integer(0, 1) else 1 for n in shape)
+    inputs, element = _parameters(b, own, optional_bias=True)
+    b.add_node(LayerNorm(axis=axis, epsilon=d.pick(EPSILONS)), inputs, element)
+
+
+def fits_instance_norm(b: Builder) -> bool:
+    """Whether the current value is a signal or an image."""
+    return len(b.type.shape) >= 3 and 0 not in b.type.shape[1:] and _squares_fit(b)
+
+
+def draw_instance_norm(b: Builder) -> None:
+    """An instance_norm node."""
+    inputs, element = _parameters(b, (b.type.shape[1],), optional_bias=False)
+    b.add_node(InstanceNorm(epsilon=b.d.pick(EPSILONS)), inputs, element)
+
+
+def _parameters(b: Builder, shape: tuple[int, ...], *, optional_bias: bool) -> tuple[tuple[str, ...], QType]:
+    """Names of x, scale and bias, and the output's type: normalized values fill its range up to a few powers of two."""
+    d = b.d
+    n = math.prod(shape)
+    kind = d.integer(0, 7)
+    magnitude = b.scale(1.0, 3)
+    if kind < 4:  # ones, then dyadic numbers, then any
+        steps = fill.biases(d.key(), fill.UNIFORM, n, 64) if kind else np.full(n, 32)
+        weight = (steps / 32 * magnitude).astype(np.float32)
+        scale = b.add_constant("s", "float32", weight.reshape(shape))
+        unit = magnitude / 32
+    else:
+        dtype = "uint8" if kind == 7 else "int8"
+        q = QType.per_tensor(dtype, float32(magnitude / 64), 0)  # type: ignore[arg-type]
+        scale = b.add_constant("s", q, fill.quantized(d.key(), fill.UNIFORM, shape, dtype, 0))
+        unit = q.scale[0]
+    inputs: tuple[str, ...] = (b.current, scale)
+    bias = d.integer(0, 7)
+    if bias or not optional_bias:
+        steps = fill.biases(d.key(), fill.UNIFORM, n, 64).reshape(shape)
+        if kind >= 4 and bias >= 4:
+            small = b.qtype.scale[0] * unit
+            largest = max(1, int(min(64 * unit / small, 2.0**20)))
+            steps = fill.biases(d.key(), fill.UNIFORM, n, largest).reshape(shape)
+            inputs = (*inputs, b.add_constant("b", "int32", steps.astype(np.int32)))
+        else:
+            inputs = (*inputs, b.add_constant("b", "float32", (steps * unit).astype(np.float32)))
+    return inputs, b.output(magnitude / 32, unit=unit)
+
+
+def fits_mean(b: Builder) -> bool:
+    """Whether there is an axis to reduce."""
+    return any(b.type.shape)
+
+
+def draw_mean(b: Builder) -> None:
+    """A mean node: over spatial axes, or any others, or all, or none."""
+    d = b.d
+    shape = b.type.shape
+    some = [a for a, n in enumerate(shape) if n]
+    form = d.integer(0, 5)
+    noop = False
+    if form == 0 or (form < 3 and len(shape) > 2 and 0 not in shape[2:]):
+        axes: tuple[int, ...] = tuple(a for a in some if a >= 2) or tuple(some[-1:])
+    elif form < 5:
+        axes = tuple(a for a in some if d.integer(0, 1)) or tuple(some[:1])
+    else:
+        axes, noop = (), bool(d.integer(0, 1)) or len(some) < len(shape)
+    noop = noop or (form == 4 and bool(axes))
+    count = math.prod(shape[a] for a in axes) if axes or noop else math.prod(shape)
+    keepdims = not d.rarely(3)
+    unit = b.qtype.scale[0]
+    b.add_node(
+        Mean(axes=axes, keepdims=keepdims, noop_with_empty_axes=noop),
+        (b.current,),
+        b.output(unit / 2, unit=unit / count),
+    )
