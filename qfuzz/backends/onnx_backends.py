@@ -32,6 +32,14 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "QLinearConv takes per-channel weights with one zero point for all channels",
         "core/providers/cpu/quantization/qlinearconv.cc of releases before 1.32, which computes them",
     ),
+    *(
+        KnownRefusal(
+            f"'{mode}' mode only supports:",
+            f"Resize in {mode.lower()} mode resizes the dimensions of images only",
+            "UpsampleBase::ScalesValidation in core/providers/cpu/tensor/upsamplebase.h",
+        )
+        for mode in ("Linear", "Cubic")
+    ),
     KnownRefusal(
         "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions",
         f"this release of ONNX Runtime does not know opset {OPSET}",

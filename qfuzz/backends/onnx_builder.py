@@ -16,7 +16,7 @@ from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import Element, QType
 from qfuzz.ir.tensor import TensorType
 
-Attribute: TypeAlias = int | float | tuple[int, ...]
+Attribute: TypeAlias = int | float | str | tuple[int, ...]
 Attributes: TypeAlias = Mapping[str, Attribute]
 Lowering: TypeAlias = Callable[["Builder", Node], None]
 """Writes the ONNX nodes of one node, or raises `Unsupported` with the reason why there is no kernel for it."""
@@ -60,10 +60,21 @@ class Builder:
         self, op_type: str, inputs: Sequence[str], output: str, attributes: Attributes = NONE, domain: str = ""
     ) -> str:
         """One ONNX node; its output."""
-        proto = self.graph.node.add(op_type=op_type, input=inputs, output=[output], domain=domain)
+        self.emit_all(op_type, inputs, [output], attributes, domain)
+        return output
+
+    def emit_all(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attributes: Attributes = NONE,
+        domain: str = "",
+    ) -> None:
+        """One ONNX node with all its outputs."""
+        proto = self.graph.node.add(op_type=op_type, input=inputs, output=outputs, domain=domain)
         for name, value in attributes.items():
             _add_attribute(proto, name, value)
-        return output
 
     def is_new(self, name: str) -> bool:
         """Whether a derived value of that name is asked for the first time."""
@@ -153,5 +164,7 @@ def _add_attribute(node: NodeProto, name: str, value: Attribute) -> None:
         node.attribute.add(name=name, type=AttributeProto.INTS, ints=value)
     elif isinstance(value, float):
         node.attribute.add(name=name, type=AttributeProto.FLOAT, f=value)
+    elif isinstance(value, str):
+        node.attribute.add(name=name, type=AttributeProto.STRING, s=value.encode())
     else:
         node.attribute.add(name=name, type=AttributeProto.INT, i=int(value))

@@ -81,6 +81,19 @@ _SOFTMAX = Contract(
     "nearbyint(exp * (1/s_y) / sum), + zero point",
 )
 
+_RESIZED = Contract(
+    terms="affine",
+    k=7,
+    tie="half_even",
+    accumulates_float=True,
+    rounding_open=True,
+    source="core/providers/cpu/tensor/upsample.h, upsample.cc: float32 coordinates and weights of stored integers; "
+    "ONNX Resize says nothing of how a weighted average of integers is rounded",
+)
+
+MOVED = ("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax")
+"""Operators whose ONNX kernels copy or compare."""
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -103,6 +116,8 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "sigmoid": _SIGMOID,
         "leaky_relu": _LOOKUP,
         "softmax": _SOFTMAX,
+        **dict.fromkeys(MOVED, _MOVED),
+        "interpolate": _RESIZED,
     }
 )
 
@@ -154,6 +169,8 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "hardsigmoid": _float(6, "HardSigmoid (alpha is fl(1/6))"),
         "hardswish": _float(7, "HardSigmoid and Mul, the function body of HardSwish"),
         "softmax": _float(4, "Softmax (mlas/lib/compute.cpp)", ulps=4.0),
+        **dict.fromkeys(MOVED, _float(2, "copies")),
+        "interpolate": _float(8, "Resize (upsample.h: weights of three dimensions, their product, the sum)", sums=True),
     }
 )
 
@@ -185,6 +202,8 @@ _BASIC: Mapping[str, Contract] = MappingProxyType(
 )
 _FUSED: Mapping[str, Contract] = MappingProxyType(
     {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()}
+    # qdq_selectors.cc makes Resize one on stored integers in mode nearest only, where that copies.
+    | {"interpolate": _BASIC["interpolate"]}
 )
 
 _QDQ: Mapping[str, Mapping[str, Contract]] = MappingProxyType(

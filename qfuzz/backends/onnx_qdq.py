@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.backends import onnx_rearrangement
 from qfuzz.backends.onnx_builder import NONE, Attributes, Builder, Lowering
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
@@ -248,6 +249,10 @@ def _pad(b: Builder, node: Node) -> None:
     _through(b, node, "Pad", b.integers(*op.padding))
 
 
+def _read(b: Builder, node: Node) -> str:
+    return _real(b, node.inputs[0])
+
+
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         "quantize": _quantize,
@@ -275,6 +280,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _plain("HardSigmoid", {"alpha": ONE_SIXTH, "beta": 0.5}),
         "hardswish": _plain("HardSwish"),
         "softmax": _softmax,
+        **onnx_rearrangement.lowerings(_read, _finish, _read),
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.backends import onnx_rearrangement
 from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
 from qfuzz.backends.onnx_qdq import (
     avg_pool_attributes,
@@ -217,6 +218,15 @@ def _pad(b: Builder, node: Node) -> None:
     b.emit("Pad", [node.inputs[0], b.integers(*op.padding), b.qparams(q)[1]], node.name)
 
 
+def _moved(b: Builder, node: Node) -> str:
+    _same_qparams(b, node)
+    return node.inputs[0]
+
+
+def _stored(b: Builder, node: Node) -> str:
+    return node.inputs[0]
+
+
 def _no_kernel(reason: str) -> Lowering:
     def lowering(b: Builder, node: Node) -> None:
         raise Unsupported(reason)
@@ -255,6 +265,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _no_integer_kernel("HardSigmoid"),
         "hardswish": _no_integer_kernel("HardSwish"),
         "softmax": _softmax,
+        **onnx_rearrangement.lowerings(_moved, None, _stored),
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -46,6 +46,7 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "softmax": _float(4, ulps=4.0),
         "hardsigmoid": _float(6),
         "hardswish": _float(7),
+        "interpolate": _float(8, sums=True),
     }
 )
 _ROUNDS_AFTER = Contract(

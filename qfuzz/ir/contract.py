@@ -51,6 +51,8 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         that is computed as a quotient plus 1/2.
     bias_steps
         Error of the bias in units of scale_x * scale_w: 0.5 where a float32 bias is rounded to int32.
+    rounding_open
+        Whether the specification leaves the final rounding open: then either integer next to the real result is right.
     """
 
     terms: Terms
@@ -62,3 +64,4 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     function_ulps: float = 0.0
     function_addend: float = 0.0
     bias_steps: float = 0.0
+    rounding_open: bool = False

@@ -5,10 +5,13 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
+from qfuzz.ops.reduction import Argmax
 from qfuzz.ops.softmax import Softmax
 
 OPERATORS: tuple[type[Operator], ...] = (
@@ -37,6 +40,15 @@ OPERATORS: tuple[type[Operator], ...] = (
     Hardsigmoid,
     Hardswish,
     Softmax,
+    Split,
+    Squeeze,
+    Unsqueeze,
+    Expand,
+    Gather,
+    DepthToSpace,
+    SpaceToDepth,
+    Argmax,
+    Interpolate,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

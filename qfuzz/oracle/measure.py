@@ -57,6 +57,7 @@ def _error(image: Image, contract: Contract, got: Array, element: QType) -> floa
         function_addend=contract.function_addend,
         source=contract.source,
         bias_steps=contract.bias_steps,
+        rounding_open=contract.rounding_open,
     )
     # One rounding's bound is gamma_1 * T = u * T to within u; bias steps are granted before anything is measured.
     base = image.error(unit)

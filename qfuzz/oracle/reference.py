@@ -131,6 +131,7 @@ def _arithmetic(contract: Contract) -> Key:
         contract.function_ulps,
         contract.function_addend,
         contract.bias_steps,
+        contract.rounding_open,
     )
 
 

@@ -6,8 +6,14 @@ from typing import NamedTuple
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import contraction, elementwise, movement, pooling
+from qfuzz.strategies import contraction, elementwise, movement, pooling, rearrangement, resizing
 from qfuzz.strategies.builder import Builder
+from qfuzz.strategies.draw import Draw
+
+
+def as_drawn(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` itself."""
+    return shape
 
 
 class Drawing(NamedTuple):
@@ -23,12 +29,15 @@ class Drawing(NamedTuple):
         Ranks of a first input that it can read.
     worthwhile
         Whether it has something to do on the builder's current value: elsewhere it is drawn only where asked for.
+    shaped
+        The shape of a first input that it can read, near a drawn one.
     """
 
     fits: Callable[[Builder], bool]
     draw: Callable[[Builder], None]
     ranks: tuple[int, ...] = (2, 4, 3)
     worthwhile: Callable[[Builder], bool] = movement.fits_any
+    shaped: Callable[[Draw, tuple[int, ...]], tuple[int, ...]] = as_drawn
 
 
 _ANY = movement.fits_any
@@ -60,6 +69,19 @@ DRAWINGS: dict[str, Drawing] = {
     "hardsigmoid": Drawing(_ANY, elementwise.draw_hardsigmoid),
     "hardswish": Drawing(_ANY, elementwise.draw_hardswish),
     "softmax": Drawing(elementwise.fits_softmax, elementwise.draw_softmax),
+    "split": Drawing(_ANY, rearrangement.draw_split),
+    "squeeze": Drawing(_ANY, rearrangement.draw_squeeze, (4, 3, 2), rearrangement.fits_ones, rearrangement.with_ones),
+    "unsqueeze": Drawing(rearrangement.fits_unsqueeze, rearrangement.draw_unsqueeze),
+    "expand": Drawing(rearrangement.fits_unsqueeze, rearrangement.draw_expand, shaped=rearrangement.with_ones),
+    "gather": Drawing(rearrangement.fits_gather, rearrangement.draw_gather),
+    "depth_to_space": Drawing(
+        rearrangement.fits_deep, rearrangement.draw_depth_to_space, (4,), shaped=rearrangement.with_depth
+    ),
+    "space_to_depth": Drawing(
+        rearrangement.fits_wide, rearrangement.draw_space_to_depth, (4,), shaped=rearrangement.with_space
+    ),
+    "argmax": Drawing(rearrangement.fits_argmax, rearrangement.draw_argmax),
+    "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 2, 3)),
 }
 
 

@@ -21,7 +21,10 @@ SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
 """Operators that are drawn more often than once where all are."""
 
-UNUSUAL = ("requantize",)
+UNUSUAL = (
+    "requantize",
+    *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
+)
 """Operators that few backends have: cases of common forms leave them out."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
@@ -144,6 +147,7 @@ def _begin(b: Builder, first: str) -> None:
         sizes = (size,) if rank == 3 else (size, d.pick(SIZES) if d.rarely(3) else size)
         room = MAX_VALUE_ELEMENTS // (max(batch, 1) * size * sizes[-1])
         shape = (batch, d.pick([c for c in DIMS if c <= max(1, min(room, 33))]), *sizes)
+    shape = DRAWINGS[first].shaped(d, shape)
     if first == "quantize":
         b.types[""] = TensorType(shape, "float32")
         b.current = b.add_input(shape, "float32")
