@@ -9,7 +9,7 @@ from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.convolution import Conv
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
-from qfuzz.reduce.order import PLAIN
+from qfuzz.reduce.order import PLAIN, plain_value
 
 
 class Symptom(msgspec.Struct, frozen=True, order=True):
@@ -139,7 +139,13 @@ def _attributes(node: Node) -> set[str]:
     for name in node.op.__struct_fields__:
         value, plain = getattr(node.op, name), PLAIN.get(name)
         entries = value if isinstance(value, tuple) else (value,)
-        if name in PLAIN and any(e != plain for e in entries) and name not in ("min", "max", "axis", "start_axis"):
+        if isinstance(value, str) and value != plain_value(node.op, name):
+            form.add(value)
+        if (
+            name in PLAIN
+            and any(e != plain for e in entries)
+            and name not in ("min", "max", "axis", "start_axis", "index")
+        ):
             form.add(name)
     return form
 

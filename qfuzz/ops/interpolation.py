@@ -5,8 +5,8 @@ Semantics: ONNX Resize (opset 19) without antialiasing, roi and keep_aspect_rati
 - With scales, a length times its scale may have a fraction, which the resized length lacks. Coordinates are then those
   of the given scale, as in ONNX's own tests; the text also says that the scale is the quotient of the lengths, and ONNX
   Runtime's Resize follows it where no length changes. Either is admissible.
-- There, align_corners takes the resized length, an integer, as the text says; ONNX's own tests take the product of length
-  and scale, with its fraction. Either is admissible.
+- There, align_corners takes the resized length, an integer, as the text says; ONNX's own tests take the product of
+  length and scale, with its fraction. Either is admissible.
 - The coordinate that align_corners gives a single position is 0 / 0, and 0 here.
 - The precision of coordinates: exact rationals decide here, and what a float32 kernel may make of them is admissible.
 - The precision of length times scale: a product that float32 rounds to another integer is not defined here.
