@@ -19,9 +19,6 @@ from qfuzz.ir.qtype import float32
 _HALF = Fraction(1, 2)
 _GRID = Fraction(1, 2**12)
 """Coordinates on this grid below 2^11 leave a float32 room for every sum on the way: they are computed exactly."""
-_ROUNDINGS = 8
-"""More than any kernel does for a coordinate: a scale, a product, quotients, sums."""
-
 Taps = tuple[tuple[int, Fraction], ...]
 """Elements of one dimension, and their weights, which add up to 1."""
 
@@ -67,21 +64,24 @@ class Sampling:
         return replace(self, scale=Fraction(self.out, self.size)).coordinate(i, mode, Fraction(self.out))
 
     def slack(self, i: int, mode: str) -> float:
-        """How far a float32 kernel's coordinate may be from the exact one; 0 where it is exact."""
+        """How far a float32 kernel's coordinate may be from the exact one; 0 where it is exact.
+
+        The scale is rounded (where it is a quotient), the quotient by it, and the difference to 1/2: by 2u of the
+        quotient and u of the coordinate. Kernels that keep centers of pixels add 1/2 again, and subtract the coordinate
+        from a position up to 3 away: u of the coordinate, and less than 6u.
+        """
         c = self.coordinate(i, mode, Fraction(self.out))
         on_the_way = [c, c + _HALF]
-        largest = abs(c) + i / self.scale + 2
-        if mode == "half_pixel_symmetric":
+        largest = abs(c) + i / self.scale + 3
+        if mode == "half_pixel_symmetric":  # center * (1 - adjustment), and each of the two rounded twice
             width = self.scale * self.size
             on_the_way += [width, self.out / width]
-            largest += self.size * (1 + self.out / width)
-        elif mode == "align_corners":
-            largest += self.out
-        # The quotient of the lengths is rounded first, where they are what is given; align_corners needs none.
+            largest += self.size * (1 + 2 * self.out / width)
+        # align_corners takes the lengths, and no scale.
         scale_exact = mode == "align_corners" or Fraction(float32(float(self.scale))) == self.scale
         if scale_exact and all(v % _GRID == 0 and abs(v) < 2**11 for v in on_the_way):
             return 0.0
-        return gamma(_ROUNDINGS) * float(largest)
+        return 2 * gamma(1) * float(largest)
 
     def nearest(self, c: Fraction, rounding: str) -> int:
         """The element that coordinate `c` picks."""
