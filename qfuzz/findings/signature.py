@@ -8,6 +8,7 @@ import msgspec
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.convolution import Conv
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN, plain_value
 
@@ -103,14 +104,14 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
     if any(0 in t.shape for t in network.types.values()):
         form.add("empty")
     for node in accused or nodes:
-        form |= _windows(case, node)
+        form |= _windows(case, node) | _layout(case, node)
     return Signature(symptom, tuple(sorted(form)))
 
 
 def node_form(case: Case, node: Node) -> set[str]:
     """What there is to say of one node: attributes that are not the plain ones, dtypes, per-channel, windows, empty."""
     network = case.network
-    form = _attributes(node) | _types(case, node) | _windows(case, node)
+    form = _attributes(node) | _types(case, node) | _windows(case, node) | _layout(case, node)
     if any(0 in network.types[name].shape for name in (*node.inputs, node.name)):
         form.add("empty")
     return form
@@ -132,6 +133,15 @@ def _windows(case: Case, node: Node) -> set[str]:
         if y[d] == 1 and op.strides[d] > 1:
             form.add("one strided window")
     return form
+
+
+def _layout(case: Case, node: Node) -> set[str]:
+    """Whether an image is resized as one whose channels come last: kernels for that are others."""
+    op, shape = node.op, case.network.types[node.inputs[0]].shape
+    if not isinstance(op, Interpolate) or len(shape) != 4:
+        return set()
+    scales = [s.scale for s in op.samplings(shape)]
+    return {"channels last"} if scales[1] != 1 and scales[3] == 1 else set()
 
 
 def _attributes(node: Node) -> set[str]:
