@@ -75,10 +75,18 @@ DRAWINGS: dict[str, Drawing] = {
     "expand": Drawing(rearrangement.fits_unsqueeze, rearrangement.draw_expand, shaped=rearrangement.with_ones),
     "gather": Drawing(rearrangement.fits_gather, rearrangement.draw_gather),
     "depth_to_space": Drawing(
-        rearrangement.fits_deep, rearrangement.draw_depth_to_space, (4,), shaped=rearrangement.with_depth
+        rearrangement.fits_image,
+        rearrangement.draw_depth_to_space,
+        (4,),
+        rearrangement.fits_deep,
+        rearrangement.with_depth,
     ),
     "space_to_depth": Drawing(
-        rearrangement.fits_wide, rearrangement.draw_space_to_depth, (4,), shaped=rearrangement.with_space
+        rearrangement.fits_image,
+        rearrangement.draw_space_to_depth,
+        (4,),
+        rearrangement.fits_wide,
+        rearrangement.with_space,
     ),
     "argmax": Drawing(rearrangement.fits_argmax, rearrangement.draw_argmax),
     "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 2, 3)),

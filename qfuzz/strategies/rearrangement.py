@@ -75,17 +75,17 @@ def fits_ones(b: Builder) -> bool:
 
 
 def draw_squeeze(b: Builder) -> None:
-    """A squeeze node; without axes now and then, and where there is nothing to leave out."""
+    """A squeeze node; without axes where none of the dimensions of length 1 is named."""
     d = b.d
     shape = b.type.shape
     rank = len(shape)
-    ones = [i for i, n in enumerate(shape) if n == 1]
-    axes: list[int] = []
-    if ones and not d.rarely(4):
-        axes = [a for a in ones if d.integer(0, 1)] or ones[:1]
-        axes = [a - rank if d.rarely(4) else a for a in axes]
-        if d.rarely(3):
-            axes.reverse()
+    # One draw each, however many there are: a case with fewer of them would be the simpler one.
+    left_out, from_back = d.integer(0, 63), d.integer(0, 63)
+    ones = [a for a, n in enumerate(shape) if n == 1]
+    axes = [a for i, a in enumerate(ones) if not left_out >> i & 1]
+    axes = [a - rank if from_back >> 2 * i & 3 == 3 else a for i, a in enumerate(axes)]
+    if d.rarely(3):
+        axes.reverse()
     b.add_node(Squeeze(axes=tuple(axes)), (b.current,), same(b))
 
 
@@ -125,19 +125,21 @@ def draw_expand(b: Builder) -> None:
 
 def fits_gather(b: Builder) -> bool:
     """Whether a dimension has something to pick."""
-    return len(b.type.shape) >= 1 and b.type.n_elements > 0 and fits_unsqueeze(b)
+    return fits_unsqueeze(b) and any(b.type.shape)
 
 
 def draw_gather(b: Builder) -> None:
     """A gather node: a vector of indices mostly, else a scalar or a matrix; negative ones, too."""
     d = b.d
     axis = _axis(b)
+    if b.type.shape[axis] == 0:
+        axis = next(i for i, n in enumerate(b.type.shape) if n)
     size = b.type.shape[axis]
     kind = 0 if b.flavour.common else d.integer(0, 5)
     wanted: tuple[int, ...] = {3: (), 4: (2, d.integer(1, 2)), 5: (0,)}.get(kind, (d.integer(1, 4),))
-    if size == 0 or (kind == 5 and not d.rarely(3)):
-        wanted = (0,) if size == 0 else (1,)
-    if math.prod(wanted) * b.type.n_elements // max(size, 1) > 2 * MAX_VALUE_ELEMENTS:
+    if kind == 5 and not d.rarely(3):
+        wanted = (1,)
+    if math.prod(wanted) * b.type.n_elements // size > 2 * MAX_VALUE_ELEMENTS:
         wanted = (1,)
     taken = []
     for _ in range(math.prod(wanted)):
@@ -149,44 +151,53 @@ def draw_gather(b: Builder) -> None:
 
 def with_depth(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Channels that blocks can be made of."""
-    square = d.pick((4, 4, 9))
+    square = d.pick((1, 4, 4, 4, 9, 9))
     return (shape[0], square * max(1, min(shape[1], 8) // square), *shape[2:])
 
 
 def with_space(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Height and width that blocks can be cut of."""
-    side = d.pick((2, 2, 3))
+    side = d.pick((1, 2, 2, 2, 3, 3))
     return (*shape[:2], *(side * max(1, n // side) for n in shape[2:]))
 
 
-def _block_sides(b: Builder) -> list[int]:
-    shape = b.type.shape
-    return [s for s in (2, 3, 4) if shape[1] % s**2 == 0]
+def fits_image(b: Builder) -> bool:
+    """Whether the value is a batch of images."""
+    return len(b.type.shape) == 4
+
+
+def _depths(b: Builder) -> list[int]:
+    return [s for s in (2, 3, 4) if b.type.shape[1] % s**2 == 0]
+
+
+def _sides(b: Builder) -> list[int]:
+    return [s for s in (2, 3, 4) if all(n % s == 0 for n in b.type.shape[2:])]
+
+
+def _side(b: Builder, sides: list[int]) -> int:
+    """One of them; 1, which moves nothing, where there is none, and now and then."""
+    return b.d.pick(sides) if sides and (b.flavour.common or not b.d.rarely(16)) else 1
 
 
 def fits_deep(b: Builder) -> bool:
-    """Whether the value is a batch of images with as many channels as a block of them has pixels."""
-    return len(b.type.shape) == 4 and bool(_block_sides(b))
+    """Whether the images have as many channels as a block of them has pixels."""
+    return bool(_depths(b))
+
+
+def fits_wide(b: Builder) -> bool:
+    """Whether the images divide into blocks."""
+    return bool(_sides(b))
 
 
 def draw_depth_to_space(b: Builder) -> None:
     """A depth_to_space node."""
-    d = b.d
-    side = 1 if not b.flavour.common and d.rarely(16) else d.pick(_block_sides(b))
-    b.add_node(DepthToSpace(blocksize=side, mode="CRD" if d.rarely(2) else "DCR"), (b.current,), same(b))
-
-
-def fits_wide(b: Builder) -> bool:
-    """Whether the value is a batch of images that divide into blocks."""
-    return len(b.type.shape) == 4 and any(all(n % s == 0 for n in b.type.shape[2:]) for s in (2, 3))
+    side = _side(b, _depths(b))
+    b.add_node(DepthToSpace(blocksize=side, mode="CRD" if b.d.rarely(2) else "DCR"), (b.current,), same(b))
 
 
 def draw_space_to_depth(b: Builder) -> None:
     """A space_to_depth node."""
-    d = b.d
-    sides = [s for s in (2, 3, 4) if all(n % s == 0 for n in b.type.shape[2:])]
-    side = 1 if not b.flavour.common and d.rarely(16) else d.pick(sides)
-    b.add_node(SpaceToDepth(blocksize=side), (b.current,), same(b))
+    b.add_node(SpaceToDepth(blocksize=_side(b, _sides(b))), (b.current,), same(b))
 
 
 def _argmax_axes(t: TensorType) -> list[int]:
