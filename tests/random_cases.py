@@ -325,6 +325,7 @@ def _interpolate(d: Dice) -> Case:
     mode = d.pick("nearest", "linear", "cubic")
     n = len(axes) or rank
     by_scale = d.chance(0.5)
+    antialias = mode != "nearest" and d.chance(0.4)
     op = Interpolate(
         scales=tuple(d.pick(0.5, 1.0, 2.0, 1.5, d.float32(0.3, 3.0)) for _ in range(n)) if by_scale else (),
         sizes=() if by_scale else tuple(d.integer(1, 7) for _ in range(n)),
@@ -333,7 +334,9 @@ def _interpolate(d: Dice) -> Case:
         coordinates=d.pick("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"),
         nearest_mode=d.pick("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
         cubic_coeff_a=d.pick(-0.75, -0.5, d.float32(-1.0, 0.0)),
-        exclude_outside=mode == "cubic" and d.chance(0.5),
+        exclude_outside=(mode == "cubic" or antialias) and d.chance(0.5),
+        antialias=antialias,
+        aspect="stretch" if by_scale or d.chance(0.7) else d.pick("not_larger", "not_smaller"),
     )
     q = d.qtype()
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))

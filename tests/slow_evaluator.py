@@ -589,9 +589,11 @@ def cubic_weight(distance: Fraction, a: Fraction) -> Fraction:
     return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else Fraction(0)
 
 
-def sampled(op: Any, x: Fraction, size: int) -> list[tuple[int, Fraction]]:
+def sampled(op: Any, x: Fraction, size: int, scale: Fraction) -> list[tuple[int, Fraction]]:
     """Elements of one dimension and their weights, at coordinate `x`; beyond the ends the end elements go on."""
-    around = range(math.floor(x) - 3, math.floor(x) + 5)
+    squeezed = scale if op.antialias and scale < 1 else Fraction(1)
+    reach = math.ceil(3 / squeezed)
+    around = range(math.floor(x) - reach, math.ceil(x) + reach + 1)
     if op.mode == "nearest":
         below, above = math.floor(x), math.ceil(x)
         prefers_above = {
@@ -602,22 +604,25 @@ def sampled(op: Any, x: Fraction, size: int) -> list[tuple[int, Fraction]]:
         }[op.nearest_mode]
         pairs = [(above if prefers_above else below, Fraction(1))]
     elif op.mode == "linear":
-        pairs = [(j, max(1 - abs(x - j), Fraction(0))) for j in around]
+        pairs = [(j, max(1 - abs(x - j) * squeezed, Fraction(0))) for j in around]
     else:
-        pairs = [(j, cubic_weight(x - j, Fraction(op.cubic_coeff_a))) for j in around]
+        pairs = [(j, cubic_weight((x - j) * squeezed, Fraction(op.cubic_coeff_a))) for j in around]
     if op.exclude_outside:
         pairs = [(j, w) for j, w in pairs if 0 <= j < size]
-        total = sum(w for _, w in pairs)
-        pairs = [(j, w / total) for j, w in pairs]
-    return [(min(max(j, 0), size - 1), w) for j, w in pairs if w]
+    total = sum((w for _, w in pairs), Fraction(0))
+    return [(min(max(j, 0), size - 1), w / total) for j, w in pairs if w]
 
 
 def interpolate(op: Any, x: Values) -> tuple[Shape, Real]:
     rank = len(x.shape)
     axes = [a % rank for a in op.axes] or list(range(rank))
     scales, shape = [Fraction(1)] * rank, list(x.shape)
+    quotients = [Fraction(n, x.shape[d]) for d, n in zip(axes, op.sizes, strict=False) if x.shape[d]]
     for d, value in zip(axes, op.scales or op.sizes, strict=True):
-        if op.scales:
+        if op.aspect != "stretch":
+            scales[d] = min(quotients) if op.aspect == "not_larger" else max(quotients)
+            shape[d] = math.floor(x.shape[d] * scales[d] + HALF)
+        elif op.scales:
             scales[d], shape[d] = Fraction(value), math.floor(x.shape[d] * Fraction(value))
         else:
             scales[d], shape[d] = Fraction(value, x.shape[d]) if value else Fraction(1), value
@@ -625,7 +630,7 @@ def interpolate(op: Any, x: Values) -> tuple[Shape, Real]:
     def real(index: Index) -> Fraction:
         choices = []
         for i, s, size, out in zip(index, scales, x.shape, shape, strict=True):
-            choices.append(sampled(op, original_coordinate(op.coordinates, i, s, size, out), size))
+            choices.append(sampled(op, original_coordinate(op.coordinates, i, s, size, out), size, s))
         total = Fraction(0)
         for taps in itertools.product(*choices):
             total += math.prod((w for _, w in taps), start=x.real(tuple(j for j, _ in taps)))

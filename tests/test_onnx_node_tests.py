@@ -482,10 +482,6 @@ def _resize(t: NodeTest) -> Iterator[Check]:
     coordinates = t.get("coordinate_transformation_mode", "half_pixel")
     if coordinates == "tf_crop_and_resize":
         raise CannotSay("a region of interest; interpolate takes the whole tensor")
-    if t.get("antialias", 0):
-        raise CannotSay("antialiasing, which interpolate has not")
-    if t.get("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise CannotSay("an aspect ratio to keep; interpolate takes sizes as they are")
     floats(t, x)
     op = Interpolate(
         scales=() if scales is None else tuple(float(s) for s in scales),
@@ -496,6 +492,8 @@ def _resize(t: NodeTest) -> Iterator[Check]:
         nearest_mode=t.get("nearest_mode", "round_prefer_floor"),
         cubic_coeff_a=_float32(t.get("cubic_coeff_a", -0.75)),
         exclude_outside=bool(t.get("exclude_outside", 0)),
+        antialias=bool(t.get("antialias", 0)),
+        aspect=t.get("keep_aspect_ratio_policy", "stretch"),
     )
     yield bounds(real_image(op, x), t.expected)
 

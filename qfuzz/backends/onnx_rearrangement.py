@@ -126,7 +126,13 @@ def _interpolate(b: Builder, op: Interpolate) -> tuple[str, list[str], Attribute
     if op.mode == "nearest":
         attributes["nearest_mode"] = op.nearest_mode
     if op.mode == "cubic":
-        attributes |= {"cubic_coeff_a": op.cubic_coeff_a, "exclude_outside": op.exclude_outside}
+        attributes["cubic_coeff_a"] = op.cubic_coeff_a
+    if op.exclude_outside:
+        attributes["exclude_outside"] = True
+    if op.antialias:
+        attributes["antialias"] = True
+    if op.aspect != "stretch":
+        attributes["keep_aspect_ratio_policy"] = op.aspect
     if op.scales:
         return "Resize", ["", b.shared(np.array(op.scales, dtype=np.float32))], attributes
     return "Resize", ["", "", b.integers(*op.sizes)], attributes

@@ -1,6 +1,6 @@
 """interpolate: a tensor resized, by the nearest element or by linear or cubic interpolation in every dimension.
 
-Semantics: ONNX Resize (opset 19) without antialiasing, roi and keep_aspect_ratio_policy. What its text leaves open:
+Semantics: ONNX Resize (opset 19) without tf_crop_and_resize and its region. What its text leaves open:
 
 - With scales, a length times its scale may have a fraction, which the resized length lacks. Coordinates are then those
   of the given scale, as in ONNX's own tests; the text also says that the scale is the quotient of the lengths, and ONNX
@@ -45,6 +45,7 @@ from qfuzz.ops.semantics import (
 
 Coordinates = Literal["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"]
 NearestMode = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+Aspect = Literal["stretch", "not_larger", "not_smaller"]
 
 MAX_WEIGHTS = 2**20
 """No dimension has more weights, counted densely."""
@@ -70,7 +71,13 @@ class Interpolate(ExactOperator, frozen=True, kw_only=True, tag="interpolate"):
     cubic_coeff_a
         The coefficient of the cubic kernel, a float32 in -1..0.
     exclude_outside
-        For mode ``cubic``: whether weights outside the tensor are left out, and the others scaled up.
+        For filters (mode ``cubic``, and antialiasing): whether weights outside the tensor are left out, and the others
+        scaled up.
+    antialias
+        For the modes ``linear`` and ``cubic``: whether the filter is stretched where a dimension becomes shorter.
+    aspect
+        ONNX's keep_aspect_ratio_policy: ``not_larger`` and ``not_smaller`` take the least and the greatest quotient of
+        `sizes` and lengths for the scale of all axes.
     """
 
     scales: tuple[float, ...] = ()
@@ -81,6 +88,8 @@ class Interpolate(ExactOperator, frozen=True, kw_only=True, tag="interpolate"):
     nearest_mode: NearestMode = "round_prefer_floor"
     cubic_coeff_a: float = -0.75
     exclude_outside: bool = False
+    antialias: bool = False
+    aspect: Aspect = "stretch"
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         (x,) = inputs
@@ -88,8 +97,10 @@ class Interpolate(ExactOperator, frozen=True, kw_only=True, tag="interpolate"):
         a = self.cubic_coeff_a
         if not -1 <= a <= 0 or float32(a) != a:
             raise InvalidCase(f"cubic_coeff_a: {a!r}; needs a float32 in -1..0")
-        if self.exclude_outside and self.mode != "cubic":
-            raise InvalidCase(f"exclude_outside: set for mode {self.mode}; it is for mode cubic")
+        if self.antialias and self.mode == "nearest":
+            raise InvalidCase("antialias: set for mode nearest; it is for the modes linear and cubic")
+        if self.exclude_outside and self.mode != "cubic" and not self.antialias:
+            raise InvalidCase(f"exclude_outside: set for mode {self.mode}; it is for mode cubic, and antialiasing")
         samplings = self.samplings(x.shape)
         out = tuple(s.out for s in samplings)
         check_shape(out)
@@ -103,12 +114,31 @@ class Interpolate(ExactOperator, frozen=True, kw_only=True, tag="interpolate"):
     def samplings(self, shape: tuple[int, ...]) -> tuple[Sampling, ...]:
         """How each dimension of `shape` is resized."""
         axes = normal_axes("axes", self.axes, len(shape)) or tuple(range(len(shape)))
-        given = self.scales or self.sizes
+        given: Sequence[float | Sampling] = self.scales or self.sizes
         if bool(self.scales) == bool(self.sizes) or len(given) != len(axes):
             raise InvalidCase(f"scales, sizes: {self.scales}, {self.sizes}; need {len(axes)} of one of them")
         result = [Sampling(n, n, Fraction(1), False) for n in shape]
+        if self.aspect != "stretch":
+            given = self._kept_aspect([shape[d] for d in axes])
         for d, value in zip(axes, given, strict=True):
-            result[d] = self._by_scale(shape[d], value) if self.scales else self._by_size(shape[d], int(value))
+            if isinstance(value, Sampling):
+                result[d] = value
+            else:
+                result[d] = self._by_scale(shape[d], value) if self.scales else self._by_size(shape[d], int(value))
+        return tuple(result)
+
+    def _kept_aspect(self, lengths: Sequence[int]) -> tuple[Sampling, ...]:
+        """One scale for all axes, from the sizes that are asked for."""
+        if self.scales or 0 in self.sizes or 0 in lengths:
+            raise InvalidCase(f"aspect: {self.aspect}; needs sizes of at least 1, and no empty dimension")
+        quotients = [Fraction(size, n) for size, n in zip(self.sizes, lengths, strict=True)]
+        scale = min(quotients) if self.aspect == "not_larger" else max(quotients)
+        result = []
+        for n in lengths:
+            out = math.floor(scale * n + Fraction(1, 2))
+            if out != math.floor(float32(float32(float(scale)) * n) + 0.5) or out > MAX_ELEMENTS:
+                raise InvalidCase(f"sizes: {self.sizes}; {float(scale)!r} times {n} is rounded otherwise in float32")
+            result.append(Sampling(n, out, scale, True))
         return tuple(result)
 
     def _by_scale(self, n: int, scale: float) -> Sampling:
@@ -129,7 +159,7 @@ class Interpolate(ExactOperator, frozen=True, kw_only=True, tag="interpolate"):
     def rows(self, shape: tuple[int, ...]) -> tuple[Rows | None, ...]:
         """Per dimension, where it is read; None where it stays as it is."""
         a = self.cubic_coeff_a
-        kernel = Kernel(self.mode, self.coordinates, self.nearest_mode, a, self.exclude_outside)
+        kernel = Kernel(self.mode, self.coordinates, self.nearest_mode, a, self.exclude_outside, self.antialias)
         # At scale 1 a cubic kernel's weights are 0, 1, 0, 0: exactly, where the coefficient has few bits.
         stays = self.mode != "cubic" or a * 2**8 == round(a * 2**8)
         return tuple(None if s.scale == 1 and stays else rows(s, kernel) for s in self.samplings(shape))
@@ -156,7 +186,7 @@ class Interpolate(ExactOperator, frozen=True, kw_only=True, tag="interpolate"):
         exact = (_outer([None if r is None else r.exact for r in axes]) > 0) & (lsb > 0)
         exact = exact & is_power_of_two(float_scale(element)) & (affine + zero_point < 2.0**24 * np.minimum(lsb, 1.0))
         drift = _drift(x, axes, low, high, self.mode) + _reading(lo, hi, axes, low, high)
-        if self.mode == "cubic":
+        if self.mode == "cubic" or self.antialias:
             drift = drift + np.where(exact, 0.0, _weights_off(x, axes, magnitudes))
         return InterpolationImage(
             lower,
@@ -207,8 +237,9 @@ class InterpolationImage(Image):
         rounding = np.where(self.float32_exact, 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
         bound = rounding + self.drift * (1 + 2 * gamma(k))
         if contract.rounding_open:
-            r = self.lower
-            known = (bound == 0) & (r.error == 0) & (r.approx == np.rint(r.approx))
+            known = bound == 0
+            for r in (self.lower, self.upper):
+                known = known & (r.error == 0) & (r.approx == np.rint(r.approx))
             bound = bound + np.where(known, 0.0, 0.5)
         return np.asarray(bound)
 
@@ -285,7 +316,9 @@ def _reading(lo: Floats, hi: Floats, axes: Sequence[Rows | None], low: Floats, h
     if all(r is None or r.other is None for r in axes):
         return np.zeros(())
     others = [r if r is None or r.other is None else replace(r, weights=r.other) for r in axes]
-    return np.maximum(np.abs(_resized(lo, hi, others) - low), np.abs(_resized(hi, lo, others) - high))
+    other_low = _resized(lo, hi, others)
+    other_high = other_low if lo is hi else _resized(hi, lo, others)
+    return np.maximum(other_high - low, high - other_low)
 
 
 def _refine(own: Floats, others: Floats, axes: Sequence[Rows | None], m: Multiplier) -> Callable[[int, int], Bounds]:

@@ -110,8 +110,8 @@ class Rows:
     taps
         Per position, exactly.
     weights, roundings
-        [out, size] in float64: the weights, and by how many units of float32's roundoff u a cubic kernel's may be off
-        that takes their polynomials of exact coordinates; other weights are off by one relatively, as a product is.
+        [out, size] in float64: the weights, and by how many units of float32's roundoff u a kernel's may be off that
+        evaluates a filter at exact coordinates; plain linear weights are off by one relatively, as a product is.
     other
         `weights` under another reading of the specification, where there is one.
     near
@@ -143,6 +143,22 @@ class Kernel:
     nearest_mode: str
     cubic_coeff_a: float
     exclude_outside: bool
+    antialias: bool = False
+
+    @property
+    def is_filter(self) -> bool:
+        """Whether weights are values of a filter, and not those of two neighbours or one."""
+        return self.mode == "cubic" or self.antialias
+
+    @property
+    def steepest(self) -> float:
+        """The greatest derivative of the filter: of the cubic one, up to 1 and up to 2, term by term."""
+        a = self.cubic_coeff_a
+        return max(3 * abs(a + 2) + 2 * abs(a + 3), 8 * abs(a)) if self.mode == "cubic" else 1.0
+
+    def filter(self, distance: Fraction) -> Fraction:
+        """The filter's value."""
+        return keys(distance, self.cubic_coeff_a) if self.mode == "cubic" else max(1 - abs(distance), Fraction(0))
 
 
 @lru_cache(maxsize=256)
@@ -162,7 +178,7 @@ def rows(sampling: Sampling, kernel: Kernel) -> Rows:
         near.append(read)
         spread.append(moved)
     weights = _matrix(taps, s)
-    roundings = _matrix([_roundings(s, kernel, c) for c in at] if kernel.mode == "cubic" else [], s)
+    roundings = _matrix([_roundings(s, kernel, c) for c in at] if kernel.is_filter else [], s)
     lsb = np.array([_lsb([w for _, w in t]) for t in taps])
     exact = (lsb > 0) & np.array([_is_exact(s, kernel, c, d) for c, d in zip(at, slack, strict=True)])
     width = max((len(r) for r in near), default=1)
@@ -187,20 +203,33 @@ def _merged(s: Sampling, taps: Sequence[tuple[int, Fraction]]) -> Taps:
 
 
 def _taps(s: Sampling, kernel: Kernel, c: Fraction) -> Taps:
-    match kernel.mode:
-        case "nearest":
-            return ((s.nearest(c, kernel.nearest_mode), Fraction(1)),)
-        case "linear":
-            c = min(max(c, Fraction(0)), Fraction(s.size - 1))
-            i = math.floor(c)
-            return _merged(s, [(i, 1 - (c - i)), (i + 1, c - i)])
-        case _:
-            taps = [(j, keys(c - j, kernel.cubic_coeff_a)) for j in range(math.floor(c) - 1, math.floor(c) + 3)]
-            if kernel.exclude_outside:
-                taps = [(j, w) for j, w in taps if 0 <= j < s.size]
-                total = sum((w for _, w in taps), Fraction(0))
-                taps = [(j, w / total) for j, w in taps]
-            return _merged(s, taps)
+    if kernel.mode == "nearest":
+        return ((s.nearest(c, kernel.nearest_mode), Fraction(1)),)
+    if not kernel.is_filter:
+        c = min(max(c, Fraction(0)), Fraction(s.size - 1))
+        i = math.floor(c)
+        return _merged(s, [(i, 1 - (c - i)), (i + 1, c - i)])
+    taps = _filtered(s, kernel, c)
+    total = sum((w for _, w in taps), Fraction(0))  # 1 where nothing is left out, and the filter is not stretched
+    return _merged(s, [(j, w / total) for j, w in taps])
+
+
+def _stretch(s: Sampling, kernel: Kernel) -> Fraction:
+    """What distances are multiplied with: less than 1 where antialiasing stretches the filter."""
+    return min(s.scale, Fraction(1)) if kernel.antialias else Fraction(1)
+
+
+def _window(s: Sampling, kernel: Kernel, c: Fraction, slack: Fraction = Fraction(0)) -> range:
+    """Positions that the filter around `c`, or around coordinates within `slack` of it, reaches, its ends included."""
+    reach = (2 if kernel.mode == "cubic" else 1) / _stretch(s, kernel) + slack
+    return range(math.ceil(c - reach), math.floor(c + reach) + 1)
+
+
+def _filtered(s: Sampling, kernel: Kernel, c: Fraction) -> list[tuple[int, Fraction]]:
+    """Positions and values of the filter, which are still to be divided by their sum."""
+    stretch = _stretch(s, kernel)
+    taps = [(j, kernel.filter((c - j) * stretch)) for j in _window(s, kernel, c)]
+    return [(j, w) for j, w in taps if 0 <= j < s.size] if kernel.exclude_outside else taps
 
 
 def keys(distance: Fraction, coefficient: float) -> Fraction:
@@ -215,19 +244,25 @@ def _is_exact(s: Sampling, kernel: Kernel, c: Fraction, slack: float) -> bool:
     """Whether float32 arithmetic gives the exact weights at `c`."""
     if kernel.mode == "nearest" or slack:
         return kernel.mode == "nearest"
-    if kernel.mode == "linear":
+    if not kernel.is_filter:
         return True
-    # Terms of the cubic polynomials are multiples of 2^-17 below 2^6, then; and nothing is divided.
-    whole = not kernel.exclude_outside or 1 <= c < s.size - 2
-    return whole and c % Fraction(1, 32) == 0 and Fraction(kernel.cubic_coeff_a) % Fraction(1, 4) == 0
+    # Terms of the polynomials are multiples of 2^-17 below 2^6, and quotients by a power of two stay such.
+    stretch = _stretch(s, kernel)
+    total = sum((w for _, w in _filtered(s, kernel, c)), Fraction(0))
+    steps = (stretch, c * stretch, Fraction(kernel.cubic_coeff_a) / 8)
+    return all(v % Fraction(1, 32) == 0 for v in steps) and _lsb([total]) > 0 and _lsb([1 / total]) > 0
 
 
 def _roundings(s: Sampling, kernel: Kernel, c: Fraction) -> list[tuple[int, float]]:
     """By how many u each weight at `c` may be off; they are divided by their sum, in some kernels always."""
-    taps = [(j, keys(c - j, kernel.cubic_coeff_a)) for j in range(math.floor(c) - 1, math.floor(c) + 3)]
-    if kernel.exclude_outside:
-        taps = [(j, w) for j, w in taps if 0 <= j < s.size]
-    off = [_polynomial_roundings(abs(float(c - j)), kernel.cubic_coeff_a) for j, _ in taps]
+    taps = _filtered(s, kernel, c)
+    stretch = _stretch(s, kernel)
+    off = []
+    for j, _ in taps:
+        d = abs(float((c - j) * stretch))
+        value = _polynomial_roundings(d, kernel.cubic_coeff_a) if kernel.mode == "cubic" else 2.0 + d
+        # The stretch is the reciprocal of a reciprocal, and a factor of the distance.
+        off.append(value + (4 * d * kernel.steepest if kernel.antialias else 0.0))
     total = abs(float(sum((w for _, w in taps), Fraction(0))))
     magnitude = float(sum((abs(w) for _, w in taps), Fraction(0)))
     of_total = sum(off) + len(taps) * magnitude
@@ -255,28 +290,21 @@ def _moved(s: Sampling, kernel: Kernel, c: Fraction, slack: float) -> tuple[list
     if kernel.mode == "nearest":
         picked = sorted({s.nearest(c - off, kernel.nearest_mode), s.nearest(c + off, kernel.nearest_mode)})
         return picked, float(len(picked) > 1)
-    first, last = math.floor(c - off), math.floor(c + off)
-    reach = 1 if kernel.mode == "linear" else 2
-    read = sorted({s.inside(j) for j in range(first - reach + 1, last + reach + 1)})
-    return read, 0.0 if not slack else slack * _steepness(s, kernel, c)
+    plain = range(math.floor(c - off), math.floor(c + off) + 2)
+    positions = _window(s, kernel, c, off) if kernel.is_filter else plain
+    return sorted({s.inside(j) for j in positions}), slack * _steepness(s, kernel, c) if slack else 0.0
 
 
 def _steepness(s: Sampling, kernel: Kernel, c: Fraction) -> float:
-    """How fast the result moves with the coordinate, for elements whose values lie 1 apart.
-
-    Weights add up to 1, so that their derivatives add up to 0, and half of their magnitudes counts. That of the cubic
-    kernel is at most 3*|a+2| + 2*|a+3| between 0 and 1, and 8*|a| between 1 and 2.
-    """
-    if kernel.mode == "linear":
+    """How fast the result moves with the coordinate, for elements whose values lie 1 apart."""
+    if not kernel.is_filter:
         return 1.0
-    a = kernel.cubic_coeff_a
-    derivatives = 2 * (3 * abs(a + 2) + 2 * abs(a + 3)) + 2 * 8 * abs(a)
-    if not kernel.exclude_outside:
-        return derivatives / 2
-    inside = [keys(c - j, a) for j in range(math.floor(c) - 1, math.floor(c) + 3) if 0 <= j < s.size]
-    total = abs(float(sum(inside, Fraction(0))))
+    stretch = float(_stretch(s, kernel))
+    derivatives = (len(_window(s, kernel, c)) + 2) * stretch * kernel.steepest
+    taps = _filtered(s, kernel, c)
+    total = abs(float(sum((w for _, w in taps), Fraction(0))))
     # (w/S)' = w'/S - w*S'/S^2; twice, for S moves too.
-    return 2 * derivatives / total * (1 + float(sum(map(abs, inside), Fraction(0))) / total)
+    return 2 * derivatives / total * (1 + float(sum((abs(w) for _, w in taps), Fraction(0))) / total)
 
 
 def _lsb(weights: Sequence[Fraction]) -> float:

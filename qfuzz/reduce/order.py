@@ -34,6 +34,7 @@ PLAIN: dict[str, Any] = {
     "keepdims": True,
     "select_last_index": False,
     "exclude_outside": False,
+    "antialias": False,
 }
 """The value of each attribute (or of each of its entries) that says nothing."""
 

@@ -4,8 +4,11 @@ import math
 from fractions import Fraction
 from typing import Literal
 
+from msgspec.structs import replace
+
+from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import float32
-from qfuzz.ops.interpolation import Coordinates, Interpolate, NearestMode
+from qfuzz.ops.interpolation import Aspect, Coordinates, Interpolate, NearestMode
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.draw import Draw
 
@@ -44,6 +47,7 @@ def draw_interpolate(b: Builder) -> None:
     if not named:  # a value for every dimension
         factors = [factors[axes.index(i)] if i in axes else 1.0 for i in range(rank)]
         sizes = [sizes[axes.index(i)] if i in axes else shape[i] for i in range(rank)] if by_size else []
+    antialias = mode != "nearest" and d.rarely(4)
     op = Interpolate(
         scales=() if by_size else tuple(factors),
         sizes=tuple(sizes),
@@ -52,12 +56,25 @@ def draw_interpolate(b: Builder) -> None:
         coordinates=d.pick(COORDINATES),
         nearest_mode=d.pick(NEAREST) if mode == "nearest" else "round_prefer_floor",
         cubic_coeff_a=d.pick((-0.75, -0.5)) if mode == "cubic" else -0.75,
-        exclude_outside=mode == "cubic" and d.rarely(3),
+        exclude_outside=(mode == "cubic" or antialias) and d.rarely(3),
+        antialias=antialias,
     )
+    if by_size and d.rarely(6):
+        op = _keeping_aspect(op, shape, "not_smaller" if d.rarely(2) else "not_larger")
     s = b.qtype.scale[0]
     # Averages of a 2x resize are quarters or sixteenths of a step: near ties at a coarser output scale.
     element = b.qtype if b.flavour.common or d.integer(0, 1) == 0 else b.output(s, unit=s / 4)
     b.add_node(op, (b.current,), element)
+
+
+def _keeping_aspect(op: Interpolate, shape: tuple[int, ...], aspect: Aspect) -> Interpolate:
+    """`op` with that policy, where it makes no more than the sizes do, and float32 rounds lengths as they are."""
+    kept = replace(op, aspect=aspect)
+    try:
+        n_elements = math.prod(s.out for s in kept.samplings(shape))
+    except InvalidCase:
+        return op
+    return kept if n_elements <= 2 * MAX_VALUE_ELEMENTS else op
 
 
 def _axes(b: Builder) -> list[int]:
