@@ -17,15 +17,27 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.rearrangement import (
+    DepthToSpace,
+    Expand,
+    Gather,
+    SpaceToDepth,
+    Split,
+    Squeeze,
+    Unsqueeze,
+    equal_parts,
+)
 from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
@@ -321,6 +333,94 @@ def _mean(d: Dice) -> Case:
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
 
 
+def _parts(d: Dice, n: int) -> tuple[int, ...]:
+    """Sizes that add up to `n`."""
+    cuts = sorted(d.integer(0, n) for _ in range(d.integer(0, 2)))
+    return tuple(b - a for a, b in zip((0, *cuts), (*cuts, n), strict=True))
+
+
+def _split(d: Dice, shape: Shape) -> Operator:
+    axis = d.integer(-len(shape), len(shape) - 1)
+    sizes = _parts(d, shape[axis])
+    counted = d.chance(0.3) and equal_parts(shape[axis], len(sizes))
+    sizes = counted or sizes
+    return Split(axis=axis, sizes=sizes, index=d.integer(0, len(sizes) - 1), counted=bool(counted))
+
+
+def _squeeze(d: Dice) -> Case:
+    shape = tuple(d.pick(1, 1, 2, 3) for _ in range(d.integer(1, 5)))
+    rank = len(shape)
+    axes = [a - d.pick(0, rank) for a in range(rank) if shape[a] == 1 and d.chance(0.6)]
+    d.random.shuffle(axes)
+    q = d.qtype()
+    return _case(d, Squeeze(axes=tuple(axes)), [(shape, q)], q if d.chance(0.5) else d.qtype())
+
+
+def _unsqueeze(d: Dice, shape: Shape) -> Operator:
+    rank = len(shape) + d.integer(1, 3)
+    axes = d.random.sample(range(rank), rank - len(shape))
+    return Unsqueeze(axes=tuple(a - d.pick(0, rank) for a in axes))
+
+
+def _expand(d: Dice) -> Case:
+    wide = d.shape()
+    shape = tuple(1 if d.chance(0.5) else n for n in wide)[d.integer(0, len(wide) - 1) if d.chance(0.3) else 0 :]
+    target = tuple(
+        1 if d.chance(0.3) and shape[-1 - i] == n else n for i, n in enumerate(reversed(wide)) if i < len(shape)
+    )
+    q = d.qtype()
+    op = Expand(shape=(*wide[: len(wide) - len(shape)], *reversed(target)))
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
+
+
+def _gather(d: Dice, shape: Shape) -> Operator:
+    axis = d.integer(-len(shape), len(shape) - 1)
+    wanted = tuple(d.integer(0 if d.chance(0.1) else 1, 3) for _ in range(d.integer(0, 2)))
+    taken = tuple(d.integer(-shape[axis], shape[axis] - 1) for _ in range(math.prod(wanted)))
+    return Gather(axis=axis, indices=taken, indices_shape=wanted, index_dtype=d.pick("int64", "int32"))
+
+
+def _blocks(d: Dice, deep: bool) -> Case:
+    b = d.integer(1, 3)
+    c, h, w = d.integer(1, 3), d.integer(1, 3), d.integer(1, 3)
+    q = d.qtype()
+    shape = (d.integer(0, 2), c * b * b, h, w) if deep else (d.integer(0, 2), c, h * b, w * b)
+    op = DepthToSpace(blocksize=b, mode=d.pick("DCR", "CRD")) if deep else SpaceToDepth(blocksize=b)
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
+
+
+def _argmax(d: Dice) -> Case:
+    shape = d.shape()
+    op = Argmax(axis=d.integer(-len(shape), len(shape) - 1), keepdims=d.chance(0.5), select_last_index=d.chance(0.5))
+    return _case(d, op, [(shape, d.qtype())], "int64")
+
+
+def _interpolate(d: Dice) -> Case:
+    shape = d.shape()
+    rank = len(shape)
+    axes = tuple(a - d.pick(0, rank) for a in d.random.sample(range(rank), min(d.integer(1, 3), rank)))
+    if len(axes) == rank and d.chance(0.5):
+        axes = ()
+    mode = d.pick("nearest", "linear", "cubic")
+    n = len(axes) or rank
+    by_scale = d.chance(0.5)
+    antialias = mode != "nearest" and d.chance(0.4)
+    op = Interpolate(
+        scales=tuple(d.pick(0.5, 1.0, 2.0, 1.5, d.float32(0.3, 3.0)) for _ in range(n)) if by_scale else (),
+        sizes=() if by_scale else tuple(d.integer(1, 7) for _ in range(n)),
+        axes=axes,
+        mode=mode,
+        coordinates=d.pick("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"),
+        nearest_mode=d.pick("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
+        cubic_coeff_a=d.pick(-0.75, -0.5, d.float32(-1.0, 0.0)),
+        exclude_outside=(mode == "cubic" or antialias) and d.chance(0.5),
+        antialias=antialias,
+        aspect="stretch" if by_scale or d.chance(0.7) else d.pick("not_larger", "not_smaller"),
+    )
+    q = d.qtype()
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -356,6 +456,15 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "layer_norm": lambda d: _normalization(d, instance=False),
     "instance_norm": lambda d: _normalization(d, instance=True),
     "mean": _mean,
+    "split": _moved(_split),
+    "squeeze": _squeeze,
+    "unsqueeze": _moved(_unsqueeze),
+    "expand": _expand,
+    "gather": _moved(_gather),
+    "depth_to_space": lambda d: _blocks(d, deep=True),
+    "space_to_depth": lambda d: _blocks(d, deep=False),
+    "argmax": _argmax,
+    "interpolate": _interpolate,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

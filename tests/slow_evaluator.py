@@ -96,6 +96,10 @@ class SlowResult:
 
     def correct(self, index: Index) -> int | float:
         """The correctly rounded stored number: half to even, zero point added, saturated."""
+        if self.element in ("uint8", "int32", "int64"):
+            low, high = self.unrounded(index)
+            assert low == high and low.denominator == 1, "plain integers are exact"
+            return int(low)
         if not isinstance(self.element, QType):
             low, high = self.unrounded(index)
             assert low == high, "only dequantize gives float32, and it is rational"
@@ -615,6 +619,171 @@ def mean(op: Any, x: Values) -> tuple[Shape, Real]:
     return shape, rational(real)
 
 
+def split(op: Any, x: Values) -> tuple[Shape, Real]:
+    axis = op.axis if op.axis >= 0 else op.axis + len(x.shape)
+    positions, start = [], 0
+    for size in op.sizes:
+        positions.append(list(range(start, start + size)))
+        start += size
+    assert start == x.shape[axis]
+    kept = positions[op.index]
+    shape = (*x.shape[:axis], len(kept), *x.shape[axis + 1 :])
+    return shape, rational(lambda i: x.real((*i[:axis], kept[i[axis]], *i[axis + 1 :])))
+
+
+def squeeze(op: Any, x: Values) -> tuple[Shape, Real]:
+    rank = len(x.shape)
+    dropped = [a % rank for a in op.axes] or [d for d in range(rank) if x.shape[d] == 1]
+    assert all(x.shape[d] == 1 for d in dropped)
+    return in_row_major_order(x, tuple(x.shape[d] for d in range(rank) if d not in dropped))
+
+
+def unsqueeze(op: Any, x: Values) -> tuple[Shape, Real]:
+    rank = len(x.shape) + len(op.axes)
+    shape = list(x.shape)
+    for axis in sorted(a % rank for a in op.axes):
+        shape.insert(axis, 1)
+    assert len(shape) == rank
+    return in_row_major_order(x, tuple(shape))
+
+
+def expand(op: Any, x: Values) -> tuple[Shape, Real]:
+    rank = max(len(x.shape), len(op.shape))
+    own, wanted = ((1,) * (rank - len(s)) + tuple(s) for s in (x.shape, op.shape))
+    shape = tuple(b if a == 1 else a for a, b in zip(own, wanted, strict=True))
+
+    def real(index: Index) -> Fraction:
+        tail = index[rank - len(x.shape) :]
+        return x.real(tuple(0 if d == 1 else i for i, d in zip(tail, x.shape, strict=True)))
+
+    return shape, rational(real)
+
+
+def gather(op: Any, x: Values) -> tuple[Shape, Real]:
+    axis = op.axis % len(x.shape)
+    n, depth = len(op.indices_shape), x.shape[axis]
+    looked_up = dict(zip(indices(op.indices_shape), op.indices, strict=True))
+
+    def real(index: Index) -> Fraction:
+        entry = looked_up[index[axis : axis + n]]
+        return x.real((*index[:axis], entry if entry >= 0 else depth + entry, *index[axis + n :]))
+
+    return (*x.shape[:axis], *op.indices_shape, *x.shape[axis + 1 :]), rational(real)
+
+
+def depth_to_space(op: Any, x: Values) -> tuple[Shape, Real]:
+    b = op.blocksize
+    n, channels, height, width = x.shape
+    deep = channels // (b * b)
+
+    def real(index: Index) -> Fraction:
+        image, c, row, column = index
+        block = (row % b) * b + column % b
+        channel = block * deep + c if op.mode == "DCR" else c * b * b + block
+        return x.real((image, channel, row // b, column // b))
+
+    return (n, deep, height * b, width * b), rational(real)
+
+
+def space_to_depth(op: Any, x: Values) -> tuple[Shape, Real]:
+    b = op.blocksize
+    n, channels, height, width = x.shape
+
+    def real(index: Index) -> Fraction:
+        image, c, row, column = index
+        block, channel = divmod(c, channels)
+        return x.real((image, channel, row * b + block // b, column * b + block % b))
+
+    return (n, channels * b * b, height // b, width // b), rational(real)
+
+
+def argmax(op: Any, x: Values) -> tuple[Shape, Real]:
+    axis = op.axis % len(x.shape)
+    shape = (*x.shape[:axis], *([1] if op.keepdims else []), *x.shape[axis + 1 :])
+
+    def real(index: Index) -> Fraction:
+        rest = index[axis + 1 :] if op.keepdims else index[axis:]
+        best = 0
+        row = [x.real((*index[:axis], j, *rest)) for j in range(x.shape[axis])]
+        for j, value in enumerate(row):
+            if value > row[best] or (op.select_last_index and value == row[best]):
+                best = j
+        return Fraction(best)
+
+    return shape, rational(real)
+
+
+def original_coordinate(mode: str, i: int, scale: Fraction, size: int, resized: int) -> Fraction:
+    """x_original of x_resized `i`, as the text of Resize has it."""
+    if mode == "asymmetric":
+        return i / scale
+    if mode == "align_corners":
+        return Fraction(i * (size - 1), resized - 1) if resized > 1 else Fraction(0)
+    if mode == "pytorch_half_pixel" and resized <= 1:
+        return Fraction(0)
+    x = (i + HALF) / scale - HALF
+    if mode == "half_pixel_symmetric":
+        x += Fraction(size) / 2 * (1 - Fraction(resized) / (scale * size))
+    return x
+
+
+def cubic_weight(distance: Fraction, a: Fraction) -> Fraction:
+    d = abs(distance)
+    if d < 1:
+        return (a + 2) * d**3 - (a + 3) * d**2 + 1
+    return a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else Fraction(0)
+
+
+def sampled(op: Any, x: Fraction, size: int, scale: Fraction) -> list[tuple[int, Fraction]]:
+    """Elements of one dimension and their weights, at coordinate `x`; beyond the ends the end elements go on."""
+    squeezed = scale if op.antialias and scale < 1 else Fraction(1)
+    reach = math.ceil(3 / squeezed)
+    around = range(math.floor(x) - reach, math.ceil(x) + reach + 1)
+    if op.mode == "nearest":
+        below, above = math.floor(x), math.ceil(x)
+        prefers_above = {
+            "floor": False,
+            "ceil": True,
+            "round_prefer_floor": above - x < x - below,
+            "round_prefer_ceil": above - x <= x - below,
+        }[op.nearest_mode]
+        pairs = [(above if prefers_above else below, Fraction(1))]
+    elif op.mode == "linear":
+        pairs = [(j, max(1 - abs(x - j) * squeezed, Fraction(0))) for j in around]
+    else:
+        pairs = [(j, cubic_weight((x - j) * squeezed, Fraction(op.cubic_coeff_a))) for j in around]
+    if op.exclude_outside:
+        pairs = [(j, w) for j, w in pairs if 0 <= j < size]
+    total = sum((w for _, w in pairs), Fraction(0))
+    return [(min(max(j, 0), size - 1), w / total) for j, w in pairs if w]
+
+
+def interpolate(op: Any, x: Values) -> tuple[Shape, Real]:
+    rank = len(x.shape)
+    axes = [a % rank for a in op.axes] or list(range(rank))
+    scales, shape = [Fraction(1)] * rank, list(x.shape)
+    quotients = [Fraction(n, x.shape[d]) for d, n in zip(axes, op.sizes, strict=False) if x.shape[d]]
+    for d, value in zip(axes, op.scales or op.sizes, strict=True):
+        if op.aspect != "stretch":
+            scales[d] = min(quotients) if op.aspect == "not_larger" else max(quotients)
+            shape[d] = math.floor(x.shape[d] * scales[d] + HALF)
+        elif op.scales:
+            scales[d], shape[d] = Fraction(value), math.floor(x.shape[d] * Fraction(value))
+        else:
+            scales[d], shape[d] = Fraction(value, x.shape[d]) if value else Fraction(1), value
+
+    def real(index: Index) -> Fraction:
+        choices = []
+        for i, s, size, out in zip(index, scales, x.shape, shape, strict=True):
+            choices.append(sampled(op, original_coordinate(op.coordinates, i, s, size, out), size, s))
+        total = Fraction(0)
+        for taps in itertools.product(*choices):
+            total += math.prod((w for _, w in taps), start=x.real(tuple(j for j, _ in taps)))
+        return total
+
+    return tuple(shape), rational(real)
+
+
 DEFINITIONS: dict[str, Definition] = {
     "quantize": same,
     "dequantize": same,
@@ -650,4 +819,13 @@ DEFINITIONS: dict[str, Definition] = {
     "layer_norm": layer_norm,
     "instance_norm": instance_norm,
     "mean": mean,
+    "split": split,
+    "squeeze": squeeze,
+    "unsqueeze": unsqueeze,
+    "expand": expand,
+    "gather": gather,
+    "depth_to_space": depth_to_space,
+    "space_to_depth": space_to_depth,
+    "argmax": argmax,
+    "interpolate": interpolate,
 }

@@ -22,6 +22,7 @@ CONTRACTS = (
     Contract(terms="real", k=4, tie="half_even", source="test", accumulates_float=True, function_ulps=4.0),
     Contract(terms="affine", k=8, tie="any", source="test", function_ulps=2.0, bias_steps=0.5),
     Contract(terms="accumulator", k=3, tie="either_even", source="test"),
+    Contract(terms="affine", k=3, tie="half_even", source="test", rounding_open=True),
 )
 CASES = 40
 POINTS = 4

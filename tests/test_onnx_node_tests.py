@@ -27,12 +27,23 @@ from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize
-from qfuzz.ops.reduction import Mean
+from qfuzz.ops.rearrangement import (
+    DepthToSpace,
+    Expand,
+    Gather,
+    SpaceToDepth,
+    Split,
+    Squeeze,
+    Unsqueeze,
+    equal_parts,
+)
+from qfuzz.ops.reduction import Argmax, Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.ops.softmax import Softmax
@@ -73,7 +84,8 @@ class NodeTest:
         inputs, outputs = test.data_sets[0]
         arrays = iter(inputs)
         self.inputs: list[Array | None] = [np.asarray(next(arrays)) if name else None for name in node.input]
-        self.expected = np.asarray(outputs[0])
+        self.outputs = [np.asarray(o) for o in outputs]
+        self.expected = self.outputs[0]
 
     def get(self, attribute: str, default: Any) -> Any:
         value = self.attributes.get(attribute, default)
@@ -471,6 +483,88 @@ def _mean(t: NodeTest) -> Iterator[Check]:
     yield bounds(real_image(op, x), t.expected)
 
 
+def _moved(t: NodeTest, op: ExactOperator) -> Iterator[Check]:
+    """Integers are stored ones here; of floats, the image at scale 1."""
+    x = t.input(0)
+    if x.dtype.name in ("uint8", "int8"):
+        q = qtype(np.ones(()), np.zeros((), x.dtype))
+        yield equals(op, [(x, q)], q, t.expected)
+        return
+    if x.dtype not in (np.float32, np.int64):
+        raise CannotSay(f"data of {x.dtype}")
+    # An int64 here is a small number, which float32 holds.
+    yield bounds(real_image(op, x.astype(np.float32)), t.expected.astype(np.float32))
+
+
+def _split(t: NodeTest) -> Iterator[Check]:
+    x = t.input(0)
+    axis, given = t.get("axis", 0), t.optional(1)
+    n = t.get("num_outputs", len(t.outputs))
+    sizes = tuple(int(s) for s in given) if given is not None else equal_parts(x.shape[axis], n)
+    assert sizes is not None
+    for i, part in enumerate(t.outputs):
+        op = Split(axis=axis, sizes=sizes, index=i, counted="num_outputs" in t.attributes)
+        image = real_image(op, x)
+        yield bounds(image, part)
+
+
+def _space_to_depth(t: NodeTest) -> Iterator[Check]:
+    if t.get("mode", "DCR") != "DCR":
+        raise CannotSay(f"mode {t.get('mode', '')}, an attribute of opset 28; models here are of opset 22")
+    yield from _moved(t, SpaceToDepth(blocksize=t.get("blocksize", 1)))
+
+
+def _axes(t: NodeTest) -> tuple[int, ...]:
+    given = t.optional(1)
+    return () if given is None else tuple(int(a) for a in given)
+
+
+def _gather(t: NodeTest) -> Iterator[Check]:
+    indices = t.input(1)
+    if indices.dtype.name not in ("int64", "int32"):
+        raise CannotSay(f"indices of {indices.dtype}")
+    op = Gather(
+        axis=t.get("axis", 0),
+        indices=tuple(int(i) for i in indices.ravel()),
+        indices_shape=indices.shape,
+        index_dtype=indices.dtype.name,  # type: ignore[arg-type]
+    )
+    yield from _moved(t, op)
+
+
+def _argmax(t: NodeTest) -> Iterator[Check]:
+    x = t.input(0)
+    if x.dtype != np.float32:
+        raise CannotSay(f"data of {x.dtype}")
+    # Only the order of values counts: give each its rank, which a stored integer holds.
+    ranks = np.searchsorted(np.unique(x), x).astype(np.uint8)
+    last = bool(t.get("select_last_index", 0))
+    op = Argmax(axis=t.get("axis", 0), keepdims=bool(t.get("keepdims", 1)), select_last_index=last)
+    assert len(np.unique(x)) <= 256
+    yield equals(op, [(ranks, qtype(np.ones(()), np.zeros((), np.uint8)))], "int64", t.expected)
+
+
+def _resize(t: NodeTest) -> Iterator[Check]:
+    x, scales, sizes = t.input(0), t.optional(2), t.optional(3)
+    coordinates = t.get("coordinate_transformation_mode", "half_pixel")
+    if coordinates == "tf_crop_and_resize":
+        raise CannotSay("a region of interest; interpolate takes the whole tensor")
+    floats(t, x)
+    op = Interpolate(
+        scales=() if scales is None else tuple(float(s) for s in scales),
+        sizes=() if sizes is None else tuple(int(s) for s in sizes),
+        axes=tuple(t.get("axes", ())),
+        mode=t.get("mode", "nearest"),
+        coordinates=coordinates,
+        nearest_mode=t.get("nearest_mode", "round_prefer_floor"),
+        cubic_coeff_a=_float32(t.get("cubic_coeff_a", -0.75)),
+        exclude_outside=bool(t.get("exclude_outside", 0)),
+        antialias=bool(t.get("antialias", 0)),
+        aspect=t.get("keep_aspect_ratio_policy", "stretch"),
+    )
+    yield bounds(real_image(op, x), t.expected)
+
+
 def _float32(value: float) -> float:
     return float(np.float32(value))
 
@@ -512,8 +606,17 @@ TRANSLATIONS: dict[str, Callable[[NodeTest], Iterator[Check]]] = {
     "LayerNormalization": _layer_norm,
     "InstanceNormalization": _instance_norm,
     "ReduceMean": _mean,
+    "Split": _split,
+    "Squeeze": lambda t: _moved(t, Squeeze(axes=_axes(t))),
+    "Unsqueeze": lambda t: _moved(t, Unsqueeze(axes=_axes(t))),
+    "Expand": lambda t: _moved(t, Expand(shape=tuple(int(d) for d in t.input(1)))),
+    "Gather": _gather,
+    "DepthToSpace": lambda t: _moved(t, DepthToSpace(blocksize=t.get("blocksize", 1), mode=t.get("mode", "DCR"))),
+    "SpaceToDepth": _space_to_depth,
+    "ArgMax": _argmax,
+    "Resize": _resize,
 }
-LEAST_RUN = 130
+LEAST_RUN = 200
 """How many node tests can be said here, at the least."""
 
 

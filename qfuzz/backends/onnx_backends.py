@@ -34,6 +34,14 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "QLinearConv takes per-channel weights with one zero point for all channels",
         "core/providers/cpu/quantization/qlinearconv.cc of releases before 1.32, which computes them",
     ),
+    *(
+        KnownRefusal(
+            f"'{mode}' mode only supports:",
+            f"Resize in {mode.lower()} mode resizes the dimensions of images only",
+            "UpsampleBase::ScalesValidation in core/providers/cpu/tensor/upsamplebase.h",
+        )
+        for mode in ("Linear", "Cubic")
+    ),
     KnownRefusal(
         "Dilation not supported for AutoPadType",
         "auto_pad is SAME_UPPER or SAME_LOWER, and the kernel is dilated",

@@ -91,6 +91,19 @@ _WHERE = Contract(
     "else a table per operand: s_x * (q - zero point), MlasQuantizeLinear",
 )
 
+_RESIZED = Contract(
+    terms="affine",
+    k=7,
+    tie="half_even",
+    accumulates_float=True,
+    rounding_open=True,
+    source="core/providers/cpu/tensor/upsample.h, upsample.cc: float32 coordinates and weights of stored integers; "
+    "ONNX Resize says nothing of how a weighted average of integers is rounded",
+)
+
+MOVED = ("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax")
+"""Operators whose ONNX kernels copy or compare."""
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -116,6 +129,8 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "minimum": _MOVED,
         "maximum": _MOVED,
         "where": _WHERE,
+        **dict.fromkeys(MOVED, _MOVED),
+        "interpolate": _RESIZED,
     }
 )
 
@@ -204,6 +219,8 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "mean": _float(
             4, "ReduceMean (core/providers/cpu/reduction/reduction_ops.h: a float32 sum, divided)", sums=True
         ),
+        **dict.fromkeys(MOVED, _float(2, "copies")),
+        "interpolate": _float(8, "Resize (upsample.h: weights of three dimensions, their product, the sum)", sums=True),
     }
 )
 
@@ -236,6 +253,8 @@ _BASIC: Mapping[str, Contract] = MappingProxyType(
 )
 _FUSED: Mapping[str, Contract] = MappingProxyType(
     {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()}
+    # qdq_selectors.cc makes Resize one on stored integers in mode nearest only, where that copies.
+    | {"interpolate": _BASIC["interpolate"]}
 )
 
 _QDQ: Mapping[str, Mapping[str, Contract]] = MappingProxyType(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.backends import onnx_rearrangement
 from qfuzz.backends.onnx_builder import NONE, Attributes, Builder, Lowering
 from qfuzz.backends.onnx_quantization import dequantize, quantize
 from qfuzz.ir.errors import Unsupported
@@ -289,6 +290,10 @@ def _mean(b: Builder, node: Node) -> None:
     _through(b, node, "ReduceMean", *axes, attributes=attributes)
 
 
+def _read(b: Builder, node: Node) -> str:
+    return _real(b, node.inputs[0])
+
+
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         "quantize": quantize,
@@ -325,6 +330,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "layer_norm": _layer_norm,
         "instance_norm": _instance_norm,
         "mean": _mean,
+        **onnx_rearrangement.lowerings(_read, _finish, _read),
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

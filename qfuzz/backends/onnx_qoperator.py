@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.backends import onnx_rearrangement
 from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
 from qfuzz.backends.onnx_qdq import (
     avg_pool_attributes,
@@ -233,6 +234,15 @@ def _where(b: Builder, node: Node) -> None:
     b.emit("QLinearWhere", [condition(b, node), *operands, *b.qparams(q_y)], node.name, domain=MICROSOFT)
 
 
+def _moved(b: Builder, node: Node) -> str:
+    _same_qparams(b, node)
+    return node.inputs[0]
+
+
+def _stored(b: Builder, node: Node) -> str:
+    return node.inputs[0]
+
+
 def _no_kernel(reason: str) -> Lowering:
     def lowering(b: Builder, node: Node) -> None:
         raise Unsupported(reason)
@@ -280,6 +290,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "layer_norm": _no_integer_kernel("LayerNormalization"),
         "instance_norm": _no_integer_kernel("InstanceNormalization"),
         "mean": _no_kernel("QLinearReduceMean is a schema of com.microsoft without a CPU kernel; the QDQ form has one"),
+        **onnx_rearrangement.lowerings(_moved, None, _stored),
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -62,6 +62,7 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "layer_norm": _float(9, sums=True),
         "instance_norm": _float(9, sums=True),
         "mean": _float(4, sums=True),
+        "interpolate": _float(8, sums=True),
     }
 )
 _ROUNDS_AFTER = Contract(

@@ -4,7 +4,9 @@ The statements set ``real`` to a `fractions.Fraction` in output units, before ro
 standard library alone (decimal with 60 digits for elementary functions).
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -15,12 +17,14 @@ from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
-from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.movement import Concat, Moved
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize
@@ -61,6 +65,10 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.normalized()
         case Mean():
             lines = e.mean()
+        case Argmax():
+            return e.argmax()
+        case Interpolate():
+            lines = e.interpolated()
         case _:
             lines = e.unary()
     return [*lines, *e.divided()]
@@ -195,6 +203,32 @@ class _Element:
         scale, zero = self.scale(0)
         return [f"real = sum(x - {zero} for x in {window!r}) * {scale} / {len(window)}"]
 
+    def argmax(self) -> list[str]:
+        op, x = self.node.op, self.arrays[0]
+        assert isinstance(op, Argmax)
+        axis = op.axis % x.ndim
+        rest = self.index[axis + 1 :] if op.keepdims else self.index[axis:]
+        row = [int(v) for v in np.moveaxis(x, axis, -1)[(*self.index[:axis], *rest)]]
+        which = "last" if op.select_last_index else "first"
+        picked = "max(i for i, q in enumerate(row) if q == max(row))" if op.select_last_index else "row.index(max(row))"
+        return [f"row = {row!r}", f"real = Fraction({picked})  # the {which} of the largest"]
+
+    def interpolated(self) -> list[str]:
+        op, x = self.node.op, self.arrays[0]
+        assert isinstance(op, Interpolate)
+        scale, zero = self.scale(0)
+        taps = [
+            ((i, Fraction(1)),) if r is None else r.taps[i] for i, r in zip(self.index, op.rows(x.shape), strict=True)
+        ]
+        terms = []
+        for chosen in product(*taps):
+            weight = math.prod((w for _, w in chosen), start=Fraction(1))
+            terms.append((weight.numerator, weight.denominator, int(x[tuple(i for i, _ in chosen)])))
+        return [
+            f"weighted = {terms!r}  # numerator and denominator of a weight, and the element",
+            f"real = sum(Fraction(n, d) * (q - {zero}) for n, d, q in weighted) * {scale}",
+        ]
+
     def unary(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]
         scale, zero = self.scale(0)
@@ -233,23 +267,10 @@ class _Element:
 
     def source(self, x: Array) -> Index | None:
         """Which input element the output element is made of; None for padding."""
-        match self.node.op:
-            case Reshape() | Flatten():
-                shape = self.node.op.infer(self.types, self.node.element)
-                flat = int(np.ravel_multi_index(self.index, shape))
-                return tuple(int(i) for i in np.unravel_index(flat, x.shape))
-            case Transpose(perm=perm):
-                at = [0] * x.ndim
-                for i, p in zip(self.index, perm, strict=True):
-                    at[p] = i
-                return tuple(at)
-            case Slice(axis=axis, start=start, step=step):
-                return (*self.index[:axis], start + step * self.index[axis], *self.index[axis + 1 :])
-            case Pad(padding=padding):
-                at_x = tuple(i - padding[d] for d, i in enumerate(self.index))
-                return at_x if all(0 <= i < n for i, n in zip(at_x, x.shape, strict=True)) else None
-            case _:
-                return self.index
+        if not isinstance(self.node.op, Moved):
+            return self.index
+        flat = int(self.node.op.move(np.arange(float(x.size)).reshape(x.shape), -1.0)[self.index])
+        return None if flat < 0 else tuple(int(i) for i in np.unravel_index(flat, x.shape))
 
     def divided(self) -> list[str]:
         """A fused relu, and the division by the output scale."""

@@ -8,8 +8,9 @@ import msgspec
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.convolution import Conv
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
-from qfuzz.reduce.order import PLAIN
+from qfuzz.reduce.order import PLAIN, plain_value
 
 
 class Symptom(msgspec.Struct, frozen=True, order=True):
@@ -104,14 +105,14 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
     if any(0 in t.shape for t in network.types.values()):
         form.add("empty")
     for node in accused or nodes:
-        form |= _windows(case, node)
+        form |= _windows(case, node) | _layout(case, node)
     return Signature(symptom, tuple(sorted(form)))
 
 
 def node_form(case: Case, node: Node) -> set[str]:
     """What there is to say of one node: attributes that are not the plain ones, dtypes, per-channel, windows, empty."""
     network = case.network
-    form = _attributes(node) | _types(case, node) | _windows(case, node)
+    form = _attributes(node) | _types(case, node) | _windows(case, node) | _layout(case, node)
     if any(0 in network.types[name].shape for name in (*node.inputs, node.name)):
         form.add("empty")
     return form
@@ -135,12 +136,27 @@ def _windows(case: Case, node: Node) -> set[str]:
     return form
 
 
+def _layout(case: Case, node: Node) -> set[str]:
+    """Whether an image is resized as one whose channels come last: kernels for that are others."""
+    op, shape = node.op, case.network.types[node.inputs[0]].shape
+    if not isinstance(op, Interpolate) or len(shape) != 4:
+        return set()
+    scales = [s.scale for s in op.samplings(shape)]
+    return {"channels last"} if scales[1] != 1 and scales[3] == 1 else set()
+
+
 def _attributes(node: Node) -> set[str]:
     form = set()
     for name in node.op.__struct_fields__:
         value, plain = getattr(node.op, name), PLAIN.get(name)
         entries = value if isinstance(value, tuple) else (value,)
-        if name in PLAIN and any(e != plain for e in entries) and name not in ("min", "max", "axis", "start_axis"):
+        if isinstance(value, str) and value != plain_value(node.op, name):
+            form.add(value)
+        if (
+            name in PLAIN
+            and any(e != plain for e in entries)
+            and name not in ("min", "max", "axis", "start_axis", "index")
+        ):
             form.add(name)
     return form
 

@@ -58,6 +58,8 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     distributes
         Whether a normalization multiplies x and its mean apart, as ``x * c + (bias - mean * c)``: then |x| and |mean|
         count, however small their difference is.
+    rounding_open
+        Whether the specification leaves the final rounding open: then either integer next to the real result is right.
     """
 
     terms: Terms
@@ -72,3 +74,4 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in_real_type: bool = False
     exact_mean: bool = False
     distributes: bool = False
+    rounding_open: bool = False

@@ -3,15 +3,18 @@
 from qfuzz.ir.codec import Codec
 from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
@@ -51,6 +54,15 @@ OPERATORS: tuple[type[Operator], ...] = (
     LayerNorm,
     InstanceNorm,
     Mean,
+    Split,
+    Squeeze,
+    Unsqueeze,
+    Expand,
+    Gather,
+    DepthToSpace,
+    SpaceToDepth,
+    Argmax,
+    Interpolate,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -72,7 +72,7 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
         )
 
 
-class _Moved(ExactOperator, frozen=True, kw_only=True):
+class Moved(ExactOperator, frozen=True, kw_only=True):
     """An operator whose every output element is one input element, or zero."""
 
     def move(self, a: Floats, zero: float) -> Floats:
@@ -97,7 +97,7 @@ class _Moved(ExactOperator, frozen=True, kw_only=True):
         return identity_image(x, lo, lo if x.is_point else self.move(x.hi, zero), lo.shape, element)
 
 
-class Reshape(_Moved, frozen=True, kw_only=True, tag="reshape"):
+class Reshape(Moved, frozen=True, kw_only=True, tag="reshape"):
     """The same elements, in row-major order, in `shape`."""
 
     shape: tuple[int, ...]
@@ -111,7 +111,7 @@ class Reshape(_Moved, frozen=True, kw_only=True, tag="reshape"):
         return a.reshape(self.shape)
 
 
-class Flatten(_Moved, frozen=True, kw_only=True, tag="flatten"):
+class Flatten(Moved, frozen=True, kw_only=True, tag="flatten"):
     """Dimensions from `start_axis` on made one, as `torch.flatten`; ONNX Flatten where it is 1."""
 
     start_axis: int = 1
@@ -125,7 +125,7 @@ class Flatten(_Moved, frozen=True, kw_only=True, tag="flatten"):
         return a.reshape(self.shape_of(a.shape))
 
 
-class Transpose(_Moved, frozen=True, kw_only=True, tag="transpose"):
+class Transpose(Moved, frozen=True, kw_only=True, tag="transpose"):
     """Dimensions in the order `perm`."""
 
     perm: tuple[int, ...]
@@ -139,7 +139,7 @@ class Transpose(_Moved, frozen=True, kw_only=True, tag="transpose"):
         return a.transpose(self.perm)
 
 
-class Slice(_Moved, frozen=True, kw_only=True, tag="slice"):
+class Slice(Moved, frozen=True, kw_only=True, tag="slice"):
     """Every `step`-th index of `axis` from `start` up to, not including, `stop`."""
 
     axis: int
@@ -162,7 +162,7 @@ class Slice(_Moved, frozen=True, kw_only=True, tag="slice"):
         return a[(slice(None),) * self.axis + (slice(self.start, self.stop, self.step),)]
 
 
-class Pad(_Moved, frozen=True, kw_only=True, tag="pad"):
+class Pad(Moved, frozen=True, kw_only=True, tag="pad"):
     """Real zeros around: before each dimension, then after each."""
 
     padding: tuple[int, ...]

@@ -103,9 +103,7 @@ class Dequantize(ExactOperator, frozen=True, kw_only=True, tag="dequantize"):
         q = _granular(x.element, x.shape, "x")
         if element not in REALS:
             raise InvalidCase(f"output: needs {', '.join(REALS)} elements, got {element}")
-        largest = _largest(q) * max(q.scale)
-        if largest > FORMATS[str(element)].largest:
-            raise InvalidCase(f"x: scale {max(q.scale)!r}; real values of {largest!r} overflow {element}")
+        check_dequantized(q, element)
         return x.shape
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
@@ -154,6 +152,13 @@ def scale_type(q: QType, real: Element) -> Element:
     """The type that scales are told in: that of the reals where it has them all, else float32 (opset 23)."""
     fits = all(nearest_exactly(s, FORMATS[str(real)]) == s for s in q.exact_scale)
     return real if fits else "float32"
+
+
+def check_dequantized(q: QType, real: Element) -> None:
+    """Raise `InvalidCase` if real values, or the products of q and its zero point apart, overflow the type `real`."""
+    largest = _largest(q) * max(q.scale)
+    if largest > FORMATS[str(real)].largest:
+        raise InvalidCase(f"x: scale {max(q.scale)!r}; real values of {largest!r} overflow {real}")
 
 
 def _largest(q: QType) -> float:

@@ -59,6 +59,7 @@ def _error(image: Image, contract: Contract, got: Array, element: QType) -> floa
         bias_steps=contract.bias_steps,
         exact_mean=contract.exact_mean,
         distributes=contract.distributes,
+        rounding_open=contract.rounding_open,
     )
     # One rounding's bound is gamma_1 * T = u * T to within u; bias steps are granted before anything is measured.
     base = image.error(unit)

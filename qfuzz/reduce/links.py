@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.convolution import Conv
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
-from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
 
 Dimension = tuple[str, int]
 Labels = list[Dimension | None]
@@ -81,6 +84,13 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             while same < min(len(x), rank) and types[0].shape[same] == out.shape[same]:
                 same += 1
             return [*x[:same], *(None for _ in range(rank - same))]
+        case Moved() | Argmax() if rank != len(x):
+            return [None] * rank
+        case Split() | Gather() | Argmax() | Interpolate() | DepthToSpace() | SpaceToDepth():
+            own = types[0].shape
+            fixed = node.op.axes if isinstance(node.op, Interpolate) else ()
+            stays = [d for d in range(rank) if own[d] == out.shape[d] and d not in fixed and d - rank not in fixed]
+            return [label if d in stays else None for d, label in enumerate(x)]
         case _:
             merged = [None] * rank
             for labels, t in zip(read, types, strict=True):

@@ -30,8 +30,21 @@ PLAIN: dict[str, Any] = {
     "start": 0,
     "axis": 1,
     "start_axis": 1,
+    "index": 0,
+    "counted": False,
+    "keepdims": True,
+    "select_last_index": False,
+    "exclude_outside": False,
+    "antialias": False,
 }
 """The value of each attribute (or of each of its entries) that says nothing."""
+
+
+def plain_value(op: Operator, name: str) -> Any:
+    """What the attribute `name` says nothing with; of one that is a word, its default. None where there is no such."""
+    if name in PLAIN or not isinstance(getattr(op, name), str):
+        return PLAIN.get(name)
+    return next(f.default for f in msgspec.structs.fields(op) if f.name == name)
 
 
 def size_key(case: Case) -> Key:
@@ -57,8 +70,11 @@ def attribute_cost(op: Operator) -> float:
     """Distance of an operator's attributes from saying nothing."""
     cost = 0.0
     for name in op.__struct_fields__:
-        value, plain = getattr(op, name), PLAIN.get(name)
+        value, plain = getattr(op, name), plain_value(op, name)
         if plain is None:
+            continue
+        if isinstance(value, str):
+            cost += value != plain
             continue
         for entry in value if isinstance(value, tuple) else (value,):
             if entry != plain:

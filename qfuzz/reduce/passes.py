@@ -12,13 +12,14 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import BYTES, INTEGER_RANGE, REALS, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.convolution import Conv
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Reshape, Slice
 from qfuzz.ops.semantics import Operand
 from qfuzz.oracle.reference import exact_outputs, image_of
 from qfuzz.reduce.edit import Array, pruned, replace, take, with_arrays, with_elements, with_node
 from qfuzz.reduce.links import linked_dimensions
-from qfuzz.reduce.order import PLAIN
+from qfuzz.reduce.order import plain_value
 
 Candidate = Callable[[], Case]
 """Makes a case, or raises `InvalidCase` where the edit leads to none."""
@@ -101,6 +102,11 @@ def _fitted(case: Case, dimensions: frozenset[tuple[str, int]], kept: Array) -> 
                 ops[node.name] = replace(node.op, shape=tuple(fitted) if agree else (int(np.prod(now)),))
             case Slice(axis=axis, stop=stop) if (node.inputs[0], axis) in dimensions:
                 ops[node.name] = replace(node.op, start=min(node.op.start, len(kept)), stop=min(stop, len(kept)))
+            case Interpolate(sizes=sizes, axes=axes) if sizes and not axes:
+                cut = [d for name, d in dimensions if name == node.inputs[0]]
+                stays = case.network.types[node.inputs[0]].shape
+                fitted = [len(kept) if d in cut and sizes[d] == n else sizes[d] for d, n in enumerate(stays)]
+                ops[node.name] = replace(node.op, sizes=tuple(fitted))
             case _:
                 pass
     return ops
@@ -218,9 +224,10 @@ def simpler_attributes(case: Case) -> Iterator[Candidate]:
     """Attributes set to what says nothing: all entries, then each entry, then one step towards it."""
     for node in case.network.nodes:
         for name in node.op.__struct_fields__:
-            if name not in PLAIN or name == "groups":
+            plain = plain_value(node.op, name)
+            if plain is None or name == "groups":
                 continue
-            for value in _simpler_values(getattr(node.op, name), PLAIN[name]):
+            for value in _simpler_values(getattr(node.op, name), plain):
                 yield partial(_with_attribute, case, node, name, value)
 
 
@@ -236,7 +243,7 @@ def _simpler_values(value: Any, plain: Any) -> Iterator[Any]:
                 yield (*value[:i], simpler, *value[i + 1 :])
     elif value != plain:
         yield plain
-        if isinstance(value, bool):
+        if isinstance(value, bool | str):
             return
         if isinstance(value, int):
             if abs(value - plain) > 1:

@@ -6,8 +6,24 @@ from typing import NamedTuple
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import binary, contraction, elementwise, functions, granular, movement, pooling
+from qfuzz.strategies import (
+    binary,
+    contraction,
+    elementwise,
+    functions,
+    granular,
+    movement,
+    pooling,
+    rearrangement,
+    resizing,
+)
 from qfuzz.strategies.builder import Builder
+from qfuzz.strategies.draw import Draw
+
+
+def as_drawn(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` itself."""
+    return shape
 
 
 class Drawing(NamedTuple):
@@ -23,12 +39,15 @@ class Drawing(NamedTuple):
         Ranks of a first input that it can read.
     worthwhile
         Whether it has something to do on the builder's current value: elsewhere it is drawn only where asked for.
+    shaped
+        The shape of a first input that it can read, near a drawn one.
     """
 
     fits: Callable[[Builder], bool]
     draw: Callable[[Builder], None]
     ranks: tuple[int, ...] = (2, 4, 3)
     worthwhile: Callable[[Builder], bool] = movement.fits_any
+    shaped: Callable[[Draw, tuple[int, ...]], tuple[int, ...]] = as_drawn
 
 
 _ANY = movement.fits_any
@@ -69,6 +88,27 @@ DRAWINGS: dict[str, Drawing] = {
     "layer_norm": Drawing(functions.fits_layer_norm, functions.draw_layer_norm),
     "instance_norm": Drawing(functions.fits_instance_norm, functions.draw_instance_norm, _IMAGES),
     "mean": Drawing(functions.fits_mean, functions.draw_mean, (4, 3, 2)),
+    "split": Drawing(_ANY, rearrangement.draw_split),
+    "squeeze": Drawing(_ANY, rearrangement.draw_squeeze, (4, 3, 2), rearrangement.fits_ones, rearrangement.with_ones),
+    "unsqueeze": Drawing(rearrangement.fits_unsqueeze, rearrangement.draw_unsqueeze),
+    "expand": Drawing(rearrangement.fits_unsqueeze, rearrangement.draw_expand, shaped=rearrangement.with_ones),
+    "gather": Drawing(rearrangement.fits_gather, rearrangement.draw_gather),
+    "depth_to_space": Drawing(
+        rearrangement.fits_image,
+        rearrangement.draw_depth_to_space,
+        (4,),
+        rearrangement.fits_deep,
+        rearrangement.with_depth,
+    ),
+    "space_to_depth": Drawing(
+        rearrangement.fits_image,
+        rearrangement.draw_space_to_depth,
+        (4,),
+        rearrangement.fits_wide,
+        rearrangement.with_space,
+    ),
+    "argmax": Drawing(rearrangement.fits_argmax, rearrangement.draw_argmax),
+    "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 2, 3)),
 }
 
 

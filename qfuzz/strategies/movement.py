@@ -8,7 +8,8 @@ from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.qtypes import draw_zero_point
 
 
-def _same(b: Builder) -> QType:
+def same(b: Builder) -> QType:
+    """The current value's type, seldom another one."""
     return b.same_or_output(b.qtype.scale[0])
 
 
@@ -51,14 +52,14 @@ def draw_reshape(b: Builder) -> None:
     n = math.prod(shape)
     options = [shape, (n,), (1, *shape), tuple(reversed(shape)), (shape[0], n // shape[0] if shape[0] else 0)]
     target = d.pick(options)
-    b.add_node(Reshape(shape=target if math.prod(target) == n else shape), (b.current,), _same(b))
+    b.add_node(Reshape(shape=target if math.prod(target) == n else shape), (b.current,), same(b))
 
 
 def draw_flatten(b: Builder) -> None:
     """A flatten node."""
     rank = len(b.type.shape)
     start = 1 if b.flavour.common and rank > 1 else b.d.integer(0, rank - 1)
-    b.add_node(Flatten(start_axis=start), (b.current,), _same(b))
+    b.add_node(Flatten(start_axis=start), (b.current,), same(b))
 
 
 def draw_transpose(b: Builder) -> None:
@@ -68,7 +69,7 @@ def draw_transpose(b: Builder) -> None:
     perm = []
     while left:
         perm.append(left.pop(d.integer(0, len(left) - 1)))
-    b.add_node(Transpose(perm=tuple(perm)), (b.current,), _same(b))
+    b.add_node(Transpose(perm=tuple(perm)), (b.current,), same(b))
 
 
 def draw_slice(b: Builder) -> None:
@@ -78,7 +79,7 @@ def draw_slice(b: Builder) -> None:
     size = b.type.shape[axis]
     start = d.integer(0, max(size - 1, 0))
     stop = size if size == 0 else d.integer(start if not b.flavour.common and d.rarely(16) else start + 1, size)
-    b.add_node(Slice(axis=axis, start=min(start, stop), stop=stop, step=d.integer(1, 3)), (b.current,), _same(b))
+    b.add_node(Slice(axis=axis, start=min(start, stop), stop=stop, step=d.integer(1, 3)), (b.current,), same(b))
 
 
 def draw_pad(b: Builder) -> None:
@@ -93,4 +94,4 @@ def draw_pad(b: Builder) -> None:
         padding[rank - 1] = d.integer(0, 2)
     if math.prod(n + padding[i] + padding[rank + i] for i, n in enumerate(shape)) > 2 * MAX_VALUE_ELEMENTS:
         padding = [0] * (2 * rank)
-    b.add_node(Pad(padding=tuple(padding)), (b.current,), _same(b))
+    b.add_node(Pad(padding=tuple(padding)), (b.current,), same(b))

@@ -6,6 +6,7 @@ scale. Zero points are at both ends of the range. A pure function of the seed; n
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.interpolation import Coordinates, Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
@@ -60,6 +62,7 @@ NEAR_TIE_OPS = (
     "layer_norm",
     "instance_norm",
     "mean",
+    "interpolate",
 )
 """Operators that round."""
 
@@ -92,6 +95,8 @@ def _case(op: str, w: fill.Words, dtypes: tuple[QuantizedDType, ...]) -> Case:
             return _pool(op, choose, q_x, key)
         case "quantize":
             return _quantize(choose, dtype, key)
+        case "interpolate":
+            return _interpolate(choose, q_x, key)
         case _:
             return _unary(op, choose, q_x, key)
 
@@ -223,6 +228,16 @@ def _tied(choose: _Chooser, q_x: QType, value: float, octaves: int = 1) -> QType
     scale = np.float32(abs(value) / steps)
     scale = (scale.view(np.int32) + np.int32((choose(5) - 2) * 2 ** choose(octaves))).view(np.float32)
     return QType.per_tensor(q_x.dtype, float(scale), q_x.qmin if value > 0 else q_x.qmax)
+
+
+def _interpolate(choose: _Chooser, q_x: QType, key: int) -> Case:
+    """Images resized so that weights are quarters, fifths, sixths, and their squares."""
+    mode: Literal["linear", "cubic"] = ("linear", "linear", "cubic")[choose(3)]
+    size, unit = ((8, 1 / 4), (12, 1 / 3), (6, 1 / 2), (5, 1 / 5), (10, 1 / 10))[choose(5)]
+    coordinates: tuple[Coordinates, ...] = ("half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric")
+    x = fill.quantized(key, fill.UNIFORM, (4, 17, 4, 4), q_x.dtype, q_x.zero_point[0])
+    operator = Interpolate(sizes=(4, 17, size, (4, size)[choose(2)]), mode=mode, coordinates=coordinates[choose(4)])
+    return _single(operator, [(q_x, x)], _output(choose, q_x, q_x.scale[0] * unit), [])
 
 
 def _quantize(choose: _Chooser, dtype: QuantizedDType, key: int) -> Case:

@@ -29,7 +29,10 @@ WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
-UNUSUAL = ("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean")
+UNUSUAL = (
+    *("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean"),
+    *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
+)
 """Operators that few backends have: cases of common forms leave them out."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
@@ -155,6 +158,7 @@ def _begin(b: Builder, first: str) -> None:
         sizes = (size,) if rank == 3 else (size, d.pick(SIZES) if d.rarely(3) else size)
         room = MAX_VALUE_ELEMENTS // (max(batch, 1) * size * sizes[-1])
         shape = (batch, d.pick([c for c in DIMS if c <= max(1, min(room, 33))]), *sizes)
+    shape = DRAWINGS[first].shaped(d, shape)
     if first == "quantize":
         b.types[""] = TensorType(shape, "float32")
         b.current = b.add_input(shape, "float32")

@@ -10,15 +10,18 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
+from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
@@ -299,6 +302,56 @@ def _mean(d: Draw) -> Case:
     return d.case(op, [(shape, q)], _free(d, q))
 
 
+def _split(d: Draw, shape: tuple[int, ...]) -> Operator:
+    axis = d.integer(0, len(shape) - 1)
+    cut = d.integer(0, shape[axis])
+    return Split(axis=axis, sizes=(cut, shape[axis] - cut), index=d.integer(0, 1))
+
+
+def _squeeze(d: Draw) -> Case:
+    shape, q = d.shape(), d.qtype()
+    at = d.integer(0, len(shape))
+    return d.case(Squeeze(axes=(at,)), [((*shape[:at], 1, *shape[at:]), q)], q)
+
+
+def _expand(d: Draw, shape: tuple[int, ...]) -> Operator:
+    wide = tuple(d.integer(1, 4) if n == 1 else n for n in shape)
+    return Expand(shape=(d.integer(1, 3), *wide) if d.chance(0.3) else wide)
+
+
+def _gather(d: Draw, shape: tuple[int, ...]) -> Operator:
+    axis, n = d.integer(0, len(shape) - 1), d.integer(1, 4)
+    taken = tuple(d.integer(-shape[axis], shape[axis] - 1) for _ in range(n))
+    return Gather(axis=axis, indices=taken, indices_shape=(n,), index_dtype="int32" if d.chance(0.5) else "int64")
+
+
+def _blocks(d: Draw, *, deep: bool) -> Case:
+    q, b = d.qtype(), d.integer(2, 3)
+    n, c, h, w = (d.integer(1, 4) for _ in range(4))
+    if deep:
+        return d.case(DepthToSpace(blocksize=b, mode="CRD" if d.chance(0.5) else "DCR"), [((n, c * b * b, h, w), q)], q)
+    return d.case(SpaceToDepth(blocksize=b), [((n, c, h * b, w * b), q)], q)
+
+
+def _argmax(d: Draw) -> Case:
+    shape = d.shape()
+    op = Argmax(axis=d.integer(0, len(shape) - 1), keepdims=d.chance(0.5), select_last_index=d.chance(0.5))
+    return d.case(op, [(shape, d.qtype())], "int64")
+
+
+def _interpolate(d: Draw) -> Case:
+    shape, q = d.image_shape(2), d.qtype()
+    coordinates: Any = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
+    rounding: Any = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+    op = Interpolate(
+        sizes=(*shape[:2], d.integer(2, 13), d.integer(2, 13)),
+        mode="linear" if d.chance(0.6) else "nearest",
+        coordinates=coordinates[d.integer(0, 4)],
+        nearest_mode=rounding[d.integer(0, 3)],
+    )
+    return d.case(op, [(shape, q)], q if d.chance(0.5) else d.qtype(q.scale[0] / 4, q.scale[0] * 4))
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -336,5 +389,14 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "layer_norm": lambda d: _normalization(d, instance=False),
     "instance_norm": lambda d: _normalization(d, instance=True),
     "mean": _mean,
+    "split": _moved(_split),
+    "squeeze": _squeeze,
+    "unsqueeze": _moved(lambda d, shape: Unsqueeze(axes=(d.integer(0, len(shape)),))),
+    "expand": _moved(_expand),
+    "gather": _moved(_gather),
+    "depth_to_space": lambda d: _blocks(d, deep=True),
+    "space_to_depth": lambda d: _blocks(d, deep=False),
+    "argmax": _argmax,
+    "interpolate": _interpolate,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""
