@@ -96,7 +96,7 @@ class SlowResult:
 
     def correct(self, index: Index) -> int | float:
         """The correctly rounded stored number: half to even, zero point added, saturated."""
-        if not isinstance(self.element, QType):
+        if self.element == "float32":
             low, high = self.unrounded(index)
             assert low == high, "only dequantize gives float32, and it is rational"
             return nearest_float32(low)
@@ -111,7 +111,9 @@ class SlowResult:
         raise Undecided(f"element {index} lies between {float(low)} and {float(high)}")
 
     def _stored(self, rounded: int) -> int:
-        assert isinstance(self.element, QType)
+        if not isinstance(self.element, QType):
+            assert abs(rounded) < 2**31, "sums that leave int32 are no valid case"
+            return rounded
         lowest, highest = (0, 255) if self.element.dtype == "uint8" else (-128, 127)
         return min(max(rounded + self.element.zero_point[0], lowest), highest)
 
@@ -318,17 +320,35 @@ def bias_at(bias: Values | None, channel: int, unit: Fraction) -> Fraction:
 
 
 def linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    alpha, beta = Fraction(op.alpha), Fraction(op.beta)
+
     def real(index: Index) -> Fraction:
         channel = index[-1]
         scale_x, zero_x = x.qparams(index)
         scale_w, zero_w = weight.qparams((channel, 0))
         acc = sum((x.at((*index[:-1], k)) - zero_x) * (weight.at((channel, k)) - zero_w) for k in range(x.shape[-1]))
-        return acc * scale_x * scale_w + bias_at(bias, channel, scale_x * scale_w)
+        return alpha * acc * scale_x * scale_w + beta * bias_at(bias, channel, scale_x * scale_w)
 
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
 def conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    shape, accumulator = correlation(op, x, weight)
+
+    def real(index: Index) -> Fraction:
+        unit = x.qparams(index)[0] * weight.qparams((index[1], 0))[0]
+        return accumulator(index) * unit + bias_at(bias, index[1], unit)
+
+    return shape, with_relu(op, real)
+
+
+def conv_integer(op: Any, x: Values, weight: Values) -> tuple[Shape, Real]:
+    shape, accumulator = correlation(op, x, weight)
+    return shape, rational(lambda i: Fraction(accumulator(i)))
+
+
+def correlation(op: Any, x: Values, weight: Values) -> tuple[Shape, Callable[[Index], int]]:
+    """Shape and accumulators of a convolution."""
     spatial = len(x.shape) - 2
     kernel, sizes = weight.shape[2:], x.shape[2:]
     filters_per_group, channels_per_group = weight.shape[0] // op.groups, weight.shape[1]
@@ -337,10 +357,10 @@ def conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tupl
         last = sizes[d] + op.padding[spatial + d] - 1 - op.dilations[d] * (kernel[d] - 1)
         out.append(len(range(-op.padding[d], last + 1, op.strides[d])))
 
-    def real(index: Index) -> Fraction:
+    def accumulator(index: Index) -> int:
         n, m, *at = index
-        scale_x, zero_x = x.qparams(index)
-        scale_w, zero_w = weight.qparams((m, 0))
+        _, zero_x = x.qparams(index)
+        _, zero_w = weight.qparams((m, 0))
         first_channel = m // filters_per_group * channels_per_group
         acc = 0
         for tap in indices(kernel):
@@ -349,10 +369,86 @@ def conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tupl
             ]
             if all(0 <= i < size for i, size in zip(p, sizes, strict=True)):
                 for c in range(channels_per_group):
-                    acc += (x.at((n, first_channel + c, *p)) - zero_x) * (weight.at((m, c, *tap)) - zero_w)
+                    acc += int(x.at((n, first_channel + c, *p)) - zero_x) * int(weight.at((m, c, *tap)) - zero_w)
+        return acc
+
+    return (x.shape[0], weight.shape[0], *out), accumulator
+
+
+def product_of_matrices(a: Values, b: Values) -> tuple[Shape, Callable[[Index], int]]:
+    """Shape and accumulators of numpy.matmul: a vector is a matrix of one row, or of one column, without it."""
+    left = a.shape if len(a.shape) > 1 else (1, *a.shape)
+    right = b.shape if len(b.shape) > 1 else (*b.shape, 1)
+    rank = max(len(left), len(right))
+    stacks = [(1,) * (rank - len(s)) + s[:-2] for s in (left, right)]
+    stack = tuple(q if p == 1 else p for p, q in zip(*stacks, strict=True))
+    shape = (*stack, *left[-2 : -1 if len(a.shape) > 1 else -2], *(right[-1:] if len(b.shape) > 1 else ()))
+
+    def own(sizes: Shape, at: Index) -> Index:
+        last = at[len(at) - (len(sizes) - 2) :]
+        return tuple(0 if d == 1 else i for i, d in zip(last, sizes[:-2], strict=True))
+
+    def accumulator(index: Index) -> int:
+        at = list(index)
+        column = at.pop() if len(b.shape) > 1 else 0
+        row = at.pop() if len(a.shape) > 1 else 0
+        acc = 0
+        for k in range(left[-1]):
+            at_a = (*own(left, tuple(at)), row, k)[-len(a.shape) :]
+            at_b = (*own(right, tuple(at)), k, column)[: len(right)] if len(b.shape) > 1 else (k,)
+            acc += int(a.at(at_a) - a.qparams(at_a)[1]) * int(b.at(at_b) - b.qparams(at_b)[1])
+        return acc
+
+    return shape, accumulator
+
+
+def matmul(op: Any, a: Values, b: Values) -> tuple[Shape, Real]:
+    shape, accumulator = product_of_matrices(a, b)
+    unit = Fraction(a.element.scale[0]) * Fraction(b.element.scale[0])  # type: ignore[union-attr]
+    return shape, with_relu(op, lambda i: accumulator(i) * unit)
+
+
+def matmul_integer(op: Any, a: Values, b: Values) -> tuple[Shape, Real]:
+    shape, accumulator = product_of_matrices(a, b)
+    return shape, rational(lambda i: Fraction(accumulator(i)))
+
+
+def linear_integer(op: Any, x: Values, weight: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        m, zero_x = index[-1], x.qparams(index)[1]
+        zero_w = weight.qparams((m, 0))[1]
+        pairs = ((x.at((*index[:-1], k)), weight.at((m, k))) for k in range(x.shape[-1]))
+        return Fraction(sum((a - zero_x) * (w - zero_w) for a, w in pairs))
+
+    return (*x.shape[:-1], weight.shape[0]), rational(real)
+
+
+def conv_transpose(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    """Every output place asks which input elements, each times its tap of the kernel, fall on it."""
+    n = len(x.shape) - 2
+    kernel, sizes = weight.shape[2:], x.shape[2:]
+    per_group, filters = x.shape[1] // op.groups, weight.shape[1]
+    out = []
+    for d in range(n):
+        reach = op.dilations[d] * (kernel[d] - 1) + 1
+        full = op.strides[d] * (sizes[d] - 1) + reach + op.output_padding[d]
+        out.append(full - op.padding[d] - op.padding[n + d])
+
+    def real(index: Index) -> Fraction:
+        batch, m, *at = index
+        group, filter_ = divmod(m, filters)
+        scale_w, zero_w = weight.qparams((0, filter_))
+        scale_x, zero_x = x.qparams(index)
+        acc = 0
+        for source in indices(sizes):
+            for tap in indices(kernel):
+                place = [source[d] * op.strides[d] + tap[d] * op.dilations[d] - op.padding[d] for d in range(n)]
+                if place == at:
+                    for c in range(group * per_group, (group + 1) * per_group):
+                        acc += int(x.at((batch, c, *source)) - zero_x) * int(weight.at((c, filter_, *tap)) - zero_w)
         return acc * scale_x * scale_w + bias_at(bias, m, scale_x * scale_w)
 
-    return (x.shape[0], weight.shape[0], *out), with_relu(op, real)
+    return (x.shape[0], op.groups * filters, *out), with_relu(op, real)
 
 
 def window_starts(op: Any, sizes: Shape, dilations: Shape) -> list[list[int]]:
@@ -496,4 +592,9 @@ DEFINITIONS: dict[str, Definition] = {
     "hardsigmoid": elementwise(lambda op, x: clamp(x / 6 + HALF, Fraction(0), Fraction(1))),
     "hardswish": elementwise(hardswish),
     "softmax": softmax,
+    "matmul": matmul,
+    "conv_transpose": conv_transpose,
+    "conv_integer": conv_integer,
+    "linear_integer": linear_integer,
+    "matmul_integer": matmul_integer,
 }

@@ -81,6 +81,13 @@ _SOFTMAX = Contract(
     "nearbyint(exp * (1/s_y) / sum), + zero point",
 )
 
+_INTEGER = Contract(
+    terms="exact",
+    k=0,
+    tie="half_even",
+    source="core/providers/cpu/quantization/matmul_integer.cc, conv_integer.cc: int32 sums of products as they are",
+)
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -103,6 +110,10 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "sigmoid": _SIGMOID,
         "leaky_relu": _LOOKUP,
         "softmax": _SOFTMAX,
+        "matmul": _MATMUL,
+        "conv_integer": _INTEGER,
+        "linear_integer": _INTEGER,
+        "matmul_integer": _INTEGER,
     }
 )
 
@@ -154,6 +165,13 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "hardsigmoid": _float(6, "HardSigmoid (alpha is fl(1/6))"),
         "hardswish": _float(7, "HardSigmoid and Mul, the function body of HardSwish"),
         "softmax": _float(4, "Softmax (mlas/lib/compute.cpp)", ulps=4.0),
+        "matmul": _float(3, "MatMul (MLAS sgemm)", sums=True),
+        "conv_transpose": _float(
+            3, "ConvTranspose (core/providers/cpu/nn/conv_transpose.cc: MLAS sgemm, then sums of taps)", sums=True
+        ),
+        "conv_integer": _INTEGER,
+        "linear_integer": _INTEGER,
+        "matmul_integer": _INTEGER,
     }
 )
 
@@ -181,7 +199,7 @@ def _with_rounded_bias(contract: Contract) -> Contract:
 
 
 _BASIC: Mapping[str, Contract] = MappingProxyType(
-    dict(_UNFUSED) | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear")}
+    dict(_UNFUSED) | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear", "conv_transpose")}
 )
 _FUSED: Mapping[str, Contract] = MappingProxyType(
     {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()}

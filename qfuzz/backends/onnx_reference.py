@@ -30,6 +30,12 @@ def _float(k: int, *, sums: bool = False, ulps: float = 0.0, terms: Terms = "rea
     )
 
 
+_INTEGER = Contract(
+    terms="exact",
+    k=0,
+    tie="half_even",
+    source="onnx/reference/ops/op_conv_integer.py, op_matmul_integer.py: NumPy int32",
+)
 _QDQ: Mapping[str, Contract] = MappingProxyType(
     dict.fromkeys(OPERATOR_NAMES, _float(3))
     | {
@@ -46,6 +52,11 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "softmax": _float(4, ulps=4.0),
         "hardsigmoid": _float(6),
         "hardswish": _float(7),
+        "matmul": _float(3, sums=True),
+        "conv_transpose": _float(3, sums=True),
+        "conv_integer": _INTEGER,
+        "linear_integer": _INTEGER,
+        "matmul_integer": _INTEGER,
     }
 )
 _ROUNDS_AFTER = Contract(
@@ -56,7 +67,10 @@ _ROUNDS_AFTER = Contract(
     "int32 acc * (s_x*s_w/s_y) + zero point, then np.rint",
 )
 _CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
-    {"qdq": _QDQ, "qoperator": MappingProxyType(dict(_QDQ) | {"conv": _ROUNDS_AFTER, "linear": _ROUNDS_AFTER})}
+    {
+        "qdq": _QDQ,
+        "qoperator": MappingProxyType(dict(_QDQ) | dict.fromkeys(("conv", "linear", "matmul"), _ROUNDS_AFTER)),
+    }
 )
 
 

@@ -3,9 +3,11 @@
 from qfuzz.ir.codec import Codec
 from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
@@ -37,6 +39,11 @@ OPERATORS: tuple[type[Operator], ...] = (
     Hardsigmoid,
     Hardswish,
     Softmax,
+    MatMul,
+    ConvTranspose,
+    ConvInteger,
+    LinearInteger,
+    MatMulInteger,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

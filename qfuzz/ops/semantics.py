@@ -156,6 +156,8 @@ class LinearImage(Image):
         scale_x * scale_w / scale_y, where a float32 bias is added that a kernel may round to that unit; else 0.
     zero_point
         |zero_point| of the output.
+    extra_roundings
+        How many more float32 roundings the node's own attributes ask for than a contract counts.
     """
 
     lower: Reals
@@ -169,6 +171,7 @@ class LinearImage(Image):
     zero_point_y: float = 0.0
     bias_unit: Floats = field(default_factory=lambda: np.zeros(()))
     zero_point: float = 0.0
+    extra_roundings: int = 0
 
     def error(self, contract: Contract) -> Floats:
         if contract.terms == "exact":
@@ -180,7 +183,7 @@ class LinearImage(Image):
             magnitude = magnitude + self.zero_point  # it is added, and the sum rounded, before the final rounding
         if contract.adds_zero_point and contract.terms != "affine":
             magnitude = magnitude + self.zero_point_y
-        k = contract.k + (self.n_summed if contract.accumulates_float else 0)
+        k = contract.k + self.extra_roundings + (self.n_summed if contract.accumulates_float else 0)
         bound = np.where(self.float32_exact(), 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
         if contract.bias_steps and self.bias_unit.any():
             bound = bound + contract.bias_steps * self.bias_unit * (1 + gamma(contract.k))

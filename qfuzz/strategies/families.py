@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import contraction, elementwise, movement, pooling
+from qfuzz.strategies import contraction, elementwise, matmul, movement, pooling
 from qfuzz.strategies.builder import Builder
 
 
@@ -33,12 +33,14 @@ class Drawing(NamedTuple):
 
 _ANY = movement.fits_any
 _IMAGES = (4, 3)
+_VOLUMES = (4, 3, 4, 3, 4, 3, 4, 3, 4, 3, 5)
+_MATRICES = (2, 2, 3, 4)
 
 DRAWINGS: dict[str, Drawing] = {
     "quantize": Drawing(_ANY, elementwise.draw_quantize),
     "dequantize": Drawing(_ANY, elementwise.draw_dequantize),
     "requantize": Drawing(_ANY, elementwise.draw_requantize),
-    "conv": Drawing(contraction.fits_conv, contraction.draw_conv, _IMAGES),
+    "conv": Drawing(contraction.fits_conv, contraction.draw_conv, _VOLUMES),
     "linear": Drawing(contraction.fits_linear, contraction.draw_linear, (2, 2, 3)),
     "add": Drawing(_ANY, elementwise.draw_add),
     "mul": Drawing(elementwise.fits_mul, elementwise.draw_mul),
@@ -60,6 +62,11 @@ DRAWINGS: dict[str, Drawing] = {
     "hardsigmoid": Drawing(_ANY, elementwise.draw_hardsigmoid),
     "hardswish": Drawing(_ANY, elementwise.draw_hardswish),
     "softmax": Drawing(elementwise.fits_softmax, elementwise.draw_softmax),
+    "matmul": Drawing(matmul.fits_matmul, matmul.draw_matmul, _MATRICES),
+    "conv_transpose": Drawing(contraction.fits_conv_transpose, contraction.draw_conv_transpose, _IMAGES),
+    "conv_integer": Drawing(contraction.fits_conv, contraction.draw_conv_integer, _VOLUMES),
+    "linear_integer": Drawing(contraction.fits_linear, contraction.draw_linear_integer, (2, 2, 3)),
+    "matmul_integer": Drawing(matmul.fits_matmul, matmul.draw_matmul_integer, _MATRICES),
 }
 
 

@@ -1,5 +1,6 @@
 """networks() and cases(): shape-first, valid by construction, every draw shrinking towards one small node."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from hypothesis.strategies import SearchStrategy
@@ -21,7 +22,7 @@ SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
 """Operators that are drawn more often than once where all are."""
 
-UNUSUAL = ("requantize",)
+UNUSUAL = ("requantize", "matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer")
 """Operators that few backends have: cases of common forms leave them out."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
@@ -136,13 +137,15 @@ def _begin(b: Builder, first: str) -> None:
     """The first graph input, of a rank that `first` can read."""
     d = b.d
     rank = d.pick(DRAWINGS[first].ranks)
+    rank = 4 if rank > 4 and b.flavour.common else rank
     batch = d.pick(BATCHES)
     if rank == 2:
         shape: tuple[int, ...] = (batch, d.pick(DIMS))
     else:
-        size = d.pick(SIZES)
-        sizes = (size,) if rank == 3 else (size, d.pick(SIZES) if d.rarely(3) else size)
-        room = MAX_VALUE_ELEMENTS // (max(batch, 1) * size * sizes[-1])
+        size = d.pick(SIZES if rank < 5 else SIZES[:4])
+        sizes: tuple[int, ...] = (size,) if rank == 3 else (size, d.pick(SIZES) if d.rarely(3) else size)
+        sizes = (d.pick(SIZES[:4]), *sizes) if rank == 5 else sizes
+        room = MAX_VALUE_ELEMENTS // (max(batch, 1) * math.prod(sizes))
         shape = (batch, d.pick([c for c in DIMS if c <= max(1, min(room, 33))]), *sizes)
     if first == "quantize":
         b.types[""] = TensorType(shape, "float32")

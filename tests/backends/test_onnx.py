@@ -20,7 +20,8 @@ from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.activation import Relu, Sigmoid
-from qfuzz.ops.convolution import Conv, unit_conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger, unit_conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Flatten, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -78,6 +79,16 @@ def _channels_of_1d(network: Network, node: Node) -> bool:
     )
 
 
+def _transposes_wrongly(network: Network, node: Node) -> bool:
+    """The reference evaluator's ConvTranspose ignores `output_shape`, and of groups has the plain depthwise ones only."""
+    if not isinstance(node.op, ConvTranspose):
+        return False
+    channels, filters = network.types[node.inputs[1]].shape[:2]
+    depthwise = node.op.groups == channels and filters == 1 and len(node.inputs) == 2
+    unsaid = node.op.says_sizes and any(node.op.padding)
+    return (node.op.groups > 1 and not depthwise) or unsaid or network.types[node.inputs[0]].shape[0] == 0
+
+
 def _pads_integers_with_nan(network: Network, node: Node) -> bool:
     """The reference evaluator's MaxPool of strides 1 pads with NaN, which stored integers cannot hold."""
     return isinstance(node.op, MaxPool) and all(s == 1 for s in node.op.strides)
@@ -91,7 +102,7 @@ def _saturates_pairs(network: Network, node: Node) -> bool:
 
 def _known_bug(backend: Any, network: Network) -> bool:
     if isinstance(backend, OnnxReferenceBackend):
-        bugs = (_pools_out_of_bounds, _channels_of_1d, _pads_integers_with_nan)
+        bugs = (_pools_out_of_bounds, _channels_of_1d, _pads_integers_with_nan, _transposes_wrongly)
         return any(bug(network, n) for n in network.nodes for bug in bugs)
     fuses = backend.format == "qdq" and backend.opt in ("extended", "all")
     integer_kernels = backend.format == "qoperator" or fuses
