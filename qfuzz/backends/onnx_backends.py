@@ -33,6 +33,11 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "core/providers/cpu/quantization/qlinearconv.cc of releases before 1.32, which computes them",
     ),
     KnownRefusal(
+        "Non per-tensor quantization is not supported now",
+        "ConvInteger takes weights with one zero point for all channels",
+        "core/providers/cpu/quantization/conv_integer.cc, ORT_ENFORCE(IsScalarOr1ElementVector(W_Zero_Point))",
+    ),
+    KnownRefusal(
         "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions",
         f"this release of ONNX Runtime does not know opset {OPSET}",
         "ValidateOpsetForDomain in core/graph/model_load_utils.h",

@@ -11,7 +11,7 @@ from qfuzz.findings.model_files import model_files
 from qfuzz.ir.errors import QfuzzError
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, Script, Scriptable
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import integer_grid
 from qfuzz.ops import CODEC
 from qfuzz.oracle.verdicts import BackendVerdict, Mismatch, Outcome
 
@@ -79,14 +79,15 @@ def _by_hand(case: Case, verdict: BackendVerdict) -> list[str]:
     network = case.network
     node = network.node(mismatch.value)
     known = case.arrays
-    if any(name not in known for name in node.inputs) or not isinstance(node.element, QType):
+    grid = integer_grid(node.element)
+    if any(name not in known for name in node.inputs) or grid is None:
         return []
-    q = node.element
+    zero_point, qmin, qmax = grid
     lines = element_by_hand(network, node, known, mismatch.index)
     return [
         *lines,
-        f"rounded = round(real) + {q.zero_point[0]}  # to nearest, ties to even; then the zero point",
-        f"expected = min(max(rounded, {q.qmin}), {q.qmax})",
+        f"rounded = round(real) + {zero_point}  # to nearest, ties to even; then the zero point",
+        f"expected = min(max(rounded, {qmin}), {qmax})",
     ]
 
 

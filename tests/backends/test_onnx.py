@@ -21,7 +21,7 @@ from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.activation import Relu, Sigmoid
 from qfuzz.ops.conv_transpose import ConvTranspose
-from qfuzz.ops.convolution import Conv, ConvInteger, unit_conv
+from qfuzz.ops.convolution import Conv, unit_conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Flatten, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -80,7 +80,7 @@ def _channels_of_1d(network: Network, node: Node) -> bool:
 
 
 def _transposes_wrongly(network: Network, node: Node) -> bool:
-    """The reference evaluator's ConvTranspose ignores `output_shape`, and of groups has the plain depthwise ones only."""
+    """The reference evaluator's ConvTranspose ignores `output_shape`; of groups, it has plain depthwise ones."""
     if not isinstance(node.op, ConvTranspose):
         return False
     channels, filters = network.types[node.inputs[1]].shape[:2]
