@@ -161,11 +161,12 @@ def _conv_transpose(d: Dice) -> Case:
     says_sizes = d.chance(0.3)
     before = tuple(d.integer(0, 2) for _ in range(n))
     after = tuple(max(0, b - d.integer(0, 1)) if says_sizes else d.integer(0, 2) for b in before)
+    strides = tuple(d.integer(1, 3) for _ in range(n))
     op = ConvTranspose(
-        strides=tuple(d.integer(1, 3) for _ in range(n)),
+        strides=strides,
         padding=(*before, *after),
         dilations=tuple(d.pick(1, 1, 2) for _ in range(n)),
-        output_padding=tuple(d.pick(0, 0, 1, 2) for _ in range(n)),
+        output_padding=tuple(d.integer(0, s - 1) for s in strides),
         groups=groups,
         relu=d.chance(0.3),
         says_sizes=says_sizes,

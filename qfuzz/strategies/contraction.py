@@ -129,8 +129,7 @@ def draw_conv_transpose(b: Builder) -> None:
     strides = tuple(d.integer(1, 3) if kind in (1, 2, 4, 6) else 1 for _ in range(spatial))
     if math.prod(shape) * math.prod(strides) * 2 > MAX_VALUE_ELEMENTS:
         strides = (1,) * spatial
-    most = [max(s, r) - 1 for s, r in zip(strides, dilations, strict=True)]
-    more = tuple(d.integer(0, m) if kind in (2, 3, 4) else 0 for m in most)
+    more = tuple(d.integer(0, s - 1) if kind in (2, 4) else 0 for s in strides)
     before, after, out = [], [], []
     for size, k, s, r, m in zip(shape[2:], kernel, strides, dilations, more, strict=True):
         full = s * (size - 1) + r * (k - 1) + 1 + m
