@@ -19,11 +19,13 @@ from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -129,18 +131,20 @@ def _case(
     return Case(Network(tuple(inputs), fixed, (Node("y", op, names, out),), ("y",)), tuple(feeds))
 
 
-def _contraction(d: Dice, op: Operator, shape: Shape, weight_shape: Shape) -> Case:
-    q_x = d.qtype()
-    dtype, n = d.pick("int8", "uint8"), weight_shape[0]
+def _weight(d: Dice, shape: Shape, axis: int = 0) -> tuple[TensorType, np.ndarray[Any, Any]]:
+    dtype, n = d.pick("int8", "uint8"), shape[axis]
     qmin = 0 if dtype == "uint8" else -128
-    count, axis = (n, 0) if d.chance(0.5) else (1, None)
+    count, of = (n, axis) if d.chance(0.5) else (1, None)
     zero_points = tuple(d.integer(qmin, qmin + 255) if d.chance(0.3) else max(qmin, 0) for _ in range(count))
-    q_w = QType(dtype, tuple(d.scale(0.0) for _ in range(count)), zero_points, axis)
-    weight = np.array([d.integer(qmin, qmin + 255) for _ in range(math.prod(weight_shape))], dtype=dtype)
-    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = [
-        (TensorType(weight_shape, q_w), weight.reshape(weight_shape))
-    ]
-    unit = q_x.scale[0] * q_w.scale[0]
+    q = QType(dtype, tuple(d.scale(0.0) for _ in range(count)), zero_points, of)
+    data = np.array([d.integer(qmin, qmin + 255) for _ in range(math.prod(shape))], dtype=dtype)
+    return TensorType(shape, q), data.reshape(shape)
+
+
+def _contraction(d: Dice, op: Operator, shape: Shape, weight_shape: Shape, axis: int = 0, channels: int = 0) -> Case:
+    q_x, n = d.qtype(), channels or weight_shape[axis]
+    constants = [_weight(d, weight_shape, axis)]
+    unit = q_x.scale[0] * constants[0][0].qtype.scale[0]
     match d.integer(0, 2):
         case 1:
             constants.append(
@@ -153,24 +157,96 @@ def _contraction(d: Dice, op: Operator, shape: Shape, weight_shape: Shape) -> Ca
     return _case(d, op, [(shape, q_x)], d.qtype(spread), tuple(constants))
 
 
-def _conv(d: Dice) -> Case:
-    shape = d.image_shape()
+def _windows(d: Dice, shape: Shape) -> tuple[dict[str, Any], Shape]:
+    """Attributes of a correlation of `shape`, and the weight's shape."""
     n = len(shape) - 2
     groups = d.pick(*(g for g in (1, shape[1], 2) if shape[1] % g == 0))
     kernel = tuple(d.integer(1, 3) for _ in range(n))
-    op = Conv(
-        strides=tuple(d.integer(1, 3) for _ in range(n)),
-        padding=tuple(d.integer(0, 2) for _ in range(2 * n)),
+    attributes = {
+        "strides": tuple(d.integer(1, 3) for _ in range(n)),
+        "padding": tuple(d.integer(0, 2) for _ in range(2 * n)),
+        "dilations": tuple(d.pick(1, 1, 2) for _ in range(n)),
+        "groups": groups,
+    }
+    return attributes, (groups * d.integer(1, 3), shape[1] // groups, *kernel)
+
+
+def _volume_shape(d: Dice) -> Shape:
+    return (d.integer(0, 2), d.integer(1, 3), *(d.integer(1, 3) for _ in range(3)))
+
+
+def _conv(d: Dice) -> Case:
+    shape = _volume_shape(d) if d.chance(0.2) else d.image_shape()
+    attributes, weight_shape = _windows(d, shape)
+    return _contraction(d, Conv(**attributes, relu=d.chance(0.3)), shape, weight_shape)
+
+
+def _conv_transpose(d: Dice) -> Case:
+    shape = (d.integer(0, 2), *(d.integer(1, 4) for _ in range(d.integer(2, 3))))
+    n = len(shape) - 2
+    groups = d.pick(*(g for g in (1, shape[1], 2) if shape[1] % g == 0))
+    says_sizes = d.chance(0.3)
+    before = tuple(d.integer(0, 2) for _ in range(n))
+    after = tuple(max(0, b - d.integer(0, 1)) if says_sizes else d.integer(0, 2) for b in before)
+    strides = tuple(d.integer(1, 3) for _ in range(n))
+    op = ConvTranspose(
+        strides=strides,
+        padding=(*before, *after),
         dilations=tuple(d.pick(1, 1, 2) for _ in range(n)),
+        output_padding=tuple(d.integer(0, s - 1) for s in strides),
         groups=groups,
         relu=d.chance(0.3),
+        says_sizes=says_sizes,
     )
-    return _contraction(d, op, shape, (groups * d.integer(1, 3), shape[1] // groups, *kernel))
+    weight = (shape[1], d.integer(1, 3), *(d.integer(1, 3) for _ in range(n)))
+    return _contraction(d, op, shape, weight, 1, weight[1] * groups)
 
 
 def _linear(d: Dice) -> Case:
     k = d.integer(1, 6)
-    return _contraction(d, Linear(relu=d.chance(0.3)), (*d.shape(1, 2), k), (d.integer(1, 4), k))
+    alpha, beta = (d.pick(1.0, 2.0, -0.5, d.float32(-3.0, 3.0)) if d.chance(0.4) else 1.0 for _ in range(2))
+    if d.chance(0.2):
+        beta = d.pick(0.0, alpha)
+    op = Linear(relu=d.chance(0.3), alpha=alpha, beta=beta)
+    return _contraction(d, op, (*d.shape(1, 2), k), (d.integer(1, 4), k))
+
+
+def _matrices(d: Dice) -> tuple[Shape, Shape]:
+    """Shapes of operands of a matrix product: vectors, matrices, and stacks that broadcast."""
+    m, k, n = (d.integer(1, 4) for _ in range(3))
+    stack = tuple(d.integer(0 if d.chance(0.1) else 1, 3) for _ in range(d.integer(0, 2)))
+    sides = []
+    for _ in range(2):
+        own = tuple(1 if d.chance(0.3) else s for s in stack)
+        sides.append(own[d.integer(0, len(own)) if d.chance(0.3) else 0 :])
+    a: Shape = (k,) if d.chance(0.15) else (*sides[0], m, k)
+    b: Shape = (k,) if d.chance(0.15) else (*sides[1], k, n)
+    return a, b
+
+
+def _matmul(d: Dice) -> Case:
+    a, b = _matrices(d)
+    q_a, q_b = d.qtype(), d.qtype()
+    out = math.log2(q_a.scale[0] * q_b.scale[0]) + d.random.uniform(-2.0, 10.0)
+    return _case(d, MatMul(relu=d.chance(0.3)), [(a, q_a), (b, q_b)], d.qtype(out))
+
+
+def _matmul_integer(d: Dice) -> Case:
+    a, b = _matrices(d)
+    return _case(d, MatMulInteger(omits_zeros=d.chance(0.5)), [(a, d.qtype()), (b, d.qtype())], "int32")
+
+
+def _linear_integer(d: Dice) -> Case:
+    k = d.integer(1, 6)
+    op = LinearInteger(omits_zeros=d.chance(0.5))
+    return _case(d, op, [((*d.shape(0, 2), k), d.qtype())], "int32", (_weight(d, (d.integer(1, 4), k)),))
+
+
+def _conv_integer(d: Dice) -> Case:
+    shape = _volume_shape(d) if d.chance(0.2) else d.image_shape()
+    attributes, weight_shape = _windows(d, shape)
+    op = ConvInteger(**attributes, omits_zeros=d.chance(0.5))
+    return _case(d, op, [(shape, d.qtype())], "int32", (_weight(d, weight_shape),))
 
 
 def _binary(make: Callable[[bool], Operator], product: bool) -> Callable[[Dice], Case]:
@@ -465,6 +541,11 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "space_to_depth": lambda d: _blocks(d, deep=False),
     "argmax": _argmax,
     "interpolate": _interpolate,
+    "matmul": _matmul,
+    "conv_transpose": _conv_transpose,
+    "conv_integer": _conv_integer,
+    "linear_integer": _linear_integer,
+    "matmul_integer": _matmul_integer,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

@@ -33,6 +33,10 @@ class Undecided(AssertionError):
     """An element could not be rounded for lack of precision."""
 
 
+class NotANumber(ArithmeticError):
+    """A result is NaN."""
+
+
 def indices(shape: Shape) -> Iterable[Index]:
     """All indices of `shape` in row-major order."""
     return itertools.product(*(range(d) for d in shape))
@@ -58,13 +62,27 @@ class Values:
         """Scale and zero point that apply at `index`."""
         if not isinstance(self.element, QType):
             return Fraction(1), 0
-        channel = 0 if self.element.axis is None else index[self.element.axis]
-        return Fraction(self.element.scale[channel]), self.element.zero_point[channel]
+        q = self.element
+        if q.axis is None:
+            at = 0
+        elif q.block == 0:
+            at = index[q.axis]
+        else:  # a scale a block, row-major
+            at = 0
+            for axis, (i, size) in enumerate(zip(index, self.shape, strict=True)):
+                blocked = axis == q.axis
+                at = at * (-(-size // q.block) if blocked else size) + (i // q.block if blocked else i)
+        return Fraction(q.scale[at]), q.zero_point[at]
 
     def real(self, index: Index) -> Fraction:
         """The real number that is stored at `index`."""
         scale, zero_point = self.qparams(index)
-        return scale * (Fraction(self.at(index)) - zero_point)
+        number = self.at(index)
+        if math.isnan(number):
+            raise NotANumber
+        if math.isinf(number):  # beyond every number that can be stored
+            return Fraction(2) ** 400 * (1 if number > 0 else -1)
+        return scale * (Fraction(number) - zero_point)
 
 
 def values_of(array: Any, element: Element) -> Values:
@@ -87,37 +105,58 @@ class SlowResult:
     shape: Shape
     element: Element
     real: Real = field(repr=False)
+    saturates: bool = True
+
+    def qparams(self, index: Index) -> tuple[Fraction, int]:
+        """Scale and zero point of the output at `index`."""
+        return Values(self.shape, self.element, ()).qparams(index)
 
     def unrounded(self, index: Index, bits: int = 300) -> Bounds:
         """The real result in output units, without the zero point."""
-        scale = Fraction(self.element.scale[0]) if isinstance(self.element, QType) else Fraction(1)
+        scale, _ = self.qparams(index)
         low, high = self.real(index, bits)
         return low / scale, high / scale
 
     def correct(self, index: Index) -> int | float:
-        """The correctly rounded stored number: half to even, zero point added, saturated."""
-        if self.element in ("uint8", "int32", "int64"):
-            low, high = self.unrounded(index)
-            assert low == high and low.denominator == 1, "plain integers are exact"
-            return int(low)
-        if not isinstance(self.element, QType):
-            low, high = self.unrounded(index)
-            assert low == high, "only dequantize gives float32, and it is rational"
-            return nearest_float32(low)
+        """The correctly rounded stored number: half to even, zero point added, saturated.
+
+        Of NaN a float8 stores NaN; of integers all are right, and the smallest is given.
+        """
+        dtype = self.element.dtype if isinstance(self.element, QType) else self.element
+        try:
+            self.real(index, 300)
+        except NotANumber:
+            return math.nan if dtype in FLOATS else self._range()[0]
         for bits in (300, 3_000, 30_000):
             low, high = self.unrounded(index, bits)
-            if low == high:
-                return self._stored(half_even(low))
-            # Strictly between: a tie at the lower end goes up, a tie at the upper end goes down.
-            least, greatest = math.floor(low + HALF), math.ceil(high - HALF)
-            if self._stored(least) == self._stored(greatest):
-                return self._stored(least)
+            if dtype in FLOATS:
+                ends: tuple[float, float] = self._nearest(low, dtype), self._nearest(high, dtype)
+            elif low == high:
+                return self._stored(half_even(low), index)
+            else:
+                # Strictly between: a tie at the lower end goes up, a tie at the upper end goes down.
+                ends = self._stored(math.floor(low + HALF), index), self._stored(math.ceil(high - HALF), index)
+            if ends[0] == ends[1]:
+                return ends[0]
         raise Undecided(f"element {index} lies between {float(low)} and {float(high)}")
 
-    def _stored(self, rounded: int) -> int:
-        assert isinstance(self.element, QType)
-        lowest, highest = (0, 255) if self.element.dtype == "uint8" else (-128, 127)
-        return min(max(rounded + self.element.zero_point[0], lowest), highest)
+    def _nearest(self, x: Fraction, dtype: str) -> float:
+        rounded = nearest_float(x, dtype)
+        largest = float(FLOATS[dtype][2])
+        return min(max(rounded, -largest), largest) if self.saturates and dtype.startswith("float8") else rounded
+
+    def _range(self) -> tuple[int, int]:
+        """Smallest and largest integer that can be stored."""
+        dtype = str(self.element.dtype if isinstance(self.element, QType) else self.element)
+        bits = int(dtype.removeprefix("u").removeprefix("int"))
+        return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+    def _stored(self, rounded: int, index: Index) -> int:
+        lowest, highest = self._range()
+        if not isinstance(self.element, QType):
+            assert lowest <= rounded <= highest, "plain integers are exact, and sums that leave int32 are no valid case"
+            return rounded
+        return min(max(rounded + self.qparams(index)[1], lowest), highest)
 
     def excess(self, index: Index, got: int) -> Fraction:
         """By how many output steps, at the least, `got` is farther from the real result than rounding explains.
@@ -125,11 +164,10 @@ class SlowResult:
         0 for a correctly rounded value and for either side of a tie; a value at an end of the range stands for
         everything beyond it. A violation under a bound `delta` is confirmed where this is larger than `delta`.
         """
-        assert isinstance(self.element, QType)
-        low, high = (b + self.element.zero_point[0] for b in self.unrounded(index))
-        lowest, highest = (0, 255) if self.element.dtype == "uint8" else (-128, 127)
+        low, high = (b + self.qparams(index)[1] for b in self.unrounded(index))
+        lowest, highest = self._range()
         if not lowest <= got <= highest:
-            raise ValueError(f"{got} is no {self.element.dtype}")
+            raise ValueError(f"{got} is no {self.element}")
         too_large = got - HALF - high if got > lowest else Fraction(0)
         too_small = low - got - HALF if got < highest else Fraction(0)
         return max(too_large, too_small, Fraction(0))
@@ -153,7 +191,7 @@ def evaluate(case: Case) -> dict[str, Values]:
 def evaluate_node(node: Node, inputs: Sequence[Values]) -> SlowResult:
     """The exact result of `node` on concrete inputs, constants among them."""
     shape, real = DEFINITIONS[node.op.name](node.op, *inputs)
-    return SlowResult(shape, node.element, real)
+    return SlowResult(shape, node.element, real, getattr(node.op, "saturate", True))
 
 
 def evaluate_on(network: Network, node: Node, received: Sequence[Any]) -> SlowResult:
@@ -177,17 +215,34 @@ def half_even(x: Fraction) -> int:
     return below if rest < HALF else below + 1
 
 
-def nearest_float32(x: Fraction) -> float:
-    """The nearest float32, half to even in the last place; infinite from half a step beyond the largest on."""
+FLOATS: dict[str, tuple[int, int, Fraction]] = {
+    "float32": (24, -149, (2 - Fraction(1, 2**23)) * 2**127),
+    "float16": (11, -24, Fraction(65504)),
+    "bfloat16": (8, -133, (2 - Fraction(1, 2**7)) * 2**127),
+    "float8_e4m3fn": (4, -9, Fraction(448)),
+    "float8_e4m3fnuz": (4, -10, Fraction(240)),
+    "float8_e5m2": (3, -16, Fraction(57344)),
+    "float8_e5m2fnuz": (3, -17, Fraction(57344)),
+}
+"""Bits of the significand, exponent of the smallest number, and the largest."""
+
+
+def nearest_float(x: Fraction, dtype: str) -> float:
+    """The nearest number of a format, half to even in the last place; infinite from half a step beyond the largest."""
+    precision, exponent, largest = FLOATS[dtype]
     if x == 0:
         return 0.0
-    exponent = -149
-    while abs(x) >= Fraction(2) ** (exponent + 24):
+    while abs(x) >= Fraction(2) ** (exponent + precision):
         exponent += 1
     steps = half_even(x / Fraction(2) ** exponent)
-    if abs(steps) * Fraction(2) ** exponent >= Fraction(2) ** 128:
+    if abs(steps) * Fraction(2) ** exponent > largest:
         return math.copysign(math.inf, steps)
     return math.ldexp(float(steps), exponent)
+
+
+def nearest_float32(x: Fraction) -> float:
+    """The nearest float32."""
+    return nearest_float(x, "float32")
 
 
 # Elementary functions, strictly between bounds, or rational.
@@ -322,17 +377,35 @@ def bias_at(bias: Values | None, channel: int, unit: Fraction) -> Fraction:
 
 
 def linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    alpha, beta = Fraction(op.alpha), Fraction(op.beta)
+
     def real(index: Index) -> Fraction:
         channel = index[-1]
         scale_x, zero_x = x.qparams(index)
         scale_w, zero_w = weight.qparams((channel, 0))
         acc = sum((x.at((*index[:-1], k)) - zero_x) * (weight.at((channel, k)) - zero_w) for k in range(x.shape[-1]))
-        return acc * scale_x * scale_w + bias_at(bias, channel, scale_x * scale_w)
+        return alpha * acc * scale_x * scale_w + beta * bias_at(bias, channel, scale_x * scale_w)
 
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
 def conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    shape, accumulator = correlation(op, x, weight)
+
+    def real(index: Index) -> Fraction:
+        unit = x.qparams(index)[0] * weight.qparams((index[1], 0))[0]
+        return accumulator(index) * unit + bias_at(bias, index[1], unit)
+
+    return shape, with_relu(op, real)
+
+
+def conv_integer(op: Any, x: Values, weight: Values) -> tuple[Shape, Real]:
+    shape, accumulator = correlation(op, x, weight)
+    return shape, rational(lambda i: Fraction(accumulator(i)))
+
+
+def correlation(op: Any, x: Values, weight: Values) -> tuple[Shape, Callable[[Index], int]]:
+    """Shape and accumulators of a convolution."""
     spatial = len(x.shape) - 2
     kernel, sizes = weight.shape[2:], x.shape[2:]
     filters_per_group, channels_per_group = weight.shape[0] // op.groups, weight.shape[1]
@@ -341,10 +414,10 @@ def conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tupl
         last = sizes[d] + op.padding[spatial + d] - 1 - op.dilations[d] * (kernel[d] - 1)
         out.append(len(range(-op.padding[d], last + 1, op.strides[d])))
 
-    def real(index: Index) -> Fraction:
+    def accumulator(index: Index) -> int:
         n, m, *at = index
-        scale_x, zero_x = x.qparams(index)
-        scale_w, zero_w = weight.qparams((m, 0))
+        _, zero_x = x.qparams(index)
+        _, zero_w = weight.qparams((m, 0))
         first_channel = m // filters_per_group * channels_per_group
         acc = 0
         for tap in indices(kernel):
@@ -353,10 +426,86 @@ def conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tupl
             ]
             if all(0 <= i < size for i, size in zip(p, sizes, strict=True)):
                 for c in range(channels_per_group):
-                    acc += (x.at((n, first_channel + c, *p)) - zero_x) * (weight.at((m, c, *tap)) - zero_w)
+                    acc += int(x.at((n, first_channel + c, *p)) - zero_x) * int(weight.at((m, c, *tap)) - zero_w)
+        return acc
+
+    return (x.shape[0], weight.shape[0], *out), accumulator
+
+
+def product_of_matrices(a: Values, b: Values) -> tuple[Shape, Callable[[Index], int]]:
+    """Shape and accumulators of numpy.matmul: a vector is a matrix of one row, or of one column, without it."""
+    left = a.shape if len(a.shape) > 1 else (1, *a.shape)
+    right = b.shape if len(b.shape) > 1 else (*b.shape, 1)
+    rank = max(len(left), len(right))
+    stacks = [(1,) * (rank - len(s)) + s[:-2] for s in (left, right)]
+    stack = tuple(q if p == 1 else p for p, q in zip(*stacks, strict=True))
+    shape = (*stack, *left[-2 : -1 if len(a.shape) > 1 else -2], *(right[-1:] if len(b.shape) > 1 else ()))
+
+    def own(sizes: Shape, at: Index) -> Index:
+        last = at[len(at) - (len(sizes) - 2) :]
+        return tuple(0 if d == 1 else i for i, d in zip(last, sizes[:-2], strict=True))
+
+    def accumulator(index: Index) -> int:
+        at = list(index)
+        column = at.pop() if len(b.shape) > 1 else 0
+        row = at.pop() if len(a.shape) > 1 else 0
+        acc = 0
+        for k in range(left[-1]):
+            at_a = (*own(left, tuple(at)), row, k)[-len(a.shape) :]
+            at_b = (*own(right, tuple(at)), k, column)[: len(right)] if len(b.shape) > 1 else (k,)
+            acc += int(a.at(at_a) - a.qparams(at_a)[1]) * int(b.at(at_b) - b.qparams(at_b)[1])
+        return acc
+
+    return shape, accumulator
+
+
+def matmul(op: Any, a: Values, b: Values) -> tuple[Shape, Real]:
+    shape, accumulator = product_of_matrices(a, b)
+    unit = Fraction(a.element.scale[0]) * Fraction(b.element.scale[0])  # type: ignore[union-attr]
+    return shape, with_relu(op, lambda i: accumulator(i) * unit)
+
+
+def matmul_integer(op: Any, a: Values, b: Values) -> tuple[Shape, Real]:
+    shape, accumulator = product_of_matrices(a, b)
+    return shape, rational(lambda i: Fraction(accumulator(i)))
+
+
+def linear_integer(op: Any, x: Values, weight: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        m, zero_x = index[-1], x.qparams(index)[1]
+        zero_w = weight.qparams((m, 0))[1]
+        pairs = ((x.at((*index[:-1], k)), weight.at((m, k))) for k in range(x.shape[-1]))
+        return Fraction(sum((a - zero_x) * (w - zero_w) for a, w in pairs))
+
+    return (*x.shape[:-1], weight.shape[0]), rational(real)
+
+
+def conv_transpose(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    """Every output place asks which input elements, each times its tap of the kernel, fall on it."""
+    n = len(x.shape) - 2
+    kernel, sizes = weight.shape[2:], x.shape[2:]
+    per_group, filters = x.shape[1] // op.groups, weight.shape[1]
+    out = []
+    for d in range(n):
+        reach = op.dilations[d] * (kernel[d] - 1) + 1
+        full = op.strides[d] * (sizes[d] - 1) + reach + op.output_padding[d]
+        out.append(full - op.padding[d] - op.padding[n + d])
+
+    def real(index: Index) -> Fraction:
+        batch, m, *at = index
+        group, filter_ = divmod(m, filters)
+        scale_w, zero_w = weight.qparams((0, filter_))
+        scale_x, zero_x = x.qparams(index)
+        acc = 0
+        for source in indices(sizes):
+            for tap in indices(kernel):
+                place = [source[d] * op.strides[d] + tap[d] * op.dilations[d] - op.padding[d] for d in range(n)]
+                if place == at:
+                    for c in range(group * per_group, (group + 1) * per_group):
+                        acc += int(x.at((batch, c, *source)) - zero_x) * int(weight.at((c, filter_, *tap)) - zero_w)
         return acc * scale_x * scale_w + bias_at(bias, m, scale_x * scale_w)
 
-    return (x.shape[0], weight.shape[0], *out), with_relu(op, real)
+    return (x.shape[0], op.groups * filters, *out), with_relu(op, real)
 
 
 def window_starts(op: Any, sizes: Shape, dilations: Shape) -> list[list[int]]:
@@ -828,4 +977,9 @@ DEFINITIONS: dict[str, Definition] = {
     "space_to_depth": space_to_depth,
     "argmax": argmax,
     "interpolate": interpolate,
+    "matmul": matmul,
+    "conv_transpose": conv_transpose,
+    "conv_integer": conv_integer,
+    "linear_integer": linear_integer,
+    "matmul_integer": matmul_integer,
 }

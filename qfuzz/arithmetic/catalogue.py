@@ -7,6 +7,8 @@ from qfuzz.arithmetic.contracting import ContractionEvaluation
 from qfuzz.arithmetic.contraction_equalities import EQUALITIES
 from qfuzz.arithmetic.contraction_published import PUBLISHED
 from qfuzz.arithmetic.family import Family
+from qfuzz.ir.network import Node
+from qfuzz.ops.linear import Linear
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -115,3 +117,9 @@ CAUSES: Mapping[str, Mapping[str, str]] = {
 def family_of(op: str) -> Family:
     """The family of an operator."""
     return next((f for f in FAMILIES if op in f.operators), ROUNDED)
+
+
+def family_of_node(node: Node) -> Family:
+    """The family of a node's operator: no model of a linear layer has the factors of ONNX Gemm."""
+    has_factors = isinstance(node.op, Linear) and (node.op.alpha, node.op.beta) != (1.0, 1.0)
+    return ROUNDED if has_factors else family_of(node.op.name)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qfuzz.arithmetic.catalogue import CAUSES, family_of
+from qfuzz.arithmetic.catalogue import CAUSES, family_of_node
 from qfuzz.arithmetic.family import Choices, Evaluation, Family
 from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
@@ -34,7 +34,7 @@ def explaining(node: Node, types: Sequence[TensorType], arrays: Sequence[Array],
     """
     if not is_modelled(node, types):
         return ()
-    family = family_of(node.op.name)
+    family = family_of_node(node)
     evaluation = family.evaluate(node, types, arrays)
     giving = tuple(e for e in kernels(family) if gives(evaluation, e.model, got))
     return giving or tuple(_faults(family, evaluation, got))
@@ -50,7 +50,7 @@ def cause_of(
     """
     if not is_modelled(node, types):
         return None
-    family = family_of(node.op.name)
+    family = family_of_node(node)
     evaluation = family.evaluate(node, types, arrays)
     likely = list(_faults(family, evaluation, got))
     if not likely:

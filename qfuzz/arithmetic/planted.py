@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from qfuzz.arithmetic.catalogue import FAULTS, family_of
+from qfuzz.arithmetic.catalogue import FAULTS, family_of_node
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Network
@@ -56,7 +56,7 @@ class PlantedProgram:
         values.update(inputs)
         for node in self._network.nodes:
             arrays = [values[i] for i in node.inputs]
-            family = family_of(node.op.name)
+            family = family_of_node(node)
             exact = family.model()
             evaluation = family.evaluate(node, self._network.input_types(node), arrays)
             values[node.name] = evaluation.stored(family.departing(exact, self._choices) or exact)

@@ -12,7 +12,7 @@ from qfuzz.arithmetic.float32 import fma
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import QType, dtype_of
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.semantics import ExactOperator, Operand
 
@@ -152,6 +152,15 @@ EQUALITIES: tuple[Equality, ...] = (
 """Of all families, contractions too."""
 
 
+_SUMMING = ("linear", "matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer")
+"""Operators whose elements are made of many elements of their inputs, whatever the shapes."""
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of `shape` has one element for each of an array `to`."""
+    return len(shape) <= len(to) and all(a in (1, b) for a, b in zip(shape[::-1], to[::-1], strict=False))
+
+
 class RoundedEvaluation:
     """One node on known inputs, under as many models as are asked for.
 
@@ -169,7 +178,7 @@ class RoundedEvaluation:
         """What the model computes, in the output's shape."""
         result = self.result(model)
         if not isinstance(self.element, QType):
-            return result.astype(np.float32)
+            return result.astype(dtype_of(self.element))
         return stored(
             result,
             self.element,
@@ -187,6 +196,8 @@ class RoundedEvaluation:
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
         """The operands at one element of an elementwise operator."""
         shape = self.result(model).shape
+        if self.op.name in _SUMMING or any(not _broadcasts(a.shape, shape) for a in self.arrays):
+            return
         for name, array, type_ in zip("ab", self.arrays, self.types, strict=False):
             stored = np.broadcast_to(array, shape)[index]
             yield name, stored

@@ -48,6 +48,11 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "ComputePadAndOutputShape in core/providers/common.h",
     ),
     KnownRefusal(
+        "Non per-tensor quantization is not supported now",
+        "ConvInteger takes weights with one zero point for all channels",
+        "core/providers/cpu/quantization/conv_integer.cc, ORT_ENFORCE(IsScalarOr1ElementVector(W_Zero_Point))",
+    ),
+    KnownRefusal(
         "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions",
         f"this release of ONNX Runtime does not know opset {OPSET}",
         "ValidateOpsetForDomain in core/graph/model_load_utils.h",

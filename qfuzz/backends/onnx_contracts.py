@@ -104,6 +104,13 @@ _RESIZED = Contract(
 MOVED = ("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax")
 """Operators whose ONNX kernels copy or compare."""
 
+_INTEGER = Contract(
+    terms="exact",
+    k=0,
+    tie="half_even",
+    source="core/providers/cpu/quantization/matmul_integer.cc, conv_integer.cc: int32 sums of products as they are",
+)
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -131,6 +138,10 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "where": _WHERE,
         **dict.fromkeys(MOVED, _MOVED),
         "interpolate": _RESIZED,
+        "matmul": _MATMUL,
+        "conv_integer": _INTEGER,
+        "linear_integer": _INTEGER,
+        "matmul_integer": _INTEGER,
     }
 )
 
@@ -221,6 +232,13 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         ),
         **dict.fromkeys(MOVED, _float(2, "copies")),
         "interpolate": _float(8, "Resize (upsample.h: weights of three dimensions, their product, the sum)", sums=True),
+        "matmul": _float(3, "MatMul (MLAS sgemm)", sums=True),
+        "conv_transpose": _float(
+            3, "ConvTranspose (core/providers/cpu/nn/conv_transpose.cc: MLAS sgemm, then sums of taps)", sums=True
+        ),
+        "conv_integer": _INTEGER,
+        "linear_integer": _INTEGER,
+        "matmul_integer": _INTEGER,
     }
 )
 
@@ -249,7 +267,7 @@ def _with_rounded_bias(contract: Contract) -> Contract:
 
 
 _BASIC: Mapping[str, Contract] = MappingProxyType(
-    dict(_UNFUSED) | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear")}
+    dict(_UNFUSED) | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear", "conv_transpose")}
 )
 _FUSED: Mapping[str, Contract] = MappingProxyType(
     {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()}

@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.backends import onnx_rearrangement
-from qfuzz.backends.onnx_builder import NONE, Attributes, Builder, Lowering
+from qfuzz.backends import onnx_integer, onnx_rearrangement
+from qfuzz.backends.onnx_builder import NONE, Attribute, Attributes, Builder, Lowering
+from qfuzz.backends.onnx_geometry import conv_attributes
 from qfuzz.backends.onnx_quantization import dequantize, quantize
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.activation import Clamp, Elu, LeakyRelu
+from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, MaxPool
@@ -62,7 +65,7 @@ def _weight(b: Builder, node: Node, *, transposed: bool = False) -> str:
         stored = b.constant(name)
         if transposed:
             stored = b.initializer(f"{name}/transposed", np.ascontiguousarray(b.network.constant_data[name].array.T))
-        axis = NONE if q.axis is None else {"axis": 1 if transposed else 0}
+        axis = NONE if q.axis is None else {"axis": 1 if transposed else q.axis}
         b.emit("DequantizeLinear", [stored, *b.qparams(q)], real, axis)
     return real
 
@@ -76,6 +79,8 @@ def _bias(b: Builder, node: Node) -> list[str]:
         return [name]
     q_x, q_w = b.qtype(node), b.qtype(node, 1)
     scale = np.array(q_x.scale, dtype=np.float32) * np.array(q_w.scale, dtype=np.float32)
+    if q_w.axis is not None:
+        scale = np.tile(scale, b.type(node, 2).shape[0] // len(scale))  # groups of a transposed convolution share them
     axis = NONE if q_w.axis is None else {"axis": 0}
     return [b.emit("DequantizeLinear", [name, b.shared(scale.reshape(() if q_w.axis is None else (-1,)))],
                    f"{node.name}/bias", axis)]  # fmt: skip
@@ -89,15 +94,9 @@ def _conv(b: Builder, node: Node) -> None:
     _finish(b, node, b.emit("Conv", inputs, f"{node.name}/float", attributes), relu=op.relu)
 
 
-def conv_attributes(op: Conv, kernel: tuple[int, ...]) -> Attributes:
-    """Attributes of Conv and QLinearConv."""
-    return {
-        "kernel_shape": kernel,
-        "strides": op.strides,
-        "pads": op.padding,
-        "dilations": op.dilations,
-        "group": op.groups,
-    }
+def gemm_factors(op: Linear) -> Attributes:
+    """Factors of Gemm, where they say something."""
+    return {name: value for name, value in (("alpha", op.alpha), ("beta", op.beta)) if value != 1.0}
 
 
 def _linear(b: Builder, node: Node) -> None:
@@ -105,13 +104,36 @@ def _linear(b: Builder, node: Node) -> None:
     x = _real(b, node.inputs[0])
     out = f"{node.name}/float"
     if len(b.type(node).shape) == 2:
-        b.emit("Gemm", [x, _weight(b, node), *_bias(b, node)], out, {"transB": 1})
+        b.emit("Gemm", [x, _weight(b, node), *_bias(b, node)], out, {"transB": 1, **gemm_factors(op)})
     else:
+        if gemm_factors(op):
+            raise Unsupported(f"alpha or beta: x has rank {len(b.type(node).shape)}; Gemm, of rank 2, has them")
         bias = _bias(b, node)
         product = b.emit("MatMul", [x, _weight(b, node, transposed=True)], f"{node.name}/product" if bias else out)
         if bias:
             b.emit("Add", [product, *bias], out)
     _finish(b, node, out, relu=op.relu)
+
+
+def _matmul(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    _through(b, node, "MatMul", relu=op.relu)
+
+
+def _conv_transpose(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, ConvTranspose)
+    sizes = b.network.types[node.name].shape[2:]
+    attributes: dict[str, Attribute] = {
+        "kernel_shape": b.type(node, 1).shape[2:],
+        "strides": op.strides,
+        "dilations": op.dilations,
+        "output_padding": op.output_padding,
+        "group": op.groups,
+        **({"output_shape": sizes} if op.says_sizes else {"pads": op.padding}),
+    }
+    inputs = [_real(b, node.inputs[0]), _weight(b, node), *_bias(b, node)]
+    _finish(b, node, b.emit("ConvTranspose", inputs, f"{node.name}/float", attributes), relu=op.relu)
 
 
 def _add(b: Builder, node: Node) -> None:
@@ -331,6 +353,11 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "instance_norm": _instance_norm,
         "mean": _mean,
         **onnx_rearrangement.lowerings(_read, _finish, _read),
+        "matmul": _matmul,
+        "conv_transpose": _conv_transpose,
+        "conv_integer": onnx_integer.conv_integer,
+        "linear_integer": onnx_integer.linear_integer,
+        "matmul_integer": onnx_integer.matmul_integer,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.backends import onnx_rearrangement
+from qfuzz.backends import onnx_integer, onnx_rearrangement
 from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
+from qfuzz.backends.onnx_geometry import conv_attributes
 from qfuzz.backends.onnx_qdq import (
     avg_pool_attributes,
     condition,
-    conv_attributes,
     flatten_axis,
+    gemm_factors,
     max_pool_attributes,
     slice_inputs,
 )
@@ -80,15 +81,24 @@ def _conv(b: Builder, node: Node) -> None:
 
 
 def _linear(b: Builder, node: Node) -> None:
+    op: Any = node.op
     x = b.type(node)
     has_bias = len(node.inputs) == 3
     qparams_x, qparams_w = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
     if len(x.shape) == 2:
         q_y = _check_contraction(b, node, "QGemm")
+        if has_bias and op.beta != op.alpha:
+            raise Unsupported(
+                f"beta {op.beta}: QGemm has none; its int32 bias has scale alpha / beta * scale_x * scale_w, which is "
+                f"scale_x * scale_w for alpha {op.alpha} only"
+            )
+        alpha = {} if op.alpha == 1.0 else {"alpha": op.alpha}
         bias = b.constant(node.inputs[2]) if has_bias else ""
         inputs = [node.inputs[0], *qparams_x, b.constant(node.inputs[1]), *qparams_w, bias, *b.qparams(q_y)]
-        b.emit("QGemm", inputs, node.name, {"transB": 1}, MICROSOFT)
+        b.emit("QGemm", inputs, node.name, {"transB": 1, **alpha}, MICROSOFT)
         return
+    if gemm_factors(op):
+        raise Unsupported(f"alpha or beta: x has rank {len(x.shape)}; QGemm, which has alpha, takes rank 2")
     q_y = _check_contraction(b, node, "QLinearMatMul")
     if has_bias:
         raise Unsupported(
@@ -97,6 +107,18 @@ def _linear(b: Builder, node: Node) -> None:
     data = b.network.constant_data[node.inputs[1]].array
     weight = b.initializer(f"{node.inputs[1]}/transposed", np.ascontiguousarray(data.T))
     b.emit("QLinearMatMul", [node.inputs[0], *qparams_x, weight, *qparams_w, *b.qparams(q_y)], node.name)
+
+
+def _matmul(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    q_y, q_a, q_b = quantized(node.element), b.qtype(node), b.qtype(node, 1)
+    _check_relu(op.relu, q_y)
+    if q_a.dtype != q_y.dtype:
+        raise Unsupported(f"a: {q_a.dtype} where the output is {q_y.dtype}; QLinearMatMul has one dtype for both")
+    if q_a.dtype == "int8" and q_b.dtype != "int8":
+        raise Unsupported(f"b: {q_b.dtype}; QLinearMatMul of int8 takes int8 as the second operand")
+    a, other = node.inputs
+    b.emit("QLinearMatMul", [a, *b.qparams(q_a), other, *b.qparams(q_b), *b.qparams(q_y)], node.name)
 
 
 def _binary(kernel: str) -> Lowering:
@@ -291,6 +313,11 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "instance_norm": _no_integer_kernel("InstanceNormalization"),
         "mean": _no_kernel("QLinearReduceMean is a schema of com.microsoft without a CPU kernel; the QDQ form has one"),
         **onnx_rearrangement.lowerings(_moved, None, _stored),
+        "matmul": _matmul,
+        "conv_transpose": _no_integer_kernel("ConvTranspose"),
+        "conv_integer": onnx_integer.conv_integer,
+        "linear_integer": onnx_integer.linear_integer,
+        "matmul_integer": onnx_integer.matmul_integer,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -38,6 +38,12 @@ _IN_TYPE = msgspec.structs.replace(
     source="onnx/docs/Operators.md QuantizeLinear: the division is done in the type of y_scale; DequantizeLinear: the "
     "product has that type; onnx/reference/ops/op_quantize_linear.py, op_dequantize_linear.py do so",
 )
+_INTEGER = Contract(
+    terms="exact",
+    k=0,
+    tie="half_even",
+    source="onnx/reference/ops/op_conv_integer.py, op_matmul_integer.py: NumPy int32",
+)
 _QDQ: Mapping[str, Contract] = MappingProxyType(
     dict.fromkeys(OPERATOR_NAMES, _float(3))
     | {
@@ -63,6 +69,11 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "instance_norm": _float(9, sums=True),
         "mean": _float(4, sums=True),
         "interpolate": _float(8, sums=True),
+        "matmul": _float(3, sums=True),
+        "conv_transpose": _float(3, sums=True),
+        "conv_integer": _INTEGER,
+        "linear_integer": _INTEGER,
+        "matmul_integer": _INTEGER,
     }
 )
 _ROUNDS_AFTER = Contract(
@@ -73,7 +84,7 @@ _ROUNDS_AFTER = Contract(
     "int32 acc * (s_x*s_w/s_y) + zero point, then np.rint",
 )
 _COMPARED = Contract(terms="exact", k=0, tie="half_even", source="op_min.py, op_max.py: np.minimum, np.maximum")
-_INTEGERS = {"conv": _ROUNDS_AFTER, "linear": _ROUNDS_AFTER, "minimum": _COMPARED, "maximum": _COMPARED}
+_INTEGERS = dict.fromkeys(("conv", "linear", "matmul"), _ROUNDS_AFTER) | {"minimum": _COMPARED, "maximum": _COMPARED}
 _CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {"qdq": _QDQ, "qoperator": MappingProxyType(dict(_QDQ) | _INTEGERS)}
 )

@@ -145,3 +145,16 @@ def symmetric(padding: tuple[int, ...]) -> list[int]:
     if padding[:half] != padding[half:]:
         raise Unsupported(f"padding {padding}: torch pads both ends of a dimension alike")
     return list(padding[:half])
+
+
+def refuse_volumes(op: Any) -> None:
+    """Raise `Unsupported` for a convolution in 3-d."""
+    if len(op.strides) > 2:
+        raise Unsupported(f"conv of {len(op.strides)} spatial dimensions: only 1-d and 2-d are said here")
+
+
+def refuse_factors(node: Node) -> None:
+    """Raise `Unsupported` for a linear node with the factors of ONNX Gemm."""
+    op: Any = node.op
+    if op.alpha != 1.0 or (op.beta != 1.0 and len(node.inputs) > 2):
+        raise Unsupported(f"alpha {op.alpha}, beta {op.beta}: torch's linear has no such factors, ONNX Gemm has")

@@ -8,7 +8,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, symmetric, zero_point_of
+from qfuzz.backends.torch_builder import (
+    Builder,
+    Lowering,
+    lower,
+    once,
+    refuse_factors,
+    refuse_volumes,
+    scale_of,
+    symmetric,
+    zero_point_of,
+)
 from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, torch_name, variable, variables
 from qfuzz.backends.torch_forms import fixed_output, refused_form
 from qfuzz.backends.torch_limits import limit_of
@@ -108,6 +118,7 @@ def qtype_out(node: Node) -> QType:
 def _conv(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Conv)
+    refuse_volumes(op)
     kernel = f"conv{len(op.strides)}d"
     q_y = qtype_out(node)
     settings = (list(op.strides), symmetric(op.padding), list(op.dilations))
@@ -134,6 +145,7 @@ def _conv(b: Builder, node: Node) -> None:
 def _linear(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Linear)
+    refuse_factors(node)
     q_y = qtype_out(node)
     packed = b.prepare_call(
         b.fresh(f"{node.name}_packed"), "torch.ops.quantized.linear_prepack", _weight(b, node), _bias(b, node)

@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, symmetric, zero_point_of
+from qfuzz.backends.torch_builder import (
+    Builder,
+    Lowering,
+    lower,
+    once,
+    refuse_factors,
+    refuse_volumes,
+    scale_of,
+    symmetric,
+    zero_point_of,
+)
 from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, torch_name, variables
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
@@ -48,6 +58,7 @@ def _qtype_out(node: Node) -> QType:
 def _conv(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Conv)
+    refuse_volumes(op)
     q_x = b.type(node, 0).qtype
     if q_x.dtype != "uint8":
         raise Unsupported(f"x: {q_x.dtype}; qconv_pointwise takes uint8 activations")
@@ -84,6 +95,7 @@ def _conv(b: Builder, node: Node) -> None:
 def _linear(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Linear)
+    refuse_factors(node)
     q_x = b.type(node, 0).qtype
     weight, scales, zero_points = _weight(b, node)
     packed = b.prepare_call(b.fresh(f"{node.name}_packed"), "torch.ops.onednn.qlinear_prepack", weight, literal(None))

@@ -19,11 +19,13 @@ from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Moved
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -42,9 +44,17 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
     match node.op:
         case Conv():
             lines = e.contraction(_conv_taps(node.op, e.arrays[0], e.arrays[1], index), index[1])
-        case Linear():
+        case ConvInteger():
+            lines = e.accumulator(_conv_taps(node.op, e.arrays[0], e.arrays[1], index), index[1])
+        case ConvTranspose():
+            taps = _transposed_taps(node.op, e.arrays[0], e.arrays[1], index)
+            lines = e.contraction(taps, index[1] % e.arrays[1].shape[1], index[1])
+        case Linear() | LinearInteger():
             pairs = [((*index[:-1], k), (index[-1], k)) for k in range(e.arrays[1].shape[1])]
-            lines = e.contraction(pairs, index[-1])
+            lines = (e.contraction if isinstance(node.op, Linear) else e.accumulator)(pairs, index[-1])
+        case MatMul() | MatMulInteger():
+            matched = _matrix_pairs(e.arrays[0], e.arrays[1], index)
+            lines = (e.contraction if isinstance(node.op, MatMul) else e.accumulator)(matched, 0)
         case Sub():
             lines = e.elementwise("-")
         case Div():
@@ -88,19 +98,33 @@ class _Element:
         at = channel if q.axis is not None else 0
         return _fraction(q.scale[at]), q.zero_point[at]
 
-    def contraction(self, pairs: Sequence[tuple[Index, Index]], channel: int) -> list[str]:
+    def accumulator(self, pairs: Sequence[tuple[Index, Index]], channel: int) -> list[str]:
+        """The sum of products, which is the result of an operator on integers."""
+        return [*self.products(pairs, channel), "real = Fraction(acc)"]
+
+    def products(self, pairs: Sequence[tuple[Index, Index]], channel: int) -> list[str]:
         x, w = self.arrays[0], self.arrays[1]
-        (scale_x, zero_x), (scale_w, zero_w) = self.scale(0), self.scale(1, channel)
+        (_, zero_x), (_, zero_w) = self.scale(0), self.scale(1, channel)
         terms = [(int(x[a]), int(w[b])) for a, b in pairs]
-        lines = [
+        return [
             f"products = {terms!r}  # x, weight",
             f"acc = sum((x - {zero_x}) * (w - {zero_w}) for x, w in products)",
         ]
-        if len(self.arrays) > 2 and self.types[2].element == "int32":
-            lines.append(f"acc += {int(self.arrays[2][channel])}  # bias")
-        lines.append(f"real = acc * {scale_x} * {scale_w}")
-        if len(self.arrays) > 2 and self.types[2].element == "float32":
-            lines.append(f"real += {_fraction(float(self.arrays[2][channel]))}  # bias")
+
+    def contraction(
+        self, pairs: Sequence[tuple[Index, Index]], channel: int, bias_channel: int | None = None
+    ) -> list[str]:
+        """`channel` is the weight's, `bias_channel` the bias's where it is another."""
+        (scale_x, _), (scale_w, _) = self.scale(0), self.scale(1, channel)
+        lines = [*self.products(pairs, channel), f"real = acc * {scale_x} * {scale_w}"]
+        alpha, beta = (getattr(self.node.op, name, 1.0) for name in ("alpha", "beta"))
+        if alpha != 1.0:
+            lines.append(f"real *= {_fraction(alpha)}  # alpha")
+        if len(self.arrays) > 2:
+            bias = self.arrays[2][channel if bias_channel is None else bias_channel]
+            is_integer = self.types[2].element == "int32"
+            value = f"{int(bias)} * {scale_x} * {scale_w}" if is_integer else _fraction(float(bias))
+            lines.append(f"real += {value}{'' if beta == 1.0 else f' * {_fraction(beta)}'}  # bias")
         return lines
 
     def elementwise(self, sign: str) -> list[str]:
@@ -305,7 +329,39 @@ def _fraction(x: float) -> str:
     return f"Fraction({numerator}, {denominator})" if denominator != 1 else f"Fraction({numerator})"
 
 
-def _conv_taps(op: Conv, x: Array, w: Array, index: Index) -> list[tuple[Index, Index]]:
+def _matrix_pairs(a: Array, b: Array, index: Index) -> list[tuple[Index, Index]]:
+    """What one element of a matrix product sums: a vector is a matrix of one row, or of one column, left out."""
+    at = list(index)
+    column = at.pop() if b.ndim > 1 else 0
+    row = at.pop() if a.ndim > 1 else 0
+
+    def own(shape: tuple[int, ...]) -> Index:
+        return tuple(0 if n == 1 else i for i, n in zip(at[len(at) - len(shape) :], shape, strict=True))
+
+    pairs = []
+    for k in range(a.shape[-1]):
+        at_a = (*own(a.shape[:-2]), row, k) if a.ndim > 1 else (k,)
+        at_b = (*own(b.shape[:-2]), k, column) if b.ndim > 1 else (k,)
+        pairs.append((at_a, at_b))
+    return pairs
+
+
+def _transposed_taps(op: ConvTranspose, x: Array, w: Array, index: Index) -> list[tuple[Index, Index]]:
+    """The inputs whose tap of the kernel falls on one element."""
+    per_group = x.shape[1] // op.groups
+    group, filter_ = divmod(index[1], w.shape[1])
+    taps = []
+    for k in product(*(range(n) for n in w.shape[2:])):
+        moves = zip(index[2:], op.padding, k, op.dilations, op.strides, strict=False)
+        sources = [divmod(i + p - t * d, s) for i, p, t, d, s in moves]
+        at = [quotient for quotient, rest in sources if rest == 0]
+        if len(at) == len(sources) and all(0 <= a < n for a, n in zip(at, x.shape[2:], strict=True)):
+            for c in range(group * per_group, (group + 1) * per_group):
+                taps.append(((index[0], c, *at), (c, filter_, *k)))
+    return taps
+
+
+def _conv_taps(op: Conv | ConvInteger, x: Array, w: Array, index: Index) -> list[tuple[Index, Index]]:
     spatial = x.ndim - 2
     per_group = x.shape[1] // op.groups
     first = index[1] // (w.shape[0] // op.groups) * per_group

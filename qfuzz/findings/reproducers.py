@@ -12,7 +12,7 @@ from qfuzz.findings.model_files import model_files
 from qfuzz.ir.errors import QfuzzError
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, Script, Scriptable
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import QType, integer_range
 from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops import CODEC
 from qfuzz.oracle.verdicts import BackendVerdict, Mismatch, Outcome
@@ -81,17 +81,18 @@ def _by_hand(case: Case, verdict: BackendVerdict) -> list[str]:
     network = case.network
     node = network.node(mismatch.value)
     known = case.arrays
-    if any(name not in known for name in node.inputs) or not isinstance(node.element, QType):
+    limits = integer_range(node.element)
+    if any(name not in known for name in node.inputs) or limits is None:
         return []
-    q = node.element
-    if q.is_float or not all(np.isfinite(known[name].astype(np.float64)).all() for name in node.inputs):
+    if not all(np.isfinite(known[name].astype(np.float64)).all() for name in node.inputs):
         return []
-    _, zero_point = qparams_at(network.types[node.name], mismatch.index)
+    qmin, qmax = limits
+    zero_point = qparams_at(network.types[node.name], mismatch.index)[1] if isinstance(node.element, QType) else 0
     lines = element_by_hand(network, node, known, mismatch.index)
     return [
         *lines,
         f"rounded = round(real) + {zero_point}  # to nearest, ties to even; then the zero point",
-        f"expected = min(max(rounded, {q.qmin}), {q.qmax})",
+        f"expected = min(max(rounded, {qmin}), {qmax})",
     ]
 
 

@@ -60,6 +60,10 @@ def _gist(message: str) -> str:
     return " ".join(w[:40] for w in words[:6]).lower()
 
 
+_OF_IMAGES = ("conv", "max_pool", "avg_pool", "global_avg_pool", "conv_transpose", "conv_integer")
+"""Operators whose first input is mostly an image: where it is none, a signature says so."""
+
+
 class Signature(msgspec.Struct, frozen=True):
     """The identity of a reduced bug.
 
@@ -169,6 +173,6 @@ def _types(case: Case, node: Node) -> set[str]:
         form.add("per-channel")
     if len(types) > 2 and 2 in node.op.constant_inputs:
         form.add(f"{types[2].dtype} bias")
-    if len(types[0].shape) == 3 and node.op.name in ("conv", "max_pool", "avg_pool", "global_avg_pool"):
-        form.add("1d")
+    if node.op.name in _OF_IMAGES and len(types[0].shape) != 4:
+        form.add(f"{len(types[0].shape) - 2}d")
     return form

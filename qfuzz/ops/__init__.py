@@ -5,11 +5,13 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -63,6 +65,11 @@ OPERATORS: tuple[type[Operator], ...] = (
     SpaceToDepth,
     Argmax,
     Interpolate,
+    MatMul,
+    ConvTranspose,
+    ConvInteger,
+    LinearInteger,
+    MatMulInteger,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

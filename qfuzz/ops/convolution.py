@@ -1,6 +1,7 @@
-"""conv: 1-d and 2-d cross-correlation with groups, strides, dilation, asymmetric padding, bias and fused relu.
+"""conv, conv_integer: cross-correlation with groups, strides, dilation and asymmetric padding; bias and fused relu.
 
-Semantics: ONNX Conv, and QLinearConv for its quantized form (onnx/docs/Operators.md), `torch.nn.functional.conv2d`.
+Semantics: ONNX Conv, QLinearConv for its quantized form and ConvInteger for its sums alone (onnx/docs/Operators.md),
+`torch.nn.functional.conv2d`.
 Padding adds real zeros, that is, the input's zero point.
 """
 
@@ -12,15 +13,25 @@ import numpy as np
 
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import Element
+from qfuzz.ir.qtype import Element, PlainInteger
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.contraction import check_bias, check_weight, contraction_image, require_int32
+from qfuzz.ops.contraction import (
+    Multiply,
+    accumulator_image,
+    accumulators,
+    check_accumulators,
+    check_bias,
+    check_integers,
+    check_weight,
+    contraction_image,
+    require_int32,
+)
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_per_dimension, check_windows, per_tensor
 from qfuzz.ops.sliding import columns, padded
 
 
-class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
-    """Cross-correlation of `x` [N, C, *spatial] with `weight` [M, C/groups, *kernel], plus `bias` [M].
+class _Correlation(ExactOperator, frozen=True, kw_only=True):
+    """Cross-correlation of `x` [N, C, *spatial] with a constant `weight` [M, C/groups, *kernel].
 
     Attributes
     ----------
@@ -30,25 +41,20 @@ class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
         Zeros before each spatial dimension, then after each: ``(top, left, bottom, right)``.
     groups
         Divides C and M.
-    relu
-        Negative results become 0 before quantization.
     """
 
     strides: tuple[int, ...]
     padding: tuple[int, ...]
     dilations: tuple[int, ...]
     groups: int = 1
-    relu: bool = False
 
-    arity: ClassVar[tuple[int, int]] = (2, 3)
-    constant_inputs: ClassVar[tuple[int, ...]] = (1, 2)
-
-    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
-        x, weight = inputs[0], inputs[1]
+    def output_shape(self, x: TensorType, weight: TensorType) -> tuple[int, ...]:
+        """Shape of the output; raises `InvalidCase` where a window is wrong."""
         spatial = len(x.shape) - 2
-        per_tensor(x, "x")
-        if spatial not in (1, 2):
-            raise InvalidCase(f"x: shape {x.shape}; conv is 1-d or 2-d, on [N, C, L] or [N, C, H, W]")
+        if spatial not in (1, 2, 3):
+            raise InvalidCase(
+                f"x: shape {x.shape}; {self.name} is 1-d, 2-d or 3-d, on [N, C, L], [N, C, H, W] or [N, C, D, H, W]"
+            )
         if len(weight.shape) != len(x.shape):
             raise InvalidCase(f"weight: shape {weight.shape}; needs rank {len(x.shape)} as x has")
         for attribute, value, length in (
@@ -75,33 +81,88 @@ class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
                 raise InvalidCase(f"weight: dilated kernel {reach} is larger than the padded input {padded}")
             out.append((padded - reach) // self.strides[i] + 1)
         check_windows(x.shape, weight.shape[2:], self.padding, tuple(out))
-        check_weight(x, weight, element)
-        check_bias(inputs, filters)
         return (x.shape[0], filters, *out)
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
         require_int32(constants, inputs)
 
+    def multiply(self, x: TensorType, weight: TensorType) -> Multiply:
+        """The correlation of two centered arrays of these types."""
+        kernel, n_out = weight.shape[2:], self.output_shape(x, weight)
+        return lambda a, w: _correlate(a, w, self, kernel, n_out)
+
+
+class Conv(_Correlation, frozen=True, kw_only=True, tag="conv"):
+    """Cross-correlation of `x` [N, C, *spatial] with `weight` [M, C/groups, *kernel], plus `bias` [M].
+
+    Attributes
+    ----------
+    strides, padding, dilations, groups
+        As in every correlation.
+    relu
+        Negative results become 0 before quantization.
+    """
+
+    relu: bool = False
+
+    arity: ClassVar[tuple[int, int]] = (2, 3)
+    constant_inputs: ClassVar[tuple[int, ...]] = (1, 2)
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        x, weight = inputs[0], inputs[1]
+        per_tensor(x, "x")
+        shape = self.output_shape(x, weight)
+        check_weight(x, weight, element)
+        check_bias(inputs, weight.shape[0])
+        return shape
+
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
-        weight = operands[1]
-        kernel = weight.type.shape[2:]
-        n_out = self.infer([o.type for o in operands], element)
-
-        def multiply(a: Floats, w: Floats) -> Floats:
-            return _correlate(a, w, self, kernel, n_out)
-
+        x, weight = operands[0].type, operands[1].type
         return contraction_image(
             operands,
             element,
-            multiply,
-            n_out,
+            self.multiply(x, weight),
+            self.output_shape(x, weight),
             channel_axis=1,
-            n_summed=math.prod(weight.type.shape[1:]),
+            n_summed=math.prod(weight.shape[1:]),
             relu=self.relu,
         )
 
 
-def _correlate(a: Floats, w: Floats, op: Conv, kernel: tuple[int, ...], n_out: tuple[int, ...]) -> Floats:
+class ConvInteger(_Correlation, frozen=True, kw_only=True, tag="conv_integer"):
+    """The correlation of ``x - zero_point_x`` with ``weight - zero_point_w`` as plain int32: ONNX ConvInteger.
+
+    "The production MUST never overflow. The accumulation may overflow if and only if in 32 bits": what could overflow
+    is no valid network here. Scales have no part in it; the weight has one zero point, or one for each of M channels.
+
+    Attributes
+    ----------
+    strides, padding, dilations, groups
+        As in every correlation.
+    omits_zeros
+        Zero points that are 0 are left out where the network is said, as ONNX allows.
+    """
+
+    omits_zeros: bool = False
+
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+    constant_inputs: ClassVar[tuple[int, ...]] = (1,)
+    plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ("int32",)
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        x, weight = inputs
+        check_accumulators(element)
+        check_integers(x, weight)
+        return self.output_shape(x, weight)
+
+    def image(self, operands: Sequence[Operand], element: Element) -> Image:
+        x, weight = operands
+        multiply = self.multiply(x.type, weight.type)
+        lower, upper = accumulators(x, weight, multiply)
+        return accumulator_image(lower, upper, x, weight, multiply)
+
+
+def _correlate(a: Floats, w: Floats, op: _Correlation, kernel: tuple[int, ...], n_out: tuple[int, ...]) -> Floats:
     """Exact cross-correlation of centered values (padding is 0): float64 while magnitudes stay below 2^53."""
     spatial = len(kernel)
     a = padded(a, op.padding[:spatial], op.padding[spatial:])

@@ -1,8 +1,10 @@
 """linear: the product of activations with a constant weight matrix, with bias and fused relu.
 
-Semantics: `torch.nn.functional.linear`; ONNX Gemm with transB = 1, and com.microsoft QGemm for its quantized form.
+Semantics: `torch.nn.functional.linear`; ONNX Gemm with transB = 1, "Y = alpha * A' * B' + beta * C", and com.microsoft
+QGemm for its quantized form, whose int32 C has scale alpha / beta * a_scale * b_scale.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -10,22 +12,28 @@ import numpy as np
 
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import Element
+from qfuzz.ir.qtype import Element, float32
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.contraction import check_bias, check_weight, contraction_image, require_int32
+from qfuzz.ops.contraction import Factors, check_bias, check_weight, contraction_image, require_int32
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, per_tensor
 
 
 class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
-    """`x` [..., K] times `weight` [M, K] transposed, plus `bias` [M].
+    """``alpha * (x * weight^T) + beta * bias`` of `x` [..., K], `weight` [M, K] and `bias` [M].
+
+    An int32 bias counts units of scale_x * scale_w, whatever the factors.
 
     Attributes
     ----------
+    alpha, beta
+        float32; 1 everywhere but in ONNX Gemm.
     relu
         Negative results become 0 before quantization.
     """
 
     relu: bool = False
+    alpha: float = 1.0
+    beta: float = 1.0
 
     arity: ClassVar[tuple[int, int]] = (2, 3)
     constant_inputs: ClassVar[tuple[int, ...]] = (1, 2)
@@ -37,7 +45,12 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             raise InvalidCase(f"x: shape {x.shape}; linear takes [..., K] of rank 2 or more")
         if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1] or 0 in weight.shape:
             raise InvalidCase(f"weight: shape {weight.shape}; needs [M, {x.shape[-1]}] with no empty dimension")
-        check_weight(x, weight, element)
+        for name, factor in (("alpha", self.alpha), ("beta", self.beta)):
+            if not math.isfinite(factor) or float32(factor) != factor:
+                raise InvalidCase(f"{name}: {factor!r}; needs a float32 number")
+        check_weight(x, weight, element, factor=self.alpha)
+        if self.beta not in (0.0, 1.0) and len(inputs) > 2:
+            check_weight(x, weight, element, factor=self.beta)
         check_bias(inputs, weight.shape[0])
         return (*x.shape[:-1], weight.shape[0])
 
@@ -59,4 +72,5 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             channel_axis=len(shape) - 1,
             n_summed=weight.type.shape[1],
             relu=self.relu,
+            factors=Factors(self.alpha, self.beta),
         )

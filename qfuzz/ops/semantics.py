@@ -151,6 +151,8 @@ class LinearImage(Image):
         |zero_point| of the output.
     real_unit
         Unit roundoff of the type of the reals over that of float32.
+    extra_roundings
+        How many more float32 roundings the node's own attributes ask for than a contract counts.
     """
 
     lower: Reals
@@ -167,6 +169,7 @@ class LinearImage(Image):
     saturates: bool = True
     real_unit: float = 1.0
     nan: npt.NDArray[np.bool_] | None = None
+    extra_roundings: int = 0
 
     def error(self, contract: Contract) -> Floats:
         if contract.terms == "exact":
@@ -178,7 +181,7 @@ class LinearImage(Image):
             magnitude = magnitude + self.zero_point  # it is added, and the sum rounded, before the final rounding
         if contract.adds_zero_point and contract.terms != "affine":
             magnitude = magnitude + self.zero_point_y
-        k = float(contract.k + (self.n_summed if contract.accumulates_float else 0))
+        k = float(contract.k + self.extra_roundings + (self.n_summed if contract.accumulates_float else 0))
         if contract.in_real_type:
             k *= self.real_unit
         exact = self.float32_exact() if self.real_unit == 1.0 or not contract.in_real_type else _NOWHERE

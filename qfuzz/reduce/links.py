@@ -5,9 +5,11 @@ from collections.abc import Callable, Sequence
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.argmax import Argmax
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
@@ -54,13 +56,20 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
     x = read[0]
     rank = len(out.shape)
     match node.op:
-        case Conv(groups=groups):
+        case Conv(groups=groups) | ConvInteger(groups=groups):
             if groups == 1:
                 join(x[1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])
             return [x[0], read[1][0] if groups == 1 else None, *(None for _ in range(rank - 2))]
-        case Linear():
+        case ConvTranspose(groups=groups):
+            join(x[1], read[1][0])
+            if len(read) > 2 and groups == 1:
+                join(read[1][1], read[2][0])
+            return [x[0], read[1][1] if groups == 1 else None, *(None for _ in range(rank - 2))]
+        case MatMul() | MatMulInteger():
+            return _product(x, read[1], types, join)
+        case Linear() | LinearInteger():
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])
@@ -99,3 +108,16 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                     if t.shape[d] == out.shape[offset + d]:
                         merged[offset + d] = join(merged[offset + d], label)
             return merged
+
+
+def _product(a: Labels, b: Labels, types: Sequence[TensorType], join: Join) -> Labels:
+    """Labels of a matrix product: rows of `a`, columns of `b`, and stacks of either that broadcast."""
+    join(a[-1], b[-2] if len(b) > 1 else b[0])
+    rank = max(len(a), len(b))
+    stack: Labels = [None] * max(rank - 2, 0)
+    for labels, t in zip((a, b), types, strict=True):
+        offset = rank - len(labels)
+        for d, label in enumerate(labels[:-2]):
+            if t.shape[d] > 1:
+                stack[offset + d] = join(stack[offset + d], label)
+    return [*stack, *a[-2:-1], *(b[-1:] if len(b) > 1 else ())]

@@ -11,7 +11,8 @@ from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import BYTES, INTEGER_RANGE, REALS, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Reshape, Slice
@@ -20,6 +21,9 @@ from qfuzz.oracle.reference import exact_outputs, image_of
 from qfuzz.reduce.edit import Array, pruned, replace, take, with_arrays, with_elements, with_node
 from qfuzz.reduce.links import linked_dimensions
 from qfuzz.reduce.order import plain_value
+
+GROUPED = Conv | ConvInteger | ConvTranspose
+"""Operators whose weights have a kernel, and channels in groups."""
 
 Candidate = Callable[[], Case]
 """Makes a case, or raises `InvalidCase` where the edit leads to none."""
@@ -116,11 +120,14 @@ def drop_groups(case: Case) -> Iterator[Candidate]:
     """Fewer groups of a convolution, with their channels and filters."""
     fed = {i.name for i in case.network.inputs}
     for node in case.network.nodes:
-        if not isinstance(node.op, Conv) or node.op.groups == 1 or node.inputs[0] not in fed:
+        if not isinstance(node.op, GROUPED) or node.op.groups == 1 or node.inputs[0] not in fed:
             continue
         groups = node.op.groups
         channels = case.network.types[node.inputs[0]].shape[1] // groups
         filters = case.network.types[node.inputs[1]].shape[0] // groups
+        if isinstance(node.op, ConvTranspose):
+            yield from _drop_groups_transposed(case, node, channels)
+            continue
         for kept in _subsets(groups):
             cuts = {(node.inputs[0], 1): _members(kept, channels)}
             cuts |= {(name, 0): _members(kept, filters) for name in node.inputs[1:]}
@@ -130,6 +137,21 @@ def drop_groups(case: Case) -> Iterator[Candidate]:
             for f in range(filters):
                 first = np.arange(groups) * filters + f
                 yield partial(take, case, {(name, 0): first for name in node.inputs[1:]})
+
+
+def _drop_groups_transposed(case: Case, node: Node, channels: int) -> Iterator[Candidate]:
+    """Fewer groups of a transposed convolution: its weight has their channels first, and the filters of one group."""
+    weight = case.network.types[node.inputs[1]].shape
+    groups = weight[0] // channels
+    for kept in _subsets(groups):
+        cuts = {(name, axis): _members(kept, channels) for name, axis in ((node.inputs[0], 1), (node.inputs[1], 0))}
+        cuts |= {(name, 0): _members(kept, weight[1]) for name in node.inputs[2:]}
+        ops: dict[str, Operator] = {node.name: replace(node.op, groups=len(kept))}
+        yield partial(take, case, cuts, ops)
+    if weight[1] > 1:
+        for f in range(weight[1]):
+            cuts = {(name, 0): np.arange(groups) * weight[1] + f for name in node.inputs[2:]}
+            yield partial(take, case, {(node.inputs[1], 1): np.array([f]), **cuts})
 
 
 def merge_products(case: Case) -> Iterator[Candidate]:
@@ -257,7 +279,7 @@ def cut_kernels(case: Case) -> Iterator[Candidate]:
     fed = {i.name for i in case.network.inputs}
     for node in case.network.nodes:
         kernel = getattr(node.op, "kernel", None)
-        weight = node.inputs[1] if isinstance(node.op, Conv) else None
+        weight = node.inputs[1] if isinstance(node.op, GROUPED) else None
         if node.inputs[0] not in fed or (kernel is None and weight is None):
             continue
         x = node.inputs[0]

@@ -1,14 +1,19 @@
-"""The drawing side of conv and linear."""
+"""The drawing side of what multiplies an activation with a constant weight: conv, linear and their kin."""
 
 import math
+from typing import Any
 
 import numpy as np
 
+from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import QType, QuantizedDType, float32
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
+from qfuzz.strategies.fill import Array
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33)
 """Kernel edges: the widths that vector code handles in blocks, and their neighbours."""
@@ -21,22 +26,64 @@ def fits_linear(b: Builder) -> bool:
 
 
 def draw_linear(b: Builder) -> None:
-    """A linear node."""
+    """A linear node; seldom with the factors of ONNX Gemm."""
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
     out = _channels(b, rows, rows * features)
     relu = _relu(b)
-    inputs, element = _operands(b, (out, features), out, relu)
-    b.add_node(Linear(relu=relu), inputs, element)
+    alpha, beta = _factors(b)
+    inputs, element = _operands(b, (out, features), relu, alpha=alpha)
+    b.add_node(Linear(relu=relu, alpha=alpha, beta=beta), inputs, element)
+
+
+def _factors(b: Builder) -> tuple[float, float]:
+    """Factors of a Gemm: of matrices only, as Gemm has them."""
+    d = b.d
+    if b.flavour.common or len(b.type.shape) != 2 or not d.rarely(4):
+        return 1.0, 1.0
+    others = (0.5, 2.0, -1.0, 1.5) if b.flavour.dyadic else (0.5, float32(0.1), -1.0, float32(1.7), float32(-0.3))
+    alpha = d.pick((1.0, *others))
+    return alpha, d.pick((alpha, 1.0, 0.0, *others))
+
+
+def draw_linear_integer(b: Builder) -> None:
+    """A linear_integer node, which ends a branch."""
+    features = b.type.shape[-1]
+    rows = math.prod(b.type.shape[:-1])
+    out = _channels(b, rows, rows * features)
+    weight, _, _ = draw_weight(b, (out, features), apart=True)
+    _ended(b, LinearInteger(omits_zeros=b.d.rarely(3)), (b.current, weight))
+
+
+def draw_conv_integer(b: Builder) -> None:
+    """A conv_integer node, which ends a branch."""
+    attributes, shape = _windows(b)
+    weight, _, _ = draw_weight(b, shape, apart=True)
+    _ended(b, ConvInteger(**attributes, omits_zeros=b.d.rarely(3)), (b.current, weight))
+
+
+def _ended(b: Builder, op: Operator, inputs: tuple[str, ...]) -> None:
+    """A node that gives plain int32: what follows reads its input."""
+    source = b.current
+    b.add_node(op, inputs, "int32")
+    b.current = source
 
 
 def fits_conv(b: Builder) -> bool:
-    """Whether the current value is a signal or an image."""
-    return len(b.type.shape) in (3, 4) and 0 not in b.type.shape[1:]
+    """Whether the current value is a signal, an image or a volume."""
+    return len(b.type.shape) in (3, 4, 5) and 0 not in b.type.shape[1:]
 
 
 def draw_conv(b: Builder) -> None:
     """A conv node: plain, grouped or depthwise; strided, dilated, padded, also unevenly."""
+    attributes, shape = _windows(b)
+    relu = _relu(b)
+    inputs, element = _operands(b, shape, relu)
+    b.add_node(Conv(**attributes, relu=relu), inputs, element)
+
+
+def _windows(b: Builder) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Attributes of a correlation with the current value, and the weight's shape."""
     d = b.d
     shape = b.type.shape
     channels = shape[1]
@@ -56,15 +103,53 @@ def draw_conv(b: Builder) -> None:
         before.append(pad)
         after.append(pad + uneven)
     groups, filters = _groups(b, channels, math.prod(shape[2:]) * max(shape[0], 1), math.prod(kernel))
+    attributes = {
+        "strides": tuple(strides),
+        "padding": (*before, *after),
+        "dilations": tuple(dilations),
+        "groups": groups,
+    }
+    return attributes, (filters, channels // groups, *kernel)
+
+
+def fits_conv_transpose(b: Builder) -> bool:
+    """Whether the current value is a signal or an image."""
+    return len(b.type.shape) in (3, 4) and 0 not in b.type.shape[1:]
+
+
+def draw_conv_transpose(b: Builder) -> None:
+    """A conv_transpose node: plain, grouped or depthwise; padded at either end, or said with the output's sizes."""
+    d = b.d
+    shape = b.type.shape
+    channels, spatial = shape[1], len(shape) - 2
+    kind = d.integer(0, 7)
+    says_sizes = d.rarely(4)
+    kernel = tuple(d.integer(1, 3) for _ in range(spatial))
+    dilations = tuple(d.integer(1, 2) if kind in (3, 4) else 1 for _ in range(spatial))
+    strides = tuple(d.integer(1, 3) if kind in (1, 2, 4, 6) else 1 for _ in range(spatial))
+    if math.prod(shape) * math.prod(strides) * 2 > MAX_VALUE_ELEMENTS:
+        strides = (1,) * spatial
+    more = tuple(d.integer(0, s - 1) if kind in (2, 4) else 0 for s in strides)
+    before, after, out = [], [], []
+    for size, k, s, r, m in zip(shape[2:], kernel, strides, dilations, more, strict=True):
+        full = s * (size - 1) + r * (k - 1) + 1 + m
+        uneven = (1 if says_sizes else d.integer(-1, 1)) if kind in (5, 6) and full > 3 else 0
+        pad = min(d.integer(0, 2), (full - 1 - abs(uneven)) // 2)
+        before.append(pad + max(uneven, 0))
+        after.append(pad + max(-uneven, 0))
+        out.append(full - before[-1] - after[-1])
+    groups, filters = _groups(b, channels, math.prod(out) * max(shape[0], 1), math.prod(kernel))
     relu = _relu(b)
-    inputs, element = _operands(b, (filters, channels // groups, *kernel), filters, relu)
-    op = Conv(
-        strides=tuple(strides),
+    op = ConvTranspose(
+        strides=strides,
         padding=(*before, *after),
-        dilations=tuple(dilations),
+        dilations=dilations,
+        output_padding=more,
         groups=groups,
         relu=relu,
+        says_sizes=says_sizes,
     )
+    inputs, element = _operands(b, (channels, filters // groups, *kernel), relu, axis=1, groups=groups)
     b.add_node(op, inputs, element)
 
 
@@ -92,10 +177,12 @@ def _relu(b: Builder) -> bool:
     return b.d.rarely(4)
 
 
-def _operands(b: Builder, shape: tuple[int, ...], channels: int, relu: bool) -> tuple[tuple[str, ...], QType]:
-    """Names of x, weight and bias, and the output's type."""
+def draw_weight(b: Builder, shape: tuple[int, ...], axis: int = 0, *, apart: bool = False) -> tuple[str, QType, Array]:
+    """Name, type and data of a weight; per output channel, on `axis`, now and then.
+
+    Where `apart`, channels may have zero points of their own.
+    """
     d = b.d
-    q_x = b.qtype
     common = b.flavour.common
     kind = d.integer(0, 15)
     dtype: QuantizedDType = "uint8" if kind == 15 and not common else "int8"
@@ -105,20 +192,33 @@ def _operands(b: Builder, shape: tuple[int, ...], channels: int, relu: bool) -> 
     style = d.pick((fill.UNIFORM, fill.UNIFORM, fill.EXTREMES, fill.NARROW, fill.EDGES))
     data = fill.quantized(d.key(), style, shape, dtype, zero_point)
     q_w = QType.per_tensor(dtype, scale_w, zero_point)
-    if kind in (1, 3, 5, 7, 9) and channels > 1:
-        steps = fill.below(fill.words(d.key(), channels), 5)
+    if kind in (1, 3, 5, 7, 9) and shape[axis] > 1:
+        steps = fill.below(fill.words(d.key(), shape[axis]), 5)
         scales = tuple(float32(scale_w * 2.0 ** int(s - 2)) for s in steps)
-        q_w = QType(dtype, scales, (zero_point,) * channels, 0)
-    weight = b.add_constant("w", q_w, data)
-    centered = np.abs(data.astype(np.int64) - zero_point).reshape(channels, -1)
+        zero_points = (zero_point,) * shape[axis]
+        if apart and not common:
+            zero_points = tuple(int(z) for z in lo + fill.below(fill.words(d.key(), shape[axis]), hi - lo + 1))
+        q_w = QType(dtype, scales, zero_points, axis)
+    return b.add_constant("w", q_w, data), q_w, data
+
+
+def _operands(
+    b: Builder, shape: tuple[int, ...], relu: bool, *, axis: int = 0, groups: int = 1, alpha: float = 1.0
+) -> tuple[tuple[str, ...], QType]:
+    """Names of x, weight and bias, and the output's type; a weight's channels on axis 1 are those of one group."""
+    d = b.d
+    q_x = b.qtype
+    weight, q_w, data = draw_weight(b, shape, axis)
+    of_group = np.moveaxis(data.astype(np.int64) - q_w.zero_point[0], axis, 0).reshape(shape[axis], -1)
     spread_x = (q_x.qmax - q_x.qmin) / 4
-    spread = float(np.sqrt((centered.astype(np.float64) ** 2).sum(axis=1).max(initial=1.0))) * spread_x
+    spread = float(np.sqrt((of_group.astype(np.float64) ** 2).sum(axis=1).max(initial=1.0))) * spread_x
     inputs: tuple[str, ...] = (b.current, weight)
     bias = d.integer(0, 15)
+    channels = shape[axis] * (groups if axis else 1)
     if bias >= 10:
         largest = max(1, int(min(spread, 2.0**24)))
         integers = fill.biases(d.key(), d.pick((fill.UNIFORM, fill.EDGES)), channels, largest)
-        units = np.array(q_w.scale) * q_x.scale[0]
+        units = np.tile(q_w.scale, channels // len(q_w.scale)) * q_x.scale[0]
         if bias >= 13:
             inputs = (*inputs, b.add_constant("b", "int32", integers.astype(np.int32)))
         else:
@@ -126,8 +226,8 @@ def _operands(b: Builder, shape: tuple[int, ...], channels: int, relu: bool) -> 
             floats = ((integers + exact) * units).astype(np.float32)
             inputs = (*inputs, b.add_constant("b", "float32", floats))
     # The output's scale makes the accumulator's spread fill the range, up to a few powers of two.
-    around = q_x.scale[0] * max(q_w.scale) * max(spread, 1.0) / 64
-    element = b.output(around, spread=3, unit=q_x.scale[0] * q_w.scale[0])
+    unit = q_x.scale[0] * abs(alpha)
+    element = b.output(unit * max(q_w.scale) * max(spread, 1.0) / 64, spread=3, unit=unit * q_w.scale[0])
     if relu and b.flavour.integer:
         element = QType.per_tensor(element.dtype, element.scale[0], element.qmin)
     return inputs, element

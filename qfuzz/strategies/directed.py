@@ -46,11 +46,13 @@ def _row(case: Case, node: Node, array: Array, row: int, pick: int, phase: int) 
     if field is None:
         return
     x = field.astype(np.int64).ravel() - q_x.zero_point[0]
-    acc = int(x @ w) + _integer_bias(case, node, channel)
-    multiplier = q_x.scale[0] * q_w.scale[at] / node.element.scale[0]
-    offset = _float_bias(case, node, channel) / node.element.scale[0]
+    alpha, beta = (getattr(node.op, name, 1.0) for name in ("alpha", "beta"))
+    unit = q_x.scale[0] * q_w.scale[at] / node.element.scale[0]
+    bias = _integer_bias(case, node, channel)
+    acc, multiplier = int(x @ w) + (bias if alpha == beta else 0), alpha * unit
+    offset = beta * (_float_bias(case, node, channel) / node.element.scale[0] + (0 if alpha == beta else bias * unit))
     # Around the accumulator itself, or where that saturates around one that does not.
-    limit = (node.element.qmax - node.element.qmin) / 2 / multiplier
+    limit = (node.element.qmax - node.element.qmin) / 2 / abs(multiplier)
     middle = round(min(max(acc, -limit), limit)) if limit < 2.0**31 else acc
     step = middle - acc + np.arange(-REACH, REACH + 1)
     r = (acc + step) * multiplier + offset

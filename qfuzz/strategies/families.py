@@ -12,6 +12,7 @@ from qfuzz.strategies import (
     elementwise,
     functions,
     granular,
+    matmul,
     movement,
     pooling,
     rearrangement,
@@ -52,12 +53,14 @@ class Drawing(NamedTuple):
 
 _ANY = movement.fits_any
 _IMAGES = (4, 3)
+_VOLUMES = (4, 3, 4, 3, 4, 3, 4, 3, 4, 3, 5)
+_MATRICES = (2, 2, 3, 4)
 
 DRAWINGS: dict[str, Drawing] = {
     "quantize": Drawing(_ANY, granular.draw_quantize),
     "dequantize": Drawing(_ANY, granular.draw_dequantize),
     "requantize": Drawing(_ANY, elementwise.draw_requantize),
-    "conv": Drawing(contraction.fits_conv, contraction.draw_conv, _IMAGES),
+    "conv": Drawing(contraction.fits_conv, contraction.draw_conv, _VOLUMES),
     "linear": Drawing(contraction.fits_linear, contraction.draw_linear, (2, 2, 3)),
     "add": Drawing(_ANY, elementwise.draw_add),
     "mul": Drawing(elementwise.fits_mul, elementwise.draw_mul),
@@ -109,6 +112,11 @@ DRAWINGS: dict[str, Drawing] = {
     ),
     "argmax": Drawing(rearrangement.fits_argmax, rearrangement.draw_argmax),
     "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 2, 3)),
+    "matmul": Drawing(matmul.fits_matmul, matmul.draw_matmul, _MATRICES),
+    "conv_transpose": Drawing(contraction.fits_conv_transpose, contraction.draw_conv_transpose, _IMAGES),
+    "conv_integer": Drawing(contraction.fits_conv, contraction.draw_conv_integer, _VOLUMES),
+    "linear_integer": Drawing(contraction.fits_linear, contraction.draw_linear_integer, (2, 2, 3)),
+    "matmul_integer": Drawing(matmul.fits_matmul, matmul.draw_matmul_integer, _MATRICES),
 }
 
 

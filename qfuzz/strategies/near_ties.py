@@ -17,11 +17,13 @@ from qfuzz.ir.qtype import Element, QType, QuantizedDType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Coordinates, Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import MatMul
 from qfuzz.ops.movement import Concat
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool
@@ -63,6 +65,8 @@ NEAR_TIE_OPS = (
     "instance_norm",
     "mean",
     "interpolate",
+    "matmul",
+    "conv_transpose",
 )
 """Operators that round."""
 
@@ -85,7 +89,7 @@ def _case(op: str, w: fill.Words, dtypes: tuple[QuantizedDType, ...]) -> Case:
     q_x = QType.per_tensor(dtype, _mantissa(choose, 2.0 ** (choose(13) - 8)), _zero_point(choose, dtype))
     key = int(w[0]) | 1
     match op:
-        case "linear" | "conv":
+        case "linear" | "conv" | "matmul" | "conv_transpose":
             return _contraction(op, choose, q_x, key)
         case "add" | "mul" | "concat" | "sub" | "div" | "minimum" | "maximum" | "where":
             return _pair(op, choose, q_x, key)
@@ -146,10 +150,16 @@ def _contraction(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:
     q_w = QType.per_tensor("int8", _mantissa(choose, 2.0 ** -choose(10)), 0)
     weight = (fill.below(fill.words(key, n_in * n_out, stream=1), 3) - 1).astype(np.int8)
     element = _output(choose, q_x, q_x.scale[0] * q_w.scale[0])
-    if op == "linear":
+    if op in ("linear", "matmul"):
         x = fill.quantized(key, fill.UNIFORM, (ROWS, n_in), q_x.dtype, q_x.zero_point[0])
+    if op == "matmul":
+        return _single(MatMul(), [(q_x, x), (q_w, weight.reshape(n_in, n_out))], element, [])
+    if op == "linear":
         return _single(Linear(), [(q_x, x)], element, [(q_w, weight.reshape(n_out, n_in))])
     x = fill.quantized(key, fill.UNIFORM, (2, n_in, 16, 16), q_x.dtype, q_x.zero_point[0])
+    if op == "conv_transpose":
+        transposed = ConvTranspose(strides=(1, 1), padding=(0,) * 4, dilations=(1, 1), output_padding=(0, 0))
+        return _single(transposed, [(q_x, x)], element, [(q_w, weight.reshape(n_in, n_out, 1, 1))])
     return _single(unit_conv(2), [(q_x, x)], element, [(q_w, weight.reshape(n_out, n_in, 1, 1))])
 
 

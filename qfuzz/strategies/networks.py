@@ -32,6 +32,7 @@ HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 UNUSUAL = (
     *("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean"),
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
+    *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
@@ -150,13 +151,15 @@ def _begin(b: Builder, first: str) -> None:
     """The first graph input, of a rank that `first` can read."""
     d = b.d
     rank = d.pick(DRAWINGS[first].ranks)
+    rank = 4 if rank > 4 and b.flavour.common else rank
     batch = d.pick(BATCHES)
     if rank == 2:
         shape: tuple[int, ...] = (batch, d.pick(DIMS))
     else:
-        size = d.pick(SIZES)
-        sizes = (size,) if rank == 3 else (size, d.pick(SIZES) if d.rarely(3) else size)
-        room = MAX_VALUE_ELEMENTS // (max(batch, 1) * size * sizes[-1])
+        size = d.pick(SIZES if rank < 5 else SIZES[:4])
+        sizes: tuple[int, ...] = (size,) if rank == 3 else (size, d.pick(SIZES) if d.rarely(3) else size)
+        sizes = (d.pick(SIZES[:4]), *sizes) if rank == 5 else sizes
+        room = MAX_VALUE_ELEMENTS // (max(batch, 1) * math.prod(sizes))
         shape = (batch, d.pick([c for c in DIMS if c <= max(1, min(room, 33))]), *sizes)
     shape = DRAWINGS[first].shaped(d, shape)
     if first == "quantize":

@@ -12,11 +12,13 @@ from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
-from qfuzz.ops.convolution import unit_conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -105,30 +107,36 @@ class Draw:
         return Case(network, tuple(feeds))
 
 
-def _contraction(d: Draw, op: Operator, shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> Case:
-    q_x = d.qtype()
-    n = weight_shape[0]
+def _weight(d: Draw, shape: tuple[int, ...], axis: int = 0) -> tuple[TensorType, Any]:
+    n = shape[axis]
     per_channel, zero_points = d.chance(0.4), d.chance(0.25)
     count = n if per_channel else 1
     q_w = QType(
         "int8",
         tuple(d.scale(0.05, 2.0) for _ in range(count)),
         tuple(d.integer(-128, 127) if zero_points else 0 for _ in range(count)),
-        0 if per_channel else None,
+        axis if per_channel else None,
     )
-    weight = d.rng.integers(-128, 128, weight_shape).astype(np.int8)
-    constants: dict[int, tuple[TensorType, Any]] = {1: (TensorType(weight_shape, q_w), weight)}
+    return TensorType(shape, q_w), d.rng.integers(-128, 128, shape).astype(np.int8)
+
+
+def _contraction(
+    d: Draw, op: Operator, shape: tuple[int, ...], weight_shape: tuple[int, ...], axis: int = 0, groups: int = 1
+) -> Case:
+    q_x = d.qtype()
+    constants: dict[int, tuple[TensorType, Any]] = {1: _weight(d, weight_shape, axis)}
+    q_w, n = constants[1][0].qtype, weight_shape[axis] * groups
     if d.chance(0.5):
         unit = q_x.scale[0] * q_w.scale[0]
         bias = (d.rng.integers(-2000, 2000, n) * unit if d.pow2 else d.rng.normal(0, 100 * unit, n)).astype(np.float32)
         constants[2] = (TensorType((n,), "float32"), bias)
-    spread = q_x.scale[0] * max(q_w.scale) * 128 * np.sqrt(np.prod(weight_shape[1:]))
+    spread = q_x.scale[0] * max(q_w.scale) * 128 * np.sqrt(np.prod(weight_shape) / weight_shape[axis])
     q_y = d.qtype(spread / 64, spread * 4)
     return d.case(op, [(shape, q_x)], q_y, constants=constants)
 
 
-def _conv(d: Draw) -> Case:
-    spatial = d.integer(1, 2)
+def _windows(d: Draw, spatial: int) -> tuple[dict[str, Any], tuple[int, ...], tuple[int, ...]]:
+    """Attributes of a correlation, its input's shape and its weight's."""
     shape = d.image_shape(spatial)
     channels, filters, groups = shape[1], d.integer(1, 9), 1
     if d.chance(0.3):
@@ -137,21 +145,63 @@ def _conv(d: Draw) -> Case:
         groups, filters = 2, 2 * d.integer(1, 5)
     kernel = tuple(d.integer(1, 3) for _ in range(spatial))
     padding = tuple(d.integer(0, 2) for _ in range(spatial))
-    op = unit_conv(
-        spatial,
-        strides=tuple(d.integer(1, 3) for _ in range(spatial)),
-        padding=padding * 2,
-        dilations=tuple(1 if d.chance(0.7) else 2 for _ in range(spatial)),
-        groups=groups,
-        relu=d.chance(0.4),
-    )
-    return _contraction(d, op, shape, (filters, channels // groups, *kernel))
+    attributes = {
+        "strides": tuple(d.integer(1, 3) for _ in range(spatial)),
+        "padding": padding * 2,
+        "dilations": tuple(1 if d.chance(0.7) else 2 for _ in range(spatial)),
+        "groups": groups,
+    }
+    return attributes, shape, (filters, channels // groups, *kernel)
+
+
+def _conv(d: Draw) -> Case:
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    return _contraction(d, Conv(**attributes, relu=d.chance(0.4)), shape, weight_shape)
+
+
+def _conv_integer(d: Draw) -> Case:
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
+    op = ConvInteger(**attributes, omits_zeros=d.chance(0.5))
+    return d.case(op, [(shape, d.qtype())], "int32", constants={1: _weight(d, weight_shape)})
+
+
+def _conv_transpose(d: Draw) -> Case:
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    groups, says_sizes = attributes["groups"], d.chance(0.3)
+    op = ConvTranspose(**attributes, output_padding=(0,) * (len(shape) - 2), says_sizes=says_sizes)
+    return _contraction(d, op, shape, (shape[1], weight_shape[0] // groups, *weight_shape[2:]), 1, groups)
 
 
 def _linear(d: Draw) -> Case:
     k = int(d.rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 31, 33]))
     lead = tuple(d.integer(1, 5) for _ in range(d.integer(1, 2)))
     return _contraction(d, Linear(relu=d.chance(0.4)), (*lead, k), (d.integer(1, 18), k))
+
+
+def _linear_integer(d: Draw) -> Case:
+    k = int(d.rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 31, 33]))
+    lead = tuple(d.integer(1, 5) for _ in range(d.integer(0, 2)))
+    op = LinearInteger(omits_zeros=d.chance(0.5))
+    return d.case(op, [((*lead, k), d.qtype())], "int32", constants={1: _weight(d, (d.integer(1, 18), k))})
+
+
+def _matrices(d: Draw) -> list[tuple[tuple[int, ...], Element]]:
+    """Two activations to multiply: the second is int8 now and then."""
+    m, k, n = (int(d.rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 17, 33])) for _ in range(3))
+    stack = tuple(d.integer(1, 3) for _ in range(d.integer(0, 2)))
+    a, b = (tuple(1 if d.chance(0.3) else s for s in stack) for _ in range(2))
+    b = () if d.chance(0.3) else b
+    other = d.qtype(dtype="int8" if d.chance(0.4) else None)
+    vectors = d.integer(0, 9)
+    return [((k,) if vectors == 8 else (*a, m, k), d.qtype()), ((k,) if vectors == 9 else (*b, k, n), other)]
+
+
+def _matmul(d: Draw) -> Case:
+    types = _matrices(d)
+    (shape, q_a), (_, q_b) = types
+    assert isinstance(q_a, QType) and isinstance(q_b, QType)
+    spread = q_a.scale[0] * q_b.scale[0] * 128 * np.sqrt(shape[-1])
+    return d.case(MatMul(relu=d.chance(0.4)), types, d.qtype(spread / 4, spread * 32))
 
 
 def _binary(make: Callable[[bool], Operator], product: bool) -> Callable[[Draw], Case]:
@@ -398,5 +448,10 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "space_to_depth": lambda d: _blocks(d, deep=False),
     "argmax": _argmax,
     "interpolate": _interpolate,
+    "matmul": _matmul,
+    "conv_transpose": _conv_transpose,
+    "conv_integer": _conv_integer,
+    "linear_integer": _linear_integer,
+    "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

@@ -22,9 +22,11 @@ from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.activation import Relu, Sigmoid
 from qfuzz.ops.binary import Div
-from qfuzz.ops.convolution import Conv, unit_conv
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import Conv, ConvInteger, unit_conv
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Flatten, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize, Requantize
@@ -77,11 +79,29 @@ def _pools_out_of_bounds(network: Network, node: Node) -> bool:
     return isinstance(node.op, GlobalAvgPool | Flatten) and 0 in network.types[node.inputs[0]].shape
 
 
-def _channels_of_1d(network: Network, node: Node) -> bool:
-    """The reference evaluator's QLinearConv lays per-channel scales out for images only."""
-    return (
-        isinstance(node.op, Conv) and len(node.op.strides) == 1 and len(network.types[node.inputs[1]].qtype.scale) > 1
-    )
+def _channels_of_images(network: Network, node: Node) -> bool:
+    """The reference evaluator's QLinearConv and ConvInteger lay what weights have per channel out for images only."""
+    if not isinstance(node.op, Conv | ConvInteger):
+        return False
+    return len(node.op.strides) != 2 and network.types[node.inputs[1]].qtype.axis is not None
+
+
+def _infers_fewer_dimensions(network: Network, node: Node) -> bool:
+    """ONNX infers no whole shape of a ConvTranspose whose output_shape is below the input's: readers are refused."""
+    if not isinstance(node.op, ConvTranspose) or not network.consumers(node.name):
+        return False
+    x, y = (network.types[name].shape for name in (node.inputs[0], node.name))
+    return node.op.says_sizes and any(b < a for a, b in zip(x[2:], y[2:], strict=True))
+
+
+def _transposes_wrongly(network: Network, node: Node) -> bool:
+    """The reference evaluator's ConvTranspose ignores `output_shape`; of groups, it has plain depthwise ones."""
+    if not isinstance(node.op, ConvTranspose):
+        return False
+    channels, filters = network.types[node.inputs[1]].shape[:2]
+    depthwise = node.op.groups == channels and filters == 1 and len(node.inputs) == 2
+    unsaid = node.op.says_sizes and any(node.op.padding)
+    return (node.op.groups > 1 and not depthwise) or unsaid or network.types[node.inputs[0]].shape[0] == 0
 
 
 def _pads_integers_with_nan(network: Network, node: Node) -> bool:
@@ -103,7 +123,8 @@ def _divides_by_zero(case: Case) -> bool:
 def _saturates_pairs(network: Network, node: Node) -> bool:
     """Without VNNI, x86 kernels sum pairs of products in 16 bits."""
     has_pairs = platform.machine() == "x86_64" and not cpu_flags() & {"avx_vnni", "avx512_vnni", "amx_int8"}
-    return has_pairs and isinstance(node.op, Conv | Linear) and network.types[node.inputs[1]].dtype == "int8"
+    summing = Conv | ConvInteger | Linear | LinearInteger | MatMul | MatMulInteger
+    return has_pairs and isinstance(node.op, summing) and any(network.types[i].dtype == "int8" for i in node.inputs[:2])
 
 
 def _expands_to_nothing(network: Network, node: Node) -> bool:
@@ -138,12 +159,16 @@ def _resizes_by_itself(network: Network, node: Node) -> bool:
 
 def _known_bug(backend: Any, network: Network) -> bool:
     if isinstance(backend, OnnxReferenceBackend):
-        bugs = (_pools_out_of_bounds, _channels_of_1d, _pads_integers_with_nan, _resizes_by_itself)
+        bugs = (
+            _pools_out_of_bounds, _channels_of_images, _pads_integers_with_nan, _resizes_by_itself, _transposes_wrongly,
+        )  # fmt: skip
         return any(bug(network, n) for n in network.nodes for bug in bugs)
     fuses = backend.format == "qdq" and backend.opt in ("extended", "all")
     integer_kernels = backend.format == "qoperator" or fuses
     requantizes_twice = backend.format == "qdq" and backend.opt != "disable" and len(network.nodes) > 1
     for n in network.nodes:
+        if _infers_fewer_dimensions(network, n):
+            return True
         if backend.opt != "disable" and _expands_to_nothing(network, n):
             return True
         cubic = _resizes_integers_cubically(network, n)

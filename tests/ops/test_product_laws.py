@@ -1,0 +1,201 @@
+"""Laws of matrix products, transposed convolutions, sums of integers and Gemm's factors, over drawn values."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from one_node import LAW, Array, apply, qtypes, stored
+
+from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.network import Case, Constant, Input, Network, Node
+from qfuzz.ir.operator import Operator
+from qfuzz.ir.qtype import Element, QType
+from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops.conv_transpose import ConvTranspose
+from qfuzz.ops.convolution import ConvInteger, unit_conv
+from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
+from qfuzz.ops.semantics import Operand
+from qfuzz.oracle.reference import exact_outputs
+
+ACTIVATION = qtypes(dyadic=True)
+UNIT = QType.per_tensor("int8", 1.0, 0)
+
+
+def weighted(op: Operator, x: tuple[Array, Element], constants: list[tuple[Array, Element]], out: Element) -> Array:
+    """The correctly rounded output of one node over an activation and constants."""
+    data, element = x
+    fed = Input("x", TensorType(data.shape, element))
+    kept = tuple(Constant(f"c{i}", TensorType(a.shape, e), Tensor(a)) for i, (a, e) in enumerate(constants))
+    network = Network((fed,), kept, (Node("y", op, ("x", *(c.name for c in kept)), out),), ("y",))
+    return exact_outputs(Case(network, (Tensor(data),)))["y"]
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> tuple[tuple[Array, QType], tuple[Array, QType]]:
+    """Two operands of a matrix product, of any ranks that can be multiplied."""
+    m, k, n = (draw(st.integers(1, 3)) for _ in range(3))
+    stack = draw(st.lists(st.integers(1, 2), max_size=2))
+    shapes = [(*stack, m, k), (*stack, k, n), (m, k), (k, n), (k,)]
+    left, right = draw(st.sampled_from([0, 2, 4])), draw(st.sampled_from([1, 3, 4]))
+    q_a, q_b = draw(ACTIVATION), draw(ACTIVATION)
+    return (draw(stored(q_a, shapes[left])), q_a), (draw(stored(q_b, shapes[right])), q_b)
+
+
+def centered(a: Array, q: QType) -> Array:
+    return np.asarray(a.astype(np.int64) - q.zero_point[0])
+
+
+@LAW
+@given(matrices(), st.booleans())
+def test_matmul_integer_is_numpys_product_of_centered_integers(operands: Any, omits: bool) -> None:
+    (a, q_a), (b, q_b) = operands
+    y = apply(MatMulInteger(omits_zeros=omits), [(a, q_a), (b, q_b)], "int32")
+    assert y.dtype == np.int32
+    assert np.array_equal(y, np.matmul(centered(a, q_a), centered(b, q_b)))
+
+
+@LAW
+@given(matrices(), qtypes())
+def test_matmul_is_a_rounded_matmul_integer(operands: Any, out: QType) -> None:
+    """In units of the product of the scales, where nothing is rounded."""
+    (a, q_a), (b, q_b) = operands
+    acc = apply(MatMulInteger(), [(a, q_a), (b, q_b)], "int32").astype(np.int64)
+    unit = q_a.scale[0] * q_b.scale[0]
+    exact = QType.per_tensor(out.dtype, unit, out.zero_point[0])
+    y = apply(MatMul(), [(a, q_a), (b, q_b)], exact)
+    assert np.array_equal(y, np.clip(acc + out.zero_point[0], out.qmin, out.qmax))
+    assert (apply(MatMul(relu=True), [(a, q_a), (b, q_b)], exact) >= out.zero_point[0]).all()
+
+
+@LAW
+@given(st.data(), qtypes())
+def test_matmul_by_an_activation_is_linear_by_the_same_weight(data: Any, out: QType) -> None:
+    q_x, q_w = data.draw(qtypes()), data.draw(qtypes())
+    rows, k, n = (data.draw(st.integers(1, 3)) for _ in range(3))
+    x, w = data.draw(stored(q_x, (rows, k))), data.draw(stored(q_w, (k, n)))
+    by_weight = weighted(Linear(), (x, q_x), [(np.ascontiguousarray(w.T), q_w)], out)
+    assert np.array_equal(apply(MatMul(), [(x, q_x), (w, q_w)], out), by_weight)
+    acc = weighted(LinearInteger(), (x, q_x), [(np.ascontiguousarray(w.T), q_w)], "int32")
+    assert np.array_equal(acc, apply(MatMulInteger(), [(x, q_x), (w, q_w)], "int32"))
+
+
+@LAW
+@given(matrices(), qtypes())
+def test_a_product_of_transposed_matrices_is_the_transposed_product(operands: Any, out: QType) -> None:
+    (a, q_a), (b, q_b) = operands
+    if min(a.ndim, b.ndim) < 2:
+        return
+    y = apply(MatMul(), [(a, q_a), (b, q_b)], out)
+    flipped = [(np.ascontiguousarray(np.swapaxes(v, -1, -2)), q) for v, q in ((b, q_b), (a, q_a))]
+    assert np.array_equal(apply(MatMul(), flipped, out), np.swapaxes(y, -1, -2))
+
+
+@st.composite
+def transposed(draw: st.DrawFn) -> tuple[ConvTranspose, tuple[Array, QType], tuple[Array, QType]]:
+    """A transposed convolution, its input and its weight; padding leaves something."""
+    spatial = draw(st.integers(1, 2))
+    groups, each, filters = (draw(st.integers(1, 2)) for _ in range(3))
+    sizes, kernel, strides, dilations = (tuple(draw(st.integers(1, 3)) for _ in range(spatial)) for _ in range(4))
+    more = tuple(draw(st.integers(0, s - 1)) for s in strides)
+    full = [
+        s * (n - 1) + r * (k - 1) + 1 + m for s, n, r, k, m in zip(strides, sizes, dilations, kernel, more, strict=True)
+    ]
+    before = tuple(draw(st.integers(0, (f - 1) // 2)) for f in full)
+    after = tuple(draw(st.integers(0, f - 1 - b)) for f, b in zip(full, before, strict=True))
+    op = ConvTranspose(
+        strides=strides, padding=(*before, *after), dilations=dilations, output_padding=more, groups=groups
+    )
+    q_x, q_w = draw(ACTIVATION), draw(ACTIVATION)
+    x = draw(stored(q_x, (draw(st.integers(0, 2)), groups * each, *sizes)))
+    return op, (x, q_x), (draw(stored(q_w, (groups * each, filters, *kernel))), q_w)
+
+
+@LAW
+@given(transposed())
+def test_conv_transpose_is_the_adjoint_of_conv(drawn: Any) -> None:
+    """<conv_transpose(x), z> = <x, conv(z)> for every z, by the same weight: which is why it is called transposed."""
+    op, (x, q_x), (w, q_w) = drawn
+    points = [Operand.point(TensorType(a.shape, q), a) for a, q in ((x, q_x), (w, q_w))]
+    y = op.image(points, QType.per_tensor("uint8", q_x.scale[0] * q_w.scale[0], 0)).lower.approx
+    z = np.random.default_rng(x.size).integers(-128, 128, y.shape).astype(np.int8)
+    conv = ConvInteger(strides=op.strides, padding=op.padding, dilations=op.dilations, groups=op.groups)
+    back = weighted(conv, (z, UNIT), [(w, q_w)], "int32")
+    assert (y * z).sum() == (centered(x, q_x) * back[tuple(slice(0, n) for n in x.shape)].astype(np.int64)).sum()
+
+
+@LAW
+@given(transposed(), qtypes())
+def test_sizes_said_in_place_of_padding_change_nothing(drawn: Any, out: QType) -> None:
+    op, x, w = drawn
+    n = len(op.strides)
+    before, after = op.padding[:n], op.padding[n:]
+    said = ConvTranspose(**{f: getattr(op, f) for f in op.__struct_fields__} | {"says_sizes": True})
+    if all(b - a in (0, 1) for b, a in zip(before, after, strict=True)):
+        assert np.array_equal(weighted(op, x, [w], out), weighted(said, x, [w], out))
+    else:
+        with pytest.raises(InvalidCase, match="padding"):
+            weighted(said, x, [w], out)
+
+
+@LAW
+@given(st.data(), qtypes())
+def test_a_conv_of_volumes_of_one_layer_is_a_conv_of_images(data: Any, out: QType) -> None:
+    q_x, q_w = data.draw(qtypes()), data.draw(qtypes())
+    shape = (data.draw(st.integers(0, 2)), 2, *(data.draw(st.integers(1, 4)) for _ in range(2)))
+    kernel = tuple(data.draw(st.integers(1, n)) for n in shape[2:])
+    x, w = data.draw(stored(q_x, shape)), data.draw(stored(q_w, (3, 2, *kernel)))
+    flat = weighted(unit_conv(2), (x, q_x), [(w, q_w)], out)
+    axis = data.draw(st.integers(2, 4))
+    volume = weighted(unit_conv(3), (np.expand_dims(x, axis), q_x), [(np.expand_dims(w, axis), q_w)], out)
+    assert np.array_equal(volume, np.expand_dims(flat, axis))
+
+
+@LAW
+@given(st.data(), qtypes(), st.sampled_from((2.0, 0.5, 4.0)))
+def test_a_factor_of_a_product_is_one_of_a_scale(data: Any, out: QType, factor: float) -> None:
+    """alpha * x * w is x * w with the scale of w times alpha; beta does the same to a float32 bias."""
+    q_x, q_w = data.draw(qtypes()), data.draw(qtypes())
+    x, w = data.draw(stored(q_x, (2, 3))), data.draw(stored(q_w, (2, 3)))
+    bias = np.array([1.5, -40.25], dtype=np.float32)
+    wider = QType.per_tensor(q_w.dtype, q_w.scale[0] * factor, q_w.zero_point[0])
+    with_factors = weighted(Linear(alpha=factor, beta=-factor), (x, q_x), [(w, q_w), (bias, "float32")], out)
+    scaled = weighted(Linear(), (x, q_x), [(w, wider), (bias * np.float32(-factor), "float32")], out)
+    assert np.array_equal(with_factors, scaled)
+
+
+@LAW
+@given(st.data(), qtypes())
+def test_a_bias_of_no_factor_is_none(data: Any, out: QType) -> None:
+    q_x, q_w = data.draw(qtypes()), data.draw(qtypes())
+    x, w = data.draw(stored(q_x, (2, 3))), data.draw(stored(q_w, (2, 3)))
+    bias = np.array([99, -7], dtype=data.draw(st.sampled_from(("int32", "float32"))))
+    element: Element = "int32" if bias.dtype == np.int32 else "float32"
+    without = weighted(Linear(), (x, q_x), [(w, q_w)], out)
+    assert np.array_equal(weighted(Linear(beta=0.0), (x, q_x), [(w, q_w), (bias, element)], out), without)
+
+
+@pytest.mark.parametrize("factor", [float("inf"), float("nan"), 0.1, 0.0])
+def test_a_factor_is_a_float32_that_leaves_something(factor: float) -> None:
+    x, w = np.zeros((1, 1), np.int8), np.zeros((1, 1), np.int8)
+    with pytest.raises(InvalidCase, match=r"alpha|multiplier|product"):
+        weighted(Linear(alpha=factor), (x, UNIT), [(w, UNIT)], UNIT)
+
+
+def test_sums_that_could_leave_int32_are_refused() -> None:
+    u8 = QType.per_tensor("uint8", 1.0, 0)
+    shapes = (1, 2**31 // 255**2 + 1), (2**31 // 255**2 + 1, 1)
+    for op, out in ((MatMul(), u8), (MatMulInteger(), "int32")):
+        with pytest.raises(InvalidCase, match="accumulator"):
+            apply(op, [(np.zeros(s, np.uint8), u8) for s in shapes], out)  # type: ignore[arg-type]
+
+
+SUMS = (MatMulInteger(), LinearInteger(), ConvInteger(strides=(1,), padding=(0, 0), dilations=(1,)))
+
+
+@pytest.mark.parametrize("op", SUMS, ids=lambda op: op.name)
+def test_sums_of_integers_are_plain_int32_only(op: Operator) -> None:
+    with pytest.raises(InvalidCase, match="plain int32"):
+        op.infer([TensorType((1, 1, 1), UNIT), TensorType((1, 1, 1), UNIT)], UNIT)
