@@ -60,10 +60,21 @@ class Builder:
         self, op_type: str, inputs: Sequence[str], output: str, attributes: Attributes = NONE, domain: str = ""
     ) -> str:
         """One ONNX node; its output."""
-        proto = self.graph.node.add(op_type=op_type, input=inputs, output=[output], domain=domain)
+        self.emit_all(op_type, inputs, [output], attributes, domain)
+        return output
+
+    def emit_all(
+        self,
+        op_type: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        attributes: Attributes = NONE,
+        domain: str = "",
+    ) -> None:
+        """One ONNX node of several outputs."""
+        proto = self.graph.node.add(op_type=op_type, input=inputs, output=outputs, domain=domain)
         for name, value in attributes.items():
             _add_attribute(proto, name, value)
-        return output
 
     def is_new(self, name: str) -> bool:
         """Whether a derived value of that name is asked for the first time."""

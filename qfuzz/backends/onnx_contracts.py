@@ -15,7 +15,7 @@ _MATMUL = Contract(
     k=4,
     tie="half_even",
     source="mlas/lib/quantize.cpp MlasRequantizeOutput: float(int32 acc) * fl(fl(s_x*s_w)/s_y), clamp, nearest even, "
-    "+ zero point",
+    "+ zero point; to float32, mlas/lib/qpostprocessor.cpp: float(int32 acc) * fl(s_x*s_w) + bias",
 )
 _ELEMENTWISE = Contract(
     terms="affine",
@@ -81,6 +81,21 @@ _SOFTMAX = Contract(
     "nearbyint(exp * (1/s_y) / sum), + zero point",
 )
 
+_DYNAMIC_QUANTIZE = Contract(
+    terms="real",
+    k=3,
+    tie="half_even",
+    source="core/util/qmath.h GetQuantizationParameter: (max - min) / 255, 0 - min / scale, clamped, nearest even; "
+    "mlas/lib/quantize.cpp MlasQuantizeLinear: x / scale, nearest even, + zero point",
+)
+_DYNAMIC_LINEAR = Contract(
+    terms="accumulator",
+    k=6,
+    tie="half_even",
+    source="contrib_ops/cpu/quantization/dynamic_quantize_matmul.cc, mlas/lib/qpostprocessor.cpp: quantized as by "
+    "DynamicQuantizeLinear, then float(int32 acc) * fl(s_x*s_w) + bias; MatMulInteger, Cast, Mul and Add do the same",
+)
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -103,6 +118,8 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "sigmoid": _SIGMOID,
         "leaky_relu": _LOOKUP,
         "softmax": _SOFTMAX,
+        "dynamic_quantize": _DYNAMIC_QUANTIZE,
+        "dynamic_linear": _DYNAMIC_LINEAR,
     }
 )
 
@@ -154,6 +171,8 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "hardsigmoid": _float(6, "HardSigmoid (alpha is fl(1/6))"),
         "hardswish": _float(7, "HardSigmoid and Mul, the function body of HardSwish"),
         "softmax": _float(4, "Softmax (mlas/lib/compute.cpp)", ulps=4.0),
+        "dynamic_quantize": _DYNAMIC_QUANTIZE,
+        "dynamic_linear": _DYNAMIC_LINEAR,
     }
 )
 

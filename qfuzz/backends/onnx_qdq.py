@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.backends import onnx_dynamic
 from qfuzz.backends.onnx_builder import NONE, Attributes, Builder, Lowering
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
@@ -98,7 +99,16 @@ def conv_attributes(op: Conv, kernel: tuple[int, ...]) -> Attributes:
 def _linear(b: Builder, node: Node) -> None:
     op: Any = node.op
     x = _real(b, node.inputs[0])
-    out = f"{node.name}/float"
+    if isinstance(node.element, QType):
+        _finish(b, node, _product(b, node, x, f"{node.name}/float"), relu=op.relu)
+    elif op.relu:
+        b.emit("Relu", [_product(b, node, x, f"{node.name}/float")], node.name)
+    else:
+        _product(b, node, x, node.name)
+
+
+def _product(b: Builder, node: Node, x: str, out: str) -> str:
+    """The float32 value `out`: `x` times the weight, and the bias added."""
     if len(b.type(node).shape) == 2:
         b.emit("Gemm", [x, _weight(b, node), *_bias(b, node)], out, {"transB": 1})
     else:
@@ -106,7 +116,7 @@ def _linear(b: Builder, node: Node) -> None:
         product = b.emit("MatMul", [x, _weight(b, node, transposed=True)], f"{node.name}/product" if bias else out)
         if bias:
             b.emit("Add", [product, *bias], out)
-    _finish(b, node, out, relu=op.relu)
+    return out
 
 
 def _add(b: Builder, node: Node) -> None:
@@ -275,6 +285,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _plain("HardSigmoid", {"alpha": ONE_SIXTH, "beta": 0.5}),
         "hardswish": _plain("HardSwish"),
         "softmax": _softmax,
+        **onnx_dynamic.QDQ,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.backends import onnx_dynamic
 from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
 from qfuzz.backends.onnx_qdq import (
     avg_pool_attributes,
@@ -80,6 +81,9 @@ def _linear(b: Builder, node: Node) -> None:
     x = b.type(node)
     has_bias = len(node.inputs) == 3
     qparams_x, qparams_w = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
+    if node.element == "float32":
+        _linear_to_float(b, node)
+        return
     if len(x.shape) == 2:
         q_y = _check_contraction(b, node, "QGemm")
         bias = b.constant(node.inputs[2]) if has_bias else ""
@@ -91,9 +95,22 @@ def _linear(b: Builder, node: Node) -> None:
         raise Unsupported(
             f"bias: x has rank {len(x.shape)}; QGemm takes a bias with rank 2 only, QLinearMatMul takes none"
         )
-    data = b.network.constant_data[node.inputs[1]].array
-    weight = b.initializer(f"{node.inputs[1]}/transposed", np.ascontiguousarray(data.T))
+    weight = onnx_dynamic.transposed_weight(b, node)
     b.emit("QLinearMatMul", [node.inputs[0], *qparams_x, weight, *qparams_w, *b.qparams(q_y)], node.name)
+
+
+def _linear_to_float(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    has_bias = len(node.inputs) == 3
+    if has_bias and b.type(node, 2).element != "float32":
+        raise Unsupported("bias: int32; MatMulIntegerToFloat takes a float32 bias")
+    (scale_x, zero_x), (scale_w, zero_w) = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
+    inputs = [node.inputs[0], onnx_dynamic.transposed_weight(b, node), scale_x, scale_w, zero_x, zero_w]
+    bias = [b.constant(node.inputs[2])] if has_bias else []
+    out = f"{node.name}/float" if op.relu else node.name
+    b.emit("MatMulIntegerToFloat", [*inputs, *bias], out, domain=MICROSOFT)
+    if op.relu:
+        b.emit("Relu", [out], node.name)
 
 
 def _binary(kernel: str) -> Lowering:
@@ -255,6 +272,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _no_integer_kernel("HardSigmoid"),
         "hardswish": _no_integer_kernel("HardSwish"),
         "softmax": _softmax,
+        **onnx_dynamic.QOPERATOR,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -4,6 +4,7 @@ from qfuzz.ir.codec import Codec
 from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.convolution import Conv
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
@@ -37,6 +38,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     Hardsigmoid,
     Hardswish,
     Softmax,
+    DynamicQuantize,
+    DynamicLinear,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -18,13 +18,11 @@ from qfuzz.ops.semantics import (
     linear_image,
     output_scale,
     per_tensor,
-    quantized_output,
 )
 
 
 def check_weight(x: TensorType, weight: TensorType, element: Element) -> None:
     """Raise `InvalidCase` unless `weight` is quantized per tensor or per output channel (axis 0)."""
-    quantized_output(element)
     q = weight.element
     if not isinstance(q, QType):
         raise InvalidCase(f"weight: needs quantized elements, got {q}")

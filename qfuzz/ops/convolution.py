@@ -15,7 +15,15 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.contraction import check_bias, check_weight, contraction_image, require_int32
-from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_per_dimension, check_windows, per_tensor
+from qfuzz.ops.semantics import (
+    ExactOperator,
+    Image,
+    Operand,
+    check_per_dimension,
+    check_windows,
+    per_tensor,
+    quantized_output,
+)
 from qfuzz.ops.sliding import columns, padded
 
 
@@ -75,6 +83,7 @@ class Conv(ExactOperator, frozen=True, kw_only=True, tag="conv"):
                 raise InvalidCase(f"weight: dilated kernel {reach} is larger than the padded input {padded}")
             out.append((padded - reach) // self.strides[i] + 1)
         check_windows(x.shape, weight.shape[2:], self.padding, tuple(out))
+        quantized_output(element)
         check_weight(x, weight, element)
         check_bias(inputs, filters)
         return (x.shape[0], filters, *out)

@@ -10,7 +10,7 @@ from qfuzz.exact.reals import FilterCount, Reals
 from qfuzz.exact.rounding import Floats, Ints, round_half_even, saturate
 from qfuzz.ir.contract import Contract, TieRule
 from qfuzz.ir.qtype import Element, dtype_of, integer_grid
-from qfuzz.ops.semantics import Image
+from qfuzz.ops.semantics import Image, SteppedImage
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,8 @@ def admissible(
     settled
         ``settle(image, element)``, where the caller keeps it for several contracts.
     """
+    if isinstance(image, SteppedImage):
+        return _admissible_steps(image, contract, element, count)
     error = image.error(contract)
     grid = integer_grid(element)
     if grid is None:
@@ -165,5 +167,24 @@ def _admissible_float32(image: Image, error: Floats) -> Admissible:
     with np.errstate(over="ignore"):  # beyond the largest float32 the rounded value is infinite
         lo = (image.lower.approx - image.lower.error - error).astype(np.float32).astype(np.float64)
         hi = (image.upper.approx + image.upper.error + error).astype(np.float32).astype(np.float64)
-        exact = image.lower.approx.astype(np.float32).astype(np.float64) if image.is_point else None
-    return Admissible(lo, hi, exact)
+    if not image.is_point:
+        return Admissible(lo, hi, None)
+    exact = image.lower.nearest_float32()
+    # Where a kernel rounds nothing but its result, that is rounded correctly.
+    return Admissible(np.where(error == 0, exact, lo), np.where(error == 0, exact, hi), exact)
+
+
+def _admissible_steps(image: SteppedImage, contract: Contract, element: Element, count: FilterCount) -> Admissible:
+    """The set that an operator derives itself."""
+    count.elements += image.lower.approx.size
+    if element == "float32":
+        exact = image.lower.nearest_float32() if image.is_point else None
+        if exact is not None and contract.terms == "exact":
+            return Admissible(exact, exact, exact)
+        with np.errstate(over="ignore"):
+            lo, hi = (b.astype(np.float32).astype(np.float64) for b in image.bounds(contract))
+        return Admissible(lo, hi, exact)
+    lo, hi = image.bounds(contract)
+    low = _stored(lo, element)
+    high = low if np.array_equal(lo, hi) else _stored(hi, element)
+    return Admissible(low, high, _stored(image.lower.approx, element) if image.is_point else None)

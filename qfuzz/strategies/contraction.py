@@ -21,13 +21,18 @@ def fits_linear(b: Builder) -> bool:
 
 
 def draw_linear(b: Builder) -> None:
-    """A linear node."""
+    """A linear node; seldom one that gives real numbers."""
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
     out = _channels(b, rows, rows * features)
     relu = _relu(b)
     inputs, element = _operands(b, (out, features), out, relu)
-    b.add_node(Linear(relu=relu), inputs, element)
+    source = b.current
+    if not b.flavour.common and b.d.rarely(4):  # ends a branch, as dequantize does
+        b.add_node(Linear(relu=relu), inputs, "float32")
+        b.current = source
+    else:
+        b.add_node(Linear(relu=relu), inputs, element)
 
 
 def fits_conv(b: Builder) -> bool:

@@ -11,6 +11,7 @@ from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.convolution import unit_conv
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
@@ -139,6 +140,15 @@ def _linear(d: Draw) -> Case:
     return _contraction(d, Linear(relu=d.chance(0.4)), (*lead, k), (d.integer(1, 18), k))
 
 
+def _linear_form(d: Draw) -> Case:
+    case = _linear(d)
+    network, (node,) = case.network, case.network.nodes
+    if d.chance(0.7):
+        return case
+    real = Node(node.name, node.op, node.inputs, "float32")
+    return Case(Network(network.inputs, network.constants, (real,), network.outputs), case.inputs)
+
+
 def _binary(make: Callable[[bool], Operator], product: bool) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         shape = d.shape()
@@ -242,12 +252,25 @@ def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
 
+def _dynamic_quantize(d: Draw) -> Case:
+    output: Any = d.rng.choice(["y", "y", "scale", "zero_point"])
+    op = DynamicQuantize(output=str(output))  # type: ignore[arg-type]
+    return d.case(op, [(d.shape(), "float32")], "float32" if output == "scale" else "uint8")
+
+
+def _dynamic_linear(d: Draw) -> Case:
+    static = _linear(d)
+    network, q = static.network, static.network.inputs[0].type
+    kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
+    return d.case(DynamicLinear(), [(q.shape, "float32")], "float32", constants=kept)
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
     "requantize": _requantize,
     "conv": _conv,
-    "linear": _linear,
+    "linear": _linear_form,
     "add": _binary(lambda relu: Add(relu=relu), product=False),
     "mul": _binary(lambda relu: Mul(relu=relu), product=True),
     "relu": _unary(lambda d: Relu(), _same),
@@ -270,5 +293,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "softmax": lambda d: d.case(
         Softmax(axis=d.integer(0, len(s := d.shape()) - 1)), [(s, q := d.qtype())], _share(d, q)
     ),
+    "dynamic_quantize": _dynamic_quantize,
+    "dynamic_linear": _dynamic_linear,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""
