@@ -32,8 +32,10 @@ def transposed_weight(b: Builder, node: Node) -> str:
 
 
 def _as_integers(b: Builder, node: Node) -> None:
-    y, scale, zero_point = (f"{node.name}/{o}" for o in _OUTPUTS)
-    b.emit_all("DynamicQuantizeLinear", [node.inputs[0]], [y, scale, zero_point])
+    """Data are quantized once, for all who read them."""
+    y, scale, zero_point = (f"{node.inputs[0]}/{o}" for o in _OUTPUTS)
+    if b.is_new(y):
+        b.emit_all("DynamicQuantizeLinear", [node.inputs[0]], [y, scale, zero_point])
     scale_w, zero_point_w = b.qparams(b.qtype(node, 1))
     acc = b.emit("MatMulInteger", [y, transposed_weight(b, node), zero_point, zero_point_w], f"{node.name}/acc")
     real = b.emit("Cast", [acc], f"{node.name}/acc_float", {"to": int(TensorProto.FLOAT)})

@@ -104,6 +104,8 @@ def _linear_to_float(b: Builder, node: Node) -> None:
     has_bias = len(node.inputs) == 3
     if has_bias and b.type(node, 2).element != "float32":
         raise Unsupported("bias: int32; MatMulIntegerToFloat takes a float32 bias")
+    if b.qtype(node).dtype == "int8" and b.qtype(node, 1).dtype != "int8":
+        raise Unsupported("weight: uint8; MatMulIntegerToFloat of int8 activations takes int8 weights")
     (scale_x, zero_x), (scale_w, zero_w) = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
     inputs = [node.inputs[0], onnx_dynamic.transposed_weight(b, node), scale_x, scale_w, zero_x, zero_w]
     bias = [b.constant(node.inputs[2])] if has_bias else []

@@ -68,9 +68,10 @@ def draw_dynamic_linear(b: Builder) -> None:
 
 
 def _data(b: Builder, least_rank: int) -> str:
-    """A float32 value: one that a node gives, where there is one; else a new input with a range of its own."""
+    """A float32 value: one that is there, read or given by a node; else a new input with a range of its own."""
     d = b.d
-    given = [n.name for n in b.nodes if n.element == "float32" and len(b.types[n.name].shape) >= least_rank]
+    names = [*b.ranges, *(n.name for n in b.nodes if n.element == "float32")]
+    given = [n for n in names if len(b.types[n].shape) >= least_rank]
     given = [n for n in given if 0 < b.types[n].shape[-1] <= 512]
     if given and d.integer(0, 1) == 0:
         return d.pick(given)
