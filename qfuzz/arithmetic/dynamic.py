@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from qfuzz.arithmetic.contracting import ContractionEvaluation
@@ -16,6 +17,9 @@ from qfuzz.ops.dynamic import DynamicLinear
 from qfuzz.ops.dynamic_range import QMAX, QMIN
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.semantics import Operand
+
+_ROUNDING = {name: getattr(Contraction(), name) for name in ("rounding", "zero_point", "clamp", "relu")}
+"""Choices that make no difference: nothing is rounded to integers after the product."""
 
 
 class DynamicEvaluation:
@@ -35,7 +39,8 @@ class DynamicEvaluation:
 
     def stored(self, model: Contraction) -> Array:
         """The float32 numbers that the model computes."""
-        if model == Contraction():
+        unrounded = msgspec.structs.replace(model, **_ROUNDING)
+        if unrounded == Contraction():
             return self._exact.nearest_float32().astype(np.float32)
         return self._static.stored(model)
 

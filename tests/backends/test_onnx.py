@@ -21,6 +21,7 @@ from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.activation import Relu, Sigmoid
 from qfuzz.ops.convolution import Conv, unit_conv
+from qfuzz.ops.dynamic import DynamicLinear
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Flatten, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -86,7 +87,8 @@ def _pads_integers_with_nan(network: Network, node: Node) -> bool:
 def _saturates_pairs(network: Network, node: Node) -> bool:
     """Without VNNI, x86 kernels sum pairs of products in 16 bits."""
     has_pairs = platform.machine() == "x86_64" and not cpu_flags() & {"avx_vnni", "avx512_vnni", "amx_int8"}
-    return has_pairs and isinstance(node.op, Conv | Linear) and network.types[node.inputs[1]].dtype == "int8"
+    multiplies = isinstance(node.op, Conv | Linear | DynamicLinear)
+    return has_pairs and multiplies and network.types[node.inputs[1]].dtype == "int8"
 
 
 def _known_bug(backend: Any, network: Network) -> bool:
@@ -97,6 +99,8 @@ def _known_bug(backend: Any, network: Network) -> bool:
     integer_kernels = backend.format == "qoperator" or fuses
     requantizes_twice = backend.format == "qdq" and backend.opt != "disable" and len(network.nodes) > 1
     for n in network.nodes:
+        if isinstance(n.op, DynamicLinear) and _saturates_pairs(network, n):
+            return True  # MatMulInteger is in every form
         if integer_kernels and (_rounds_reciprocal(n) or _overhangs(network, n) or _saturates_pairs(network, n)):
             return True
         x = network.types[n.inputs[0]]

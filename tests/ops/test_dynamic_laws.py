@@ -10,16 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from one_node import LAW, apply, network_of
 
+from qfuzz.arithmetic.cause import cause_of
+from qfuzz.arithmetic.planted import PlantedBackend
 from qfuzz.exact.reals import FilterCount
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
+from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType
-from qfuzz.ir.tensor import TensorType
+from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize, Output
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.semantics import ExactOperator, Operand
 from qfuzz.oracle.admissible import Admissible, admissible
-from qfuzz.oracle.check import judge
+from qfuzz.oracle.check import check_one, judge
+from qfuzz.oracle.reference import Reference, exact_outputs
 from qfuzz.strategies import fill
 
 Array = np.ndarray[Any, Any]
@@ -291,3 +295,22 @@ def test_types_are_checked() -> None:
             op.infer(inputs, "float32")
     with pytest.raises(InvalidCase, match="its quantization is a node of its own"):
         op.infer([x, w], q)
+
+
+@pytest.mark.parametrize("op", ["dynamic_linear", "linear"])
+def test_saturated_pairs_are_a_violation_with_their_cause(op: str) -> None:
+    """As kernels without VNNI sum them: 211 * 71 + 171 * 107 = 33278 is beyond 16 bits."""
+    w, x = np.array([[71, 107, 0]], dtype=np.int8), np.array([[211, 171, 255]], dtype=np.uint8)
+    q = QType.per_tensor("uint8", 1.0, 0)
+    dynamic = op == "dynamic_linear"
+    fed = Input("x", TensorType(x.shape, "float32" if dynamic else q))
+    weight = Constant("w", TensorType(w.shape, QType.per_tensor("int8", 0.5, 0)), Tensor(w))
+    node = Node("y", DynamicLinear() if dynamic else Linear(), ("x", "w"), "float32")
+    case = Case(Network((fed,), (weight,), (node,), ("y",)), (Tensor(x.astype(fed.type.dtype)),))
+    (right,) = exact_outputs(case)["y"].ravel()
+    backend = PlantedBackend("int16-pair-saturation")
+    verdict = check_one(case, backend, Reference(case), explain=cause_of)
+    assert right == 33278 / 2
+    assert [(m.got, m.exact) for m in verdict.mismatches] == [(32767 / 2, right)]
+    assert verdict.cause == "int16-pair-saturation"
+    assert check_one(case, PlantedBackend(), Reference(case)).counts.exact == 1
