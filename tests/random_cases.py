@@ -21,6 +21,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
@@ -208,7 +209,8 @@ def _linear(d: Dice) -> Case:
     if d.chance(0.2):
         beta = d.pick(0.0, alpha)
     op = Linear(relu=d.chance(0.3), alpha=alpha, beta=beta)
-    return _contraction(d, op, (*d.shape(1, 2), k), (d.integer(1, 4), k))
+    case = _contraction(d, op, (*d.shape(1, 2), k), (d.integer(1, 4), k))
+    return _with_float_output(case) if d.chance(0.3) else case
 
 
 def _matrices(d: Dice) -> tuple[Shape, Shape]:
@@ -247,6 +249,12 @@ def _conv_integer(d: Dice) -> Case:
     attributes, weight_shape = _windows(d, shape)
     op = ConvInteger(**attributes, omits_zeros=d.chance(0.5))
     return _case(d, op, [(shape, d.qtype())], "int32", (_weight(d, weight_shape),))
+
+
+def _with_float_output(case: Case) -> Case:
+    network, (node,) = case.network, case.network.nodes
+    real = Node(node.name, node.op, node.inputs, "float32")
+    return Case(Network(network.inputs, network.constants, (real,), network.outputs), case.inputs)
 
 
 def _binary(make: Callable[[bool], Operator], product: bool) -> Callable[[Dice], Case]:
@@ -497,6 +505,39 @@ def _interpolate(d: Dice) -> Case:
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))
 
 
+def _range(d: Dice, shape: Shape) -> np.ndarray[Any, Any]:
+    """float32 data whose range is what matters: of one sign or of both, equal, zero, exact in float32, tiny or huge."""
+    n = math.prod(shape)
+    unit = 2.0 ** d.pick(0, 0, -3, 10, -60, -130, 100)
+    low, high = d.pick((-1.0, 1.0), (0.0, 1.0), (-1.0, 0.0), (0.5, 0.75), (-3.0, -2.0), (1.0, 1.0), (0.0, 0.0))
+    if d.chance(0.4):  # a scale of 2^n, and halves of it
+        first = d.integer(-255, 0) + d.pick(0.0, 0.5)
+        values = [first + d.integer(0, 510) * 0.5 for _ in range(n)]
+        values[:2] = [first, first + 255.0][:n]
+        d.random.shuffle(values)
+    else:
+        values = [d.random.uniform(low, high) * d.pick(1.0, 100.0) for _ in range(n)]
+    return np.array([float32(v * unit) for v in values], dtype=np.float32).reshape(shape)
+
+
+def _dynamic_quantize(d: Dice) -> Case:
+    shape = (*d.shape(1, 2), *d.pick((), (), (0,)))
+    output = d.pick("y", "y", "scale", "zero_point")
+    op = DynamicQuantize(output=output)
+    case = _case(d, op, [(shape, "float32")], "float32" if output == "scale" else "uint8")
+    return Case(case.network, (Tensor(_range(d, shape)),))
+
+
+def _dynamic_linear(d: Dice) -> Case:
+    k = d.integer(1, 5)
+    quantized = _contraction(d, Linear(), (*d.shape(1, 2), k), (d.integer(1, 4), k))
+    network, x = quantized.network, quantized.network.inputs[0]
+    fixed = tuple(c for c in network.constants if c.type.element != "int32")
+    node = Node("y", DynamicLinear(), (x.name, *(c.name for c in fixed)), "float32")
+    fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
+    return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -546,6 +587,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "conv_integer": _conv_integer,
     "linear_integer": _linear_integer,
     "matmul_integer": _matmul_integer,
+    "dynamic_quantize": _dynamic_quantize,
+    "dynamic_linear": _dynamic_linear,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

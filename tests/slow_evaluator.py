@@ -127,6 +127,14 @@ class SlowResult:
             self.real(index, 300)
         except NotANumber:
             return math.nan if dtype in FLOATS else self._range()[0]
+        """The correctly rounded stored number: half to even, zero point added, saturated."""
+        if not isinstance(self.element, QType):
+            low, high = self.unrounded(index)
+            assert low == high, "what gives plain numbers is rational"
+            if self.element == "float32":
+                return nearest_float32(low)
+            assert low.denominator == 1, "an operator whose result is a plain integer rounds on its own"
+            return int(low)
         for bits in (300, 3_000, 30_000):
             low, high = self.unrounded(index, bits)
             if dtype in FLOATS:
@@ -933,6 +941,45 @@ def interpolate(op: Any, x: Values) -> tuple[Shape, Real]:
     return tuple(shape), rational(real)
 
 
+def own_qparams(x: Values) -> tuple[Fraction, int]:
+    """Scale and zero point that DynamicQuantizeLinear derives from the data; 0 / 0 stands for no zero point: 0."""
+    numbers = [Fraction(v) for v in x.stored]
+    low, high = min([Fraction(0), *numbers]), max([Fraction(0), *numbers])
+    scale = (high - low) / 255
+    return scale, 0 if scale == 0 else min(max(half_even(0 - low / scale), 0), 255)
+
+
+def dynamically_quantized(x: Values, index: Index, scale: Fraction, zero: int) -> int:
+    rounded = 0 if scale == 0 else half_even(Fraction(x.at(index)) / scale)
+    return min(max(rounded + zero, 0), 255)
+
+
+def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
+    scale, zero = own_qparams(x)
+    match op.output:
+        case "scale":
+            return (), rational(lambda i: scale)
+        case "zero_point":
+            return (), rational(lambda i: Fraction(zero))
+        case _:
+            return x.shape, rational(lambda i: Fraction(dynamically_quantized(x, i, scale, zero)))
+
+
+def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    scale_x, zero_x = own_qparams(x)
+
+    def real(index: Index) -> Fraction:
+        channel = index[-1]
+        scale_w, zero_w = weight.qparams((channel, 0))
+        acc = 0
+        for k in range(x.shape[-1]):
+            q = dynamically_quantized(x, (*index[:-1], k), scale_x, zero_x)
+            acc += (q - zero_x) * (int(weight.at((channel, k))) - zero_w)
+        return acc * scale_x * scale_w + bias_at(bias, channel, Fraction(1))
+
+    return (*x.shape[:-1], weight.shape[0]), rational(real)
+
+
 DEFINITIONS: dict[str, Definition] = {
     "quantize": same,
     "dequantize": same,
@@ -982,4 +1029,6 @@ DEFINITIONS: dict[str, Definition] = {
     "conv_integer": conv_integer,
     "linear_integer": linear_integer,
     "matmul_integer": matmul_integer,
+    "dynamic_quantize": dynamic_quantize,
+    "dynamic_linear": dynamic_linear,
 }

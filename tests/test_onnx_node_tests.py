@@ -27,6 +27,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.dynamic import DynamicQuantize, Output
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
@@ -51,7 +52,7 @@ from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.table import UnaryOperator
-from qfuzz.oracle.admissible import admissible
+from qfuzz.oracle.admissible import Admissible, admissible
 from qfuzz.oracle.reference import exact_outputs
 
 onnx_node = pytest.importorskip("onnx.backend.test.case.node")
@@ -68,6 +69,7 @@ FLOAT32 = Contract(
     accumulates_float=True,
     function_ulps=4.0,
 )
+FUNCTION_BODY = Contract(terms="real", k=3, tie="half_even", source="the function body of DynamicQuantizeLinear")
 DECIMALS = {"test_averagepool_2d_ceil_last_window_starts_on_pad": 4}
 """Tests whose data and expected values are both printed to so many decimals in ONNX's source."""
 
@@ -329,6 +331,27 @@ def _dequantize(t: NodeTest) -> Iterator[Check]:
         raise CannotSay(f"{t.expected.dtype} result")
     for i, q in _slices(t, t.input(0).shape, t.input(0).dtype.name):
         yield equals(Dequantize(), [(t.input(0)[i], q)], "float32", t.expected[i])
+
+
+def _dynamic_quantize(t: NodeTest) -> Iterator[Check]:
+    """All three outputs, which come from a scale that is rounded to float32: next to a tie, that decides."""
+    x = t.input(0)
+    outputs: tuple[Output, ...] = ("y", "scale", "zero_point")
+    for output, expected in zip(outputs, t.outputs, strict=True):
+        op = DynamicQuantize(output=output)
+        element: Element = "float32" if output == "scale" else "uint8"
+        assert expected.dtype.name == element
+        image = op.image([Operand.point(TensorType(x.shape, "float32"), x)], element)
+        yield _within(admissible(image, FUNCTION_BODY, element, FilterCount()), expected)
+
+
+def _within(s: Admissible, expected: Array) -> Check:
+    def check() -> None:
+        assert s.lo.shape == expected.shape
+        assert ((s.lo <= expected) & (expected <= s.hi)).all()
+        assert (s.hi.astype(np.float64) - s.lo <= 1).all()
+
+    return check
 
 
 def _slices(t: NodeTest, shape: tuple[int, ...], dtype: str) -> Iterator[tuple[Any, QType]]:
@@ -684,6 +707,7 @@ TRANSLATIONS: dict[str, Callable[[NodeTest], Iterator[Check]]] = {
     "SpaceToDepth": _space_to_depth,
     "ArgMax": _argmax,
     "Resize": _resize,
+    "DynamicQuantizeLinear": _dynamic_quantize,
 }
 LEAST_RUN = 200
 """How many node tests can be said here, at the least."""

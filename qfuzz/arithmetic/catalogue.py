@@ -6,6 +6,7 @@ from qfuzz.arithmetic import contraction, conversions, functions, means, quantiz
 from qfuzz.arithmetic.contracting import ContractionEvaluation
 from qfuzz.arithmetic.contraction_equalities import EQUALITIES
 from qfuzz.arithmetic.contraction_published import PUBLISHED
+from qfuzz.arithmetic.dynamic import DynamicEvaluation
 from qfuzz.arithmetic.family import Family
 from qfuzz.ir.network import Node
 from qfuzz.ops.linear import Linear
@@ -19,6 +20,14 @@ FAMILIES: tuple[Family, ...] = (
         EQUALITIES,
         PUBLISHED,
         contraction.FAULTS,
+    ),
+    Family(
+        contraction.Contraction,
+        ("dynamic_linear",),
+        contraction.why_not,
+        DynamicEvaluation,
+        published=PUBLISHED,
+        faults=contraction.FAULTS,
     ),
     Family(sums.Sum, ("add",), sums.why_not_sum, sums.SumEvaluation, rounded.EQUALITIES, sums.SUMS, rounded.FAULTS),
     Family(

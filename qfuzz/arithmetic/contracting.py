@@ -21,6 +21,7 @@ from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.semantics import float_scale
 
 
 class ContractionEvaluation:
@@ -28,8 +29,8 @@ class ContractionEvaluation:
 
     def __init__(self, node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> None:
         assert isinstance(node.op, Conv | Linear)
-        assert isinstance(node.element, QType)
         self.op, self.element = node.op, node.element
+        self.scale_y = float_scale(node.element)
         self.types, self.arrays = types, arrays
         self.shape = node.op.infer(types, node.element)
         self.x, self.w = arrays[0].astype(np.int64), arrays[1].astype(np.int64)
@@ -41,7 +42,10 @@ class ContractionEvaluation:
         self._known: dict[tuple[str, ...], Array] = {}
 
     def stored(self, model: Contraction) -> Array:
-        """The stored integers that the model computes, in the output's shape."""
+        """What the model computes, in the output's shape: stored integers, or float32 numbers that nothing rounds."""
+        if not isinstance(self.element, QType):
+            real = self.scaled(model).astype(np.float32)
+            return laid_out(np.maximum(real, np.float32(0)) if self.relu else real, self.op, self.shape)
         q = stored(
             self.scaled(model),
             self.element,
@@ -74,7 +78,7 @@ class ContractionEvaluation:
             yield "bias", self._bias_of(m, channel)
         if m.multiplier in FIXED_POINT or m.multiplier in ("exact", "float64"):
             both = self.q_x.scale[0] * float(self.scale_w[channel])
-            multiplier = both / self.element.scale[0]
+            multiplier = both / self.scale_y
             if m.multiplier in FIXED_POINT:
                 mantissa, exponent = quantized_multiplier(np.array(multiplier))
                 yield "multiplier", f"{int(mantissa)} * 2^{int(exponent) - 31}"
@@ -259,7 +263,7 @@ class ContractionEvaluation:
 
     def _multiply(self, m: Contraction, acc: Array) -> Array:
         has_bias = len(self.arrays) > 2
-        scale_y = self.element.scale[0]
+        scale_y = self.scale_y
         if m.operands == "integers" and has_bias and m.bias == "int32":
             acc = acc + self._int32_bias().astype(acc.dtype)
         match m.multiplier:
@@ -306,7 +310,7 @@ class ContractionEvaluation:
         """Scales of input, weights of each channel, and output, as the model has them."""
         one = np.float32(1)
         x, w = np.float32(self.q_x.scale[0]), self.scale_w.astype(np.float32)
-        y = np.float32(self.element.scale[0])
+        y = np.float32(self.scale_y)
         if m.scales == "inverted_twice":
             w, y = one / (one / w), one / (one / y)
         return (x if m.scales == "own" else one / (one / x)), w, y
@@ -316,7 +320,7 @@ class ContractionEvaluation:
         return m.bias == "unscaled" and self.types[2].element == "float32"
 
     def _float32_multiplier(self, m: Contraction) -> npt.NDArray[np.float32]:
-        x, y, w = np.float32(self.q_x.scale[0]), np.float32(self.element.scale[0]), self.scale_w.astype(np.float32)
+        x, y, w = np.float32(self.q_x.scale[0]), np.float32(self.scale_y), self.scale_w.astype(np.float32)
         match m.multiplier:
             case "float32_reciprocal":
                 return np.asarray((x * w) * (np.float32(1) / y))
@@ -328,7 +332,7 @@ class ContractionEvaluation:
                 return np.asarray((x * w) / y)
 
     def _in_float64(self, m: Contraction, acc: Floats, *, has_bias: bool) -> Floats:
-        scale_y = self.element.scale[0]
+        scale_y = self.scale_y
         both = self.q_x.scale[0] * self.scale_w
         bias = np.zeros(self.channels)
         if has_bias and m.bias != "int32":
@@ -342,7 +346,7 @@ class ContractionEvaluation:
         return np.asarray(acc * (both / scale_y) + bias / scale_y)
 
     def _exactly(self, acc: Array, *, with_bias: bool) -> Floats:
-        both, scale_y = self.q_x.scale[0] * self.scale_w, self.element.scale[0]
+        both, scale_y = self.q_x.scale[0] * self.scale_w, self.scale_y
         bias = np.zeros(self.channels)
         if with_bias:
             bias = self.arrays[2].astype(np.float64) * (both if self.types[2].element == "int32" else 1.0)
@@ -360,7 +364,8 @@ class ContractionEvaluation:
                 value += own * scale if self.types[2].element == "int32" else own
             return (value / Fraction(scale_y),) * 2
 
-        return surrogates(Reals(approx, error, refine))
+        r = Reals(approx, error, refine)
+        return surrogates(r) if isinstance(self.element, QType) else r.nearest_float32()
 
 
 def _per_channel(rows: Array, channels: int) -> Array:

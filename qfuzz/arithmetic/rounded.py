@@ -13,7 +13,7 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
 from qfuzz.ir.qtype import QType, dtype_of
-from qfuzz.ir.tensor import TensorType
+from qfuzz.ir.tensor import DTYPES, TensorType
 from qfuzz.ops.semantics import ExactOperator, Operand
 
 
@@ -177,8 +177,8 @@ class RoundedEvaluation:
     def stored(self, model: Any) -> Array:
         """What the model computes, in the output's shape."""
         result = self.result(model)
-        if not isinstance(self.element, QType):
-            return result.astype(dtype_of(self.element))
+        if not isinstance(self.element, QType):  # such a result is what is stored
+            return result.astype(DTYPES[dtype_of(self.element)])
         return stored(
             result,
             self.element,
@@ -226,7 +226,9 @@ class RoundedEvaluation:
         """The exact result in output units, as `surrogates`."""
         operands = [Operand.point(t, a) for t, a in zip(self.types, self.arrays, strict=True)]
         real = self.op.image(operands, self.element).lower
-        return surrogates(real) if isinstance(self.element, QType) else real.approx
+        if isinstance(self.element, QType):
+            return surrogates(real)
+        return real.nearest_float32() if self.element == "float32" else real.approx
 
     def scale(self, i: int) -> np.float32:
         """Of an input."""

@@ -15,7 +15,7 @@ _MATMUL = Contract(
     k=4,
     tie="half_even",
     source="mlas/lib/quantize.cpp MlasRequantizeOutput: float(int32 acc) * fl(fl(s_x*s_w)/s_y), clamp, nearest even, "
-    "+ zero point",
+    "+ zero point; to float32, mlas/lib/qpostprocessor.cpp: float(int32 acc) * fl(s_x*s_w) + bias",
 )
 _ELEMENTWISE = Contract(
     terms="affine",
@@ -110,6 +110,20 @@ _INTEGER = Contract(
     tie="half_even",
     source="core/providers/cpu/quantization/matmul_integer.cc, conv_integer.cc: int32 sums of products as they are",
 )
+_DYNAMIC_QUANTIZE = Contract(
+    terms="real",
+    k=3,
+    tie="half_even",
+    source="core/util/qmath.h GetQuantizationParameter: (max - min) / 255, 0 - min / scale, clamped, nearest even; "
+    "mlas/lib/quantize.cpp MlasQuantizeLinear: x / scale, nearest even, + zero point",
+)
+_DYNAMIC_LINEAR = Contract(
+    terms="accumulator",
+    k=6,
+    tie="half_even",
+    source="contrib_ops/cpu/quantization/dynamic_quantize_matmul.cc, mlas/lib/qpostprocessor.cpp: quantized as by "
+    "DynamicQuantizeLinear, then float(int32 acc) * fl(s_x*s_w) + bias; MatMulInteger, Cast, Mul and Add do the same",
+)
 
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
@@ -142,6 +156,8 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "conv_integer": _INTEGER,
         "linear_integer": _INTEGER,
         "matmul_integer": _INTEGER,
+        "dynamic_quantize": _DYNAMIC_QUANTIZE,
+        "dynamic_linear": _DYNAMIC_LINEAR,
     }
 )
 
@@ -239,6 +255,8 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "conv_integer": _INTEGER,
         "linear_integer": _INTEGER,
         "matmul_integer": _INTEGER,
+        "dynamic_quantize": _DYNAMIC_QUANTIZE,
+        "dynamic_linear": _DYNAMIC_LINEAR,
     }
 )
 

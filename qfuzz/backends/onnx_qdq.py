@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.backends import onnx_integer, onnx_rearrangement
+from qfuzz.backends import onnx_dynamic, onnx_integer, onnx_rearrangement
 from qfuzz.backends.onnx_builder import NONE, Attribute, Attributes, Builder, Lowering
 from qfuzz.backends.onnx_geometry import conv_attributes
 from qfuzz.backends.onnx_quantization import dequantize, quantize
@@ -102,7 +102,17 @@ def gemm_factors(op: Linear) -> Attributes:
 def _linear(b: Builder, node: Node) -> None:
     op: Any = node.op
     x = _real(b, node.inputs[0])
-    out = f"{node.name}/float"
+    if isinstance(node.element, QType):
+        _finish(b, node, _product(b, node, x, f"{node.name}/float"), relu=op.relu)
+    elif op.relu:
+        b.emit("Relu", [_product(b, node, x, f"{node.name}/float")], node.name)
+    else:
+        _product(b, node, x, node.name)
+
+
+def _product(b: Builder, node: Node, x: str, out: str) -> str:
+    """The float32 value `out`: `x` times the weight, and the bias added."""
+    op: Any = node.op
     if len(b.type(node).shape) == 2:
         b.emit("Gemm", [x, _weight(b, node), *_bias(b, node)], out, {"transB": 1, **gemm_factors(op)})
     else:
@@ -112,7 +122,7 @@ def _linear(b: Builder, node: Node) -> None:
         product = b.emit("MatMul", [x, _weight(b, node, transposed=True)], f"{node.name}/product" if bias else out)
         if bias:
             b.emit("Add", [product, *bias], out)
-    _finish(b, node, out, relu=op.relu)
+    return out
 
 
 def _matmul(b: Builder, node: Node) -> None:
@@ -358,6 +368,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "conv_integer": onnx_integer.conv_integer,
         "linear_integer": onnx_integer.linear_integer,
         "matmul_integer": onnx_integer.matmul_integer,
+        **onnx_dynamic.QDQ,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.backends import onnx_integer, onnx_rearrangement
+from qfuzz.backends import onnx_dynamic, onnx_integer, onnx_rearrangement
 from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
 from qfuzz.backends.onnx_geometry import conv_attributes
 from qfuzz.backends.onnx_qdq import (
@@ -85,6 +85,9 @@ def _linear(b: Builder, node: Node) -> None:
     x = b.type(node)
     has_bias = len(node.inputs) == 3
     qparams_x, qparams_w = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
+    if node.element == "float32":
+        _linear_to_float(b, node)
+        return
     if len(x.shape) == 2:
         q_y = _check_contraction(b, node, "QGemm")
         if has_bias and op.beta != op.alpha:
@@ -104,8 +107,7 @@ def _linear(b: Builder, node: Node) -> None:
         raise Unsupported(
             f"bias: x has rank {len(x.shape)}; QGemm takes a bias with rank 2 only, QLinearMatMul takes none"
         )
-    data = b.network.constant_data[node.inputs[1]].array
-    weight = b.initializer(f"{node.inputs[1]}/transposed", np.ascontiguousarray(data.T))
+    weight = onnx_dynamic.transposed_weight(b, node)
     b.emit("QLinearMatMul", [node.inputs[0], *qparams_x, weight, *qparams_w, *b.qparams(q_y)], node.name)
 
 
@@ -119,6 +121,22 @@ def _matmul(b: Builder, node: Node) -> None:
         raise Unsupported(f"b: {q_b.dtype}; QLinearMatMul of int8 takes int8 as the second operand")
     a, other = node.inputs
     b.emit("QLinearMatMul", [a, *b.qparams(q_a), other, *b.qparams(q_b), *b.qparams(q_y)], node.name)
+
+
+def _linear_to_float(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    has_bias = len(node.inputs) == 3
+    if has_bias and b.type(node, 2).element != "float32":
+        raise Unsupported("bias: int32; MatMulIntegerToFloat takes a float32 bias")
+    if b.qtype(node).dtype == "int8" and b.qtype(node, 1).dtype != "int8":
+        raise Unsupported("weight: uint8; MatMulIntegerToFloat of int8 activations takes int8 weights")
+    (scale_x, zero_x), (scale_w, zero_w) = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
+    inputs = [node.inputs[0], onnx_dynamic.transposed_weight(b, node), scale_x, scale_w, zero_x, zero_w]
+    bias = [b.constant(node.inputs[2])] if has_bias else []
+    out = f"{node.name}/float" if op.relu else node.name
+    b.emit("MatMulIntegerToFloat", [*inputs, *bias], out, domain=MICROSOFT)
+    if op.relu:
+        b.emit("Relu", [out], node.name)
 
 
 def _binary(kernel: str) -> Lowering:
@@ -318,6 +336,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "conv_integer": onnx_integer.conv_integer,
         "linear_integer": onnx_integer.linear_integer,
         "matmul_integer": onnx_integer.matmul_integer,
+        **onnx_dynamic.QOPERATOR,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

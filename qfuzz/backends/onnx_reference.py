@@ -16,6 +16,7 @@ from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import Array, Script, Support
 from qfuzz.ops import OPERATOR_NAMES
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 
 MODEL_FILE = "model.onnx"
 
@@ -43,6 +44,18 @@ _INTEGER = Contract(
     k=0,
     tie="half_even",
     source="onnx/reference/ops/op_conv_integer.py, op_matmul_integer.py: NumPy int32",
+)
+_DYNAMIC_QUANTIZE = Contract(
+    terms="real",
+    k=3,
+    tie="half_even",
+    source="onnx/reference/ops/op_dynamic_quantize_linear.py: float32 (max - min) / 255, 0 - min / scale, x / scale",
+)
+_DYNAMIC_LINEAR = Contract(
+    terms="accumulator",
+    k=6,
+    tie="half_even",
+    source="op_dynamic_quantize_linear.py, op_matmul_integer.py, then float32 Cast, Mul of the scales, Mul and Add",
 )
 _QDQ: Mapping[str, Contract] = MappingProxyType(
     dict.fromkeys(OPERATOR_NAMES, _float(3))
@@ -74,6 +87,8 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "conv_integer": _INTEGER,
         "linear_integer": _INTEGER,
         "matmul_integer": _INTEGER,
+        "dynamic_quantize": _DYNAMIC_QUANTIZE,
+        "dynamic_linear": _DYNAMIC_LINEAR,
     }
 )
 _ROUNDS_AFTER = Contract(
@@ -162,6 +177,12 @@ class OnnxReferenceProgram:
 
 
 def _refuse(network: Network, graph: GraphProto) -> None:
+    for node in network.nodes:
+        if isinstance(node.op, DynamicQuantize | DynamicLinear) and not network.types[node.inputs[0]].n_elements:
+            raise Unsupported(
+                f"{node.op.name} {node.name!r}: x is empty, of which NumPy has no maximum; nor says ONNX what it is "
+                "(ReduceMax, in opset 11)"
+            )
     for proto in graph.node:
         if proto.domain:
             raise Unsupported(f"{proto.op_type} of {proto.domain} is no operator of ONNX itself")

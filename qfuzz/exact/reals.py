@@ -101,6 +101,21 @@ class Reals:
                 low.reshape(-1)[i], high.reshape(-1)[i] = _storable(down), _storable(up)
         return low, high
 
+    def nearest_float32(self) -> Floats:
+        """The nearest float32 of each, as float64: rounded once, whatever `approx` has rounded before.
+
+        Only rational elements are narrowed; of others that lie next to a boundary, `approx` decides.
+        """
+        with np.errstate(over="ignore"):
+            nearest = self.approx.astype(np.float32)
+            margin = self.error + np.spacing(np.abs(self.approx) + self.error)
+            ends = [(self.approx - margin).astype(np.float32), (self.approx + margin).astype(np.float32)]
+        for i in np.flatnonzero((self.error > 0) & (ends[0] != ends[1])):
+            a, b = self.refine(int(i), 80)
+            if a == b:
+                nearest.reshape(-1)[i] = _nearest_float32(a, ends[0].ravel()[i])
+        return nearest.astype(np.float64)
+
     def _decide(self, i: int) -> tuple[int, int]:
         if i not in self.decided:
             self.decided[i] = (self.decide_elsewhere or self._narrowed)(i)
@@ -115,6 +130,18 @@ class Reals:
                 return low, high
             bits *= 2
         raise ArithmeticError(f"element {i} is not decided at {bits} bits: between {a} and {b}")
+
+
+def _nearest_float32(x: Fraction, below: np.float32) -> np.float32:
+    """The float32 nearest to `x`, of two equally near the even one, counting up from `below`, which is near."""
+    while True:
+        above = np.nextafter(below, np.float32(np.inf))
+        if np.isinf(above) or np.isinf(below):
+            return below
+        middle = (Fraction(float(below)) + Fraction(float(above))) / 2
+        if x < middle or (x == middle and not int(below.view(np.int32)) & 1):
+            return below
+        below = above
 
 
 _HALF = Fraction(1, 2)

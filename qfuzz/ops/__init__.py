@@ -7,6 +7,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
@@ -70,6 +71,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     ConvInteger,
     LinearInteger,
     MatMulInteger,
+    DynamicQuantize,
+    DynamicLinear,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -22,7 +22,6 @@ from qfuzz.ops.semantics import (
     linear_image,
     output_scale,
     per_tensor,
-    quantized_output,
 )
 
 Multiply = Callable[[Floats, Floats], Floats]
@@ -56,7 +55,6 @@ def check_weight(x: TensorType, weight: TensorType, element: Element, *, axis: i
 
     `factor` is one more that results are multiplied by.
     """
-    quantized_output(element)
     q = check_integers(x, weight, axis=axis)
     scale_x = x.qtype.scale[0]
     check_multipliers([abs(factor) * scale_x * s for s in (min(q.scale), max(q.scale))], element, "weight")

@@ -79,6 +79,7 @@ class ConvTranspose(ExactOperator, frozen=True, kw_only=True, tag="conv_transpos
         out = tuple(self._size(i, x.shape[2 + i], weight.shape[2 + i], spatial) for i in range(spatial))
         check_windows(x.shape, weight.shape[2:], self.padding, out)
         check_shape((x.shape[0], weight.shape[1] * self.groups, *_uncut(out, self)))
+        quantized_output(element)
         check_weight(x, weight, element, axis=1)
         filters = weight.shape[1] * self.groups
         check_bias(inputs, filters)

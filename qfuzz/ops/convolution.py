@@ -26,7 +26,14 @@ from qfuzz.ops.contraction import (
     contraction_image,
     require_int32,
 )
-from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_per_dimension, check_windows, per_tensor
+from qfuzz.ops.semantics import (
+    ExactOperator,
+    Image,
+    Operand,
+    check_per_dimension,
+    check_windows,
+    per_tensor,
+)
 from qfuzz.ops.sliding import columns, padded
 
 
@@ -112,6 +119,7 @@ class Conv(_Correlation, frozen=True, kw_only=True, tag="conv"):
         x, weight = inputs[0], inputs[1]
         per_tensor(x, "x")
         shape = self.output_shape(x, weight)
+        quantized_output(element)
         check_weight(x, weight, element)
         check_bias(inputs, weight.shape[0])
         return shape

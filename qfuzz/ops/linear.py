@@ -1,7 +1,8 @@
 """linear: the product of activations with a constant weight matrix, with bias and fused relu.
 
 Semantics: `torch.nn.functional.linear`; ONNX Gemm with transB = 1, "Y = alpha * A' * B' + beta * C", and com.microsoft
-QGemm for its quantized form, whose int32 C has scale alpha / beta * a_scale * b_scale.
+QGemm for its quantized form, whose int32 C has scale alpha / beta * a_scale * b_scale. An output of float32 elements is
+the real number itself: com.microsoft MatMulIntegerToFloat.
 """
 
 import math
@@ -12,10 +13,11 @@ import numpy as np
 
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import Element, float32
+from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.contraction import Factors, check_bias, check_weight, contraction_image, require_int32
-from qfuzz.ops.semantics import ExactOperator, Image, Operand, per_tensor
+from qfuzz.ops.quantization import check_dequantized
+from qfuzz.ops.semantics import ExactOperator, Image, Operand, per_tensor, quantized_output
 
 
 class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
@@ -28,7 +30,7 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
     alpha, beta
         float32; 1 everywhere but in ONNX Gemm.
     relu
-        Negative results become 0 before quantization.
+        Negative results become 0, before quantization where there is one.
     """
 
     relu: bool = False
@@ -48,7 +50,12 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
         for name, factor in (("alpha", self.alpha), ("beta", self.beta)):
             if not math.isfinite(factor) or float32(factor) != factor:
                 raise InvalidCase(f"{name}: {factor!r}; needs a float32 number")
-        check_weight(x, weight, element, factor=self.alpha)
+        if element == "float32":
+            check_weight(x, weight, element, factor=self.alpha)
+            _check_finite(x.qtype, weight.qtype, x.shape[-1])
+        else:
+            quantized_output(element)
+            check_weight(x, weight, element, factor=self.alpha)
         if self.beta not in (0.0, 1.0) and len(inputs) > 2:
             check_weight(x, weight, element, factor=self.beta)
         check_bias(inputs, weight.shape[0])
@@ -74,3 +81,12 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             relu=self.relu,
             factors=Factors(self.alpha, self.beta),
         )
+
+
+def _check_finite(q_x: QType, q_w: QType, n_summed: int) -> None:
+    """Raise `InvalidCase` where a float32 sum of products could overflow."""
+    for q in (q_x, q_w):
+        check_dequantized(q, "float32")
+    worst = (q_x.qmax - q_x.qmin) * q_x.scale[0] * (q_w.qmax - q_w.qmin) * max(q_w.scale) * n_summed
+    if worst > FLOAT32_MAX / 2:
+        raise InvalidCase(f"x, weight: a sum of {n_summed} products can reach {worst!r}, which overflows float32")

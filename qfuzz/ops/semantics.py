@@ -133,6 +133,28 @@ class Image(ABC):
         """
 
 
+class SteppedImage(Image):
+    """What becomes of operands where the definition itself rounds on its way, so that no one error bound says it all.
+
+    Such an operator says itself which values are admissible.
+
+    Attributes
+    ----------
+    lower, upper
+        Here the correctly computed values, and for uncertain operands their bounds.
+    """
+
+    @abstractmethod
+    def bounds(self, contract: Contract) -> tuple[Floats, Floats]:
+        """Least and greatest value that a kernel under `contract` may return: integers, or reals before float32.
+
+        Both infinite where the definition gives no value: there, a float32 may be anything, NaN included.
+        """
+
+    def error(self, contract: Contract) -> Floats:
+        raise TypeError("an operator that rounds on its way has no one error bound; `bounds` says what is admissible")
+
+
 @dataclass(frozen=True)
 class LinearImage(Image):
     """A sum of products, as most quantized operators are.

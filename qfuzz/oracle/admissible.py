@@ -12,7 +12,7 @@ from qfuzz.exact.rounding import Floats, Ints, round_half_even, saturate
 from qfuzz.ir.contract import Contract, TieRule
 from qfuzz.ir.qtype import FLOAT8, Element, QType, dtype_of, integer_range
 from qfuzz.ir.tensor import DTYPES, laid_out
-from qfuzz.ops.semantics import Image
+from qfuzz.ops.semantics import Image, SteppedImage
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def admissible(
     settled
         ``settle(image, element)``, where the caller keeps it for several contracts.
     """
+    if isinstance(image, SteppedImage):
+        return _admissible_steps(image, contract, element, count)
     if image.nan is not None:
         return _with_nan(image, image.nan, contract, element, count)
     error = image.error(contract)
@@ -253,3 +255,19 @@ def floats_as_judged(got: npt.NDArray[Any], allowed: Admissible) -> npt.NDArray[
 
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def _admissible_steps(image: SteppedImage, contract: Contract, element: Element, count: FilterCount) -> Admissible:
+    """The set that an operator derives itself."""
+    count.elements += image.lower.approx.size
+    if element == "float32":
+        exact = image.lower.nearest_float32() if image.is_point else None
+        if exact is not None and contract.terms == "exact":
+            return Admissible(exact, exact, exact)
+        with np.errstate(over="ignore"):
+            lo, hi = (b.astype(np.float32).astype(np.float64) for b in image.bounds(contract))
+        return Admissible(lo, hi, exact)
+    lo, hi = image.bounds(contract)
+    low = _stored(lo, element)
+    high = low if np.array_equal(lo, hi) else _stored(hi, element)
+    return Admissible(low, high, _stored(image.lower.approx, element) if image.is_point else None)

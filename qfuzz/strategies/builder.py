@@ -1,6 +1,7 @@
 """A network under construction: its values so far, and what all drawing sides share."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from qfuzz.ir.network import Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
@@ -36,9 +37,19 @@ class Flavour:
     dtype: QuantizedDType
 
 
+class RealRange(NamedTuple):
+    """What the data of a float32 input are like: a kind of `fill.ranged`, and its magnitude."""
+
+    kind: int
+    magnitude: float
+
+
 @dataclass
 class Builder:
-    """Values in the order in which they came to be; `current` is what the next node reads."""
+    """Values in the order in which they came to be; `current` is what the next node reads.
+
+    `ranges` says how float32 inputs are filled whose own range says how they are quantized.
+    """
 
     d: Draw
     flavour: Flavour
@@ -46,6 +57,7 @@ class Builder:
     constants: list[Constant] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
+    ranges: dict[str, RealRange] = field(default_factory=dict)
     current: str = ""
 
     def add_input(self, shape: tuple[int, ...], element: Element) -> str:

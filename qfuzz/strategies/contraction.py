@@ -26,14 +26,20 @@ def fits_linear(b: Builder) -> bool:
 
 
 def draw_linear(b: Builder) -> None:
-    """A linear node; seldom with the factors of ONNX Gemm."""
+    """A linear node; seldom with the factors of ONNX Gemm, seldom one that gives real numbers."""
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
     out = _channels(b, rows, rows * features)
     relu = _relu(b)
     alpha, beta = _factors(b)
     inputs, element = _operands(b, (out, features), relu, alpha=alpha)
-    b.add_node(Linear(relu=relu, alpha=alpha, beta=beta), inputs, element)
+    op = Linear(relu=relu, alpha=alpha, beta=beta)
+    source = b.current
+    if not b.flavour.common and b.d.rarely(4):  # ends a branch, as dequantize does
+        b.add_node(op, inputs, "float32")
+        b.current = source
+    else:
+        b.add_node(op, inputs, element)
 
 
 def _factors(b: Builder) -> tuple[float, float]:

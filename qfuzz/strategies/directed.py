@@ -23,7 +23,7 @@ def direct(case: Case, key: int) -> Case:
     """`case` with some rows of its first input next to ties of the node that reads it; unchanged where none can be."""
     network = case.network
     first = network.inputs[0].name
-    node = next((n for n in network.nodes if n.inputs[0] == first and isinstance(n.op, Conv | Linear)), None)
+    node = next((n for n in network.nodes if n.inputs[0] == first and _requantizes(n)), None)
     x = case.inputs[0].array
     if node is None or x.size == 0 or network.types[node.name].n_elements == 0:
         return case
@@ -32,6 +32,11 @@ def direct(case: Case, key: int) -> Case:
     for i in range(min(MAX_ROWS, x.shape[0])):
         _row(case, node, array, i, int(picks[2 * i]), int(picks[2 * i + 1]))
     return Case(network, (Tensor(array), *case.inputs[1:]))
+
+
+def _requantizes(node: Node) -> bool:
+    """Whether a node's accumulators are rounded to stored integers."""
+    return isinstance(node.op, Conv | Linear) and isinstance(node.element, QType)
 
 
 def _row(case: Case, node: Node, array: Array, row: int, pick: int, phase: int) -> None:

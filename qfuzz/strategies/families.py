@@ -9,6 +9,7 @@ from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.strategies import (
     binary,
     contraction,
+    dynamic,
     elementwise,
     functions,
     granular,
@@ -117,6 +118,8 @@ DRAWINGS: dict[str, Drawing] = {
     "conv_integer": Drawing(contraction.fits_conv, contraction.draw_conv_integer, _VOLUMES),
     "linear_integer": Drawing(contraction.fits_linear, contraction.draw_linear_integer, (2, 2, 3)),
     "matmul_integer": Drawing(matmul.fits_matmul, matmul.draw_matmul_integer, _MATRICES),
+    "dynamic_quantize": Drawing(_ANY, dynamic.draw_dynamic_quantize),
+    "dynamic_linear": Drawing(_ANY, dynamic.draw_dynamic_linear, (2, 2, 3)),
 }
 
 

@@ -99,6 +99,58 @@ def conditions(key: int, shape: tuple[int, ...]) -> Array:
     return np.asarray((below(w, 2) == 1) | all_true).reshape(shape)
 
 
+BOTH_SIGNS, POSITIVE, NEGATIVE, EXACT_SCALE, NEAR_TIES, OFFSET, OUTLIER, EQUAL, NOTHING = range(9)
+"""What a range of float32 data is like, for those whose quantization follows from it (`ranged`)."""
+N_RANGES = 9
+
+
+def ranged(key: int, kind: int, shape: tuple[int, ...], magnitude: float) -> Array:
+    """float32 numbers of about `magnitude`, a power of two, whose range is of a kind. Key 0 is all 0.
+
+    ``EXACT_SCALE``: the range is 255 * magnitude, and elements are multiples of half of that. ``NEAR_TIES``: elements
+    lie on half steps of a 255th of their range, but for a few ulps. ``OFFSET``: far from 0, for their spread.
+    """
+    n = int(np.prod(shape))
+    if kind == NOTHING or key == 0 or n == 0:
+        return np.zeros(shape, dtype=np.float32)
+    w = words(key, n)
+    second = words(key, n + 4, stream=1)
+    uniform = below(w, 2**24) * 2.0**-23 - 1.0
+    share = float(second[-1] >> np.uint64(11)) * 2.0**-53
+    match kind:
+        case _ if kind == POSITIVE:
+            values = np.abs(uniform)
+        case _ if kind == NEGATIVE:
+            values = -np.abs(uniform)
+        case _ if kind == EXACT_SCALE:
+            low = -float(below(second[-3:-2], 511)[0]) * 0.5
+            values = low + below(w, 511) * 0.5
+            _place(values, second, low, low + 255.0)
+        case _ if kind == NEAR_TIES:
+            low, high = -share, 1.0 + share
+            values = (below(w, 256) - 128 + 0.5) * ((high - low) / 255)
+            values = values * (1 + (below(second[:n], 5) - 2) * 2.0**-24)
+            values = np.clip(values, low, high)
+            _place(values, second, low, high)
+        case _ if kind == OFFSET:
+            values = (4.0 + share + np.abs(uniform) * 2.0**-8) * (1.0 if share < 0.5 else -1.0)
+        case _ if kind == OUTLIER:
+            values = uniform * 2.0**-9
+            _place(values, second, 1.0 if share < 0.5 else -1.0)
+        case _ if kind == EQUAL:
+            values = np.full(n, uniform[0])
+        case _:
+            values = uniform
+    return np.asarray(values * magnitude).astype(np.float32).reshape(shape)
+
+
+def _place(values: Array, w: Words, *extremes: float) -> None:
+    """Put `extremes` somewhere among `values`, as far as there is room."""
+    at = below(w[:1], values.size)[0]
+    for i, extreme in enumerate(extremes[: values.size]):
+        values[(at + i * (1 + values.size // 2)) % values.size] = extreme
+
+
 def biases(key: int, style: int, n: int, largest: int) -> npt.NDArray[np.int64]:
     """Integers within +/- `largest`."""
     if style == FLAT or key == 0:

@@ -19,6 +19,8 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import unit_conv
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize, Output
+from qfuzz.ops.dynamic_range import STORED
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Coordinates, Interpolate
@@ -67,6 +69,8 @@ NEAR_TIE_OPS = (
     "interpolate",
     "matmul",
     "conv_transpose",
+    "dynamic_quantize",
+    "dynamic_linear",
 )
 """Operators that round."""
 
@@ -101,6 +105,8 @@ def _case(op: str, w: fill.Words, dtypes: tuple[QuantizedDType, ...]) -> Case:
             return _quantize(choose, dtype, key)
         case "interpolate":
             return _interpolate(choose, q_x, key)
+        case "dynamic_quantize" | "dynamic_linear":
+            return _dynamic(op, choose, key)
         case _:
             return _unary(op, choose, q_x, key)
 
@@ -257,6 +263,23 @@ def _quantize(choose: _Chooser, dtype: QuantizedDType, key: int) -> Case:
     x = (steps * scale).astype(np.float32)
     x = (x.view(np.int32) + (fill.below(fill.words(key, x.size, stream=2), 5) - 2).astype(np.int32)).view(np.float32)
     return _single(Quantize(), [("float32", np.ascontiguousarray(x.reshape(ROWS, 16)))], element, [])
+
+
+def _dynamic(op: str, choose: _Chooser, key: int) -> Case:
+    """Data next to half steps of a 255th of their range; now and then the zero point is next to a tie, too."""
+    kind = (fill.NEAR_TIES, fill.NEAR_TIES, fill.EXACT_SCALE)[choose(3)]
+    x = fill.ranged(key, kind, (64, 16), 2.0 ** (choose(13) - 8))
+    if choose(3) == 0:
+        x[0, 0], x[-1, -1] = -(largest := np.abs(x).max()), largest  # a zero point of 127.5
+    if op == "dynamic_quantize":
+        output: Output = ("y", "y", "scale", "zero_point")[choose(4)]
+        element: Element = "float32" if output == "scale" else STORED
+        return _single(DynamicQuantize(output=output), [("float32", x)], element, [])
+    q_w = QType.per_tensor("int8", _mantissa(choose, 2.0 ** -choose(10)), 0)
+    weight = (fill.below(fill.words(key, 16 * 17, stream=1), 255) - 127).astype(np.int8).reshape(17, 16)
+    bias = (x.ravel()[:17] * np.float32(100)).astype(np.float32)
+    constants: list[tuple[Element, Array]] = [(q_w, weight), ("float32", bias)]
+    return _single(DynamicLinear(), [("float32", x)], "float32", constants[: 1 + choose(2)])
 
 
 def _unary(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:

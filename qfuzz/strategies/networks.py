@@ -33,8 +33,15 @@ UNUSUAL = (
     *("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean"),
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
+    *("dynamic_quantize", "dynamic_linear"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
+
+OWN_INPUT = ("quantize", "dynamic_quantize", "dynamic_linear")
+"""Operators on float32, which connecting nodes do not give: they bring inputs of their own."""
+
+ENDING = ("dynamic_quantize", "dynamic_linear")
+"""Of these, the operators whose results nothing reads."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
 """Operators without a kernel on stored integers in ONNX Runtime, whose other operators want cases without them."""
@@ -93,7 +100,8 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         n_nodes = d.integer(min_nodes, max_nodes)
     menu = selected if filtered else _menu(flavour, selected)
     first = d.pick(menu)
-    _begin(b, first)
+    alone = first in OWN_INPUT and (first not in ENDING or n_nodes == 1)
+    _begin(b, first, alone)
     # A quantize node reads float32, which no connecting node gives: it comes first.
     target = d.integer(0, n_nodes - 1) if filtered and first != "quantize" else 0
     if target == 0:
@@ -105,7 +113,12 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         name = first if target and len(b.nodes) == target else d.pick(menu)
         if name != first and DRAWINGS[name].fits(b) and not DRAWINGS[name].worthwhile(b):
             name = "relu"
-        if name == "quantize" or not DRAWINGS[name].fits(b) or b.type.n_elements > MAX_VALUE_ELEMENTS:
+        if (
+            name == "quantize"
+            or (name in ENDING and not _is_read(b))
+            or not DRAWINGS[name].fits(b)
+            or b.type.n_elements > MAX_VALUE_ELEMENTS
+        ):
             name = "relu"
         if filtered and len(b.nodes) < target and name not in CONNECTING:
             name = "relu"
@@ -116,9 +129,13 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         d.key(),
         d.pick((fill.UNIFORM, fill.UNIFORM, fill.UNIFORM, fill.MIXED, fill.EDGES, fill.EXTREMES, fill.NARROW)),
     )
-    inputs = [
-        _filled(key + i if key else 0, style, v.type, _step(network, v.name)) for i, v in enumerate(network.inputs)
-    ]
+    inputs = []
+    for i, v in enumerate(network.inputs):
+        own_key = key + i if key else 0
+        if v.name in b.ranges:
+            inputs.append(fill.ranged(own_key, b.ranges[v.name].kind, v.type.shape, b.ranges[v.name].magnitude))
+        else:
+            inputs.append(_filled(own_key, style, v.type, _step(network, v.name)))
     edits = d.integer(0, 3)
     for _ in range(edits if edits < 3 else 0):
         _edit(d, inputs[0], network.inputs[0], network)
@@ -129,6 +146,11 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
 def _forms(d: Draw) -> tuple[str, ...]:
     """Mostly one or two forms that are not the plain ones: any two of them meet."""
     return forms_from(d.pick(CHOICES) for _ in range(d.pick(HOW_MANY_FORMS)))
+
+
+def _is_read(b: Builder) -> bool:
+    """Whether a node reads the first input."""
+    return any(b.inputs[0].name in n.inputs for n in b.nodes)
 
 
 def _flavour(d: Draw) -> Flavour:
@@ -147,8 +169,8 @@ def _menu(flavour: Flavour, selected: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in selected if name not in unusual)
 
 
-def _begin(b: Builder, first: str) -> None:
-    """The first graph input, of a rank that `first` can read."""
+def _begin(b: Builder, first: str, alone: bool) -> None:
+    """The first graph input, of a rank that `first` can read; only a shape where it is `alone` and brings its own."""
     d = b.d
     rank = d.pick(DRAWINGS[first].ranks)
     rank = 4 if rank > 4 and b.flavour.common else rank
@@ -162,7 +184,7 @@ def _begin(b: Builder, first: str) -> None:
         room = MAX_VALUE_ELEMENTS // (max(batch, 1) * math.prod(sizes))
         shape = (batch, d.pick([c for c in DIMS if c <= max(1, min(room, 33))]), *sizes)
     shape = DRAWINGS[first].shaped(d, shape)
-    if first == "quantize":
+    if alone:
         b.types[""] = TensorType(shape, "float32")
         b.current = b.add_input(shape, "float32")
         del b.types[""]

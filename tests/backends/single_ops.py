@@ -14,6 +14,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
@@ -202,6 +203,15 @@ def _matmul(d: Draw) -> Case:
     assert isinstance(q_a, QType) and isinstance(q_b, QType)
     spread = q_a.scale[0] * q_b.scale[0] * 128 * np.sqrt(shape[-1])
     return d.case(MatMul(relu=d.chance(0.4)), types, d.qtype(spread / 4, spread * 32))
+
+
+def _linear_form(d: Draw) -> Case:
+    case = _linear(d)
+    network, (node,) = case.network, case.network.nodes
+    if d.chance(0.7):
+        return case
+    real = Node(node.name, node.op, node.inputs, "float32")
+    return Case(Network(network.inputs, network.constants, (real,), network.outputs), case.inputs)
 
 
 def _binary(make: Callable[[bool], Operator], product: bool) -> Callable[[Draw], Case]:
@@ -402,12 +412,25 @@ def _interpolate(d: Draw) -> Case:
     return d.case(op, [(shape, q)], q if d.chance(0.5) else d.qtype(q.scale[0] / 4, q.scale[0] * 4))
 
 
+def _dynamic_quantize(d: Draw) -> Case:
+    output: Any = d.rng.choice(["y", "y", "scale", "zero_point"])
+    op = DynamicQuantize(output=str(output))  # type: ignore[arg-type]
+    return d.case(op, [(d.shape(), "float32")], "float32" if output == "scale" else "uint8")
+
+
+def _dynamic_linear(d: Draw) -> Case:
+    static = _linear(d)
+    network, q = static.network, static.network.inputs[0].type
+    kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
+    return d.case(DynamicLinear(), [(q.shape, "float32")], "float32", constants=kept)
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
     "requantize": _requantize,
     "conv": _conv,
-    "linear": _linear,
+    "linear": _linear_form,
     "add": _binary(lambda relu: Add(relu=relu), product=False),
     "mul": _binary(lambda relu: Mul(relu=relu), product=True),
     "relu": _unary(lambda d: Relu(), _same),
@@ -453,5 +476,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "conv_integer": _conv_integer,
     "linear_integer": _linear_integer,
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
+    "dynamic_quantize": _dynamic_quantize,
+    "dynamic_linear": _dynamic_linear,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

@@ -24,6 +24,7 @@ from qfuzz.ops.activation import Relu, Sigmoid
 from qfuzz.ops.binary import Div
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, unit_conv
+from qfuzz.ops.dynamic import DynamicLinear
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
@@ -123,7 +124,7 @@ def _divides_by_zero(case: Case) -> bool:
 def _saturates_pairs(network: Network, node: Node) -> bool:
     """Without VNNI, x86 kernels sum pairs of products in 16 bits."""
     has_pairs = platform.machine() == "x86_64" and not cpu_flags() & {"avx_vnni", "avx512_vnni", "amx_int8"}
-    summing = Conv | ConvInteger | Linear | LinearInteger | MatMul | MatMulInteger
+    summing = Conv | ConvInteger | Linear | LinearInteger | MatMul | MatMulInteger | DynamicLinear
     return has_pairs and isinstance(node.op, summing) and any(network.types[i].dtype == "int8" for i in node.inputs[:2])
 
 
@@ -176,6 +177,8 @@ def _known_bug(backend: Any, network: Network) -> bool:
             return True
         if cubic and backend.format == "qoperator":
             return True
+        if isinstance(n.op, DynamicLinear) and _saturates_pairs(network, n):
+            return True  # MatMulInteger is in every form
         if integer_kernels and (_rounds_reciprocal(n) or _overhangs(network, n) or _saturates_pairs(network, n)):
             return True
         x = network.types[n.inputs[0]]

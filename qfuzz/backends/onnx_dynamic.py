@@ -1,0 +1,59 @@
+"""Quantization that follows the data, said in ONNX: DynamicQuantizeLinear, and products of what it gives. Pure.
+
+This is what `quantize_dynamic` of ONNX Runtime writes, and what its optimizer makes of it from opt=extended on.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+from qfuzz.backends.onnx_builder import MICROSOFT, Builder, Lowering
+from qfuzz.ir.network import Node
+from qfuzz.ops.dynamic import DynamicQuantize
+
+_OUTPUTS = ("y", "scale", "zero_point")
+
+
+def _dynamic_quantize(b: Builder, node: Node) -> None:
+    """The operator has three outputs, of which the node's carries its name."""
+    op: Any = node.op
+    assert isinstance(op, DynamicQuantize)
+    outputs = [node.name if o == op.output else f"{node.name}/{o}" for o in _OUTPUTS]
+    b.emit_all("DynamicQuantizeLinear", [node.inputs[0]], outputs)
+
+
+def transposed_weight(b: Builder, node: Node) -> str:
+    """The stored weight, [K, M]."""
+    name = node.inputs[1]
+    return b.initializer(f"{name}/transposed", np.ascontiguousarray(b.network.constant_data[name].array.T))
+
+
+def _as_integers(b: Builder, node: Node) -> None:
+    """Data are quantized once, for all who read them."""
+    y, scale, zero_point = (f"{node.inputs[0]}/{o}" for o in _OUTPUTS)
+    if b.is_new(y):
+        b.emit_all("DynamicQuantizeLinear", [node.inputs[0]], [y, scale, zero_point])
+    scale_w, zero_point_w = b.qparams(b.qtype(node, 1))
+    acc = b.emit("MatMulInteger", [y, transposed_weight(b, node), zero_point, zero_point_w], f"{node.name}/acc")
+    real = b.emit("Cast", [acc], f"{node.name}/acc_float", {"to": int(TensorProto.FLOAT)})
+    scales = b.emit("Mul", [scale, scale_w], f"{node.name}/scales")
+    has_bias = len(node.inputs) == 3
+    product = b.emit("Mul", [real, scales], f"{node.name}/product" if has_bias else node.name)
+    if has_bias:
+        b.emit("Add", [product, b.constant(node.inputs[2])], node.name)
+
+
+def _fused(b: Builder, node: Node) -> None:
+    bias = [b.constant(node.inputs[2])] if len(node.inputs) == 3 else []
+    inputs = [node.inputs[0], transposed_weight(b, node), *b.qparams(b.qtype(node, 1)), *bias]
+    b.emit("DynamicQuantizeMatMul", inputs, node.name, domain=MICROSOFT)
+
+
+QDQ: Mapping[str, Lowering] = MappingProxyType({"dynamic_quantize": _dynamic_quantize, "dynamic_linear": _as_integers})
+"""As ONNX's own operators say it."""
+
+QOPERATOR: Mapping[str, Lowering] = MappingProxyType({"dynamic_quantize": _dynamic_quantize, "dynamic_linear": _fused})
+"""As one kernel where ONNX Runtime has one."""

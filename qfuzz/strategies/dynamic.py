@@ -1,0 +1,83 @@
+"""The drawing side of dynamic_quantize and dynamic_linear: float32 data, and what its range is like."""
+
+import math
+
+import numpy as np
+
+from qfuzz.ir.qtype import QType, QuantizedDType, float32
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize, Output
+from qfuzz.ops.dynamic_range import STORED
+from qfuzz.strategies import fill
+from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, RealRange
+from qfuzz.strategies.contraction import CHANNELS, MAX_PRODUCTS
+
+_KINDS = (
+    fill.BOTH_SIGNS,
+    fill.NEAR_TIES,
+    fill.POSITIVE,
+    fill.EXACT_SCALE,
+    fill.NEAR_TIES,
+    fill.NEGATIVE,
+    fill.EXACT_SCALE,
+    fill.OFFSET,
+    fill.OUTLIER,
+    fill.EQUAL,
+    fill.NOTHING,
+)
+_MAGNITUDES = (0, 0, 1, -3, 5, -10, 12, -60, 60)
+"""Exponents: products with a weight's scale stay far within float32."""
+
+
+def draw_dynamic_quantize(b: Builder) -> None:
+    """A dynamic_quantize node, which ends a branch: what follows reads what came before it."""
+    source = b.current
+    x = _data(b, least_rank=1)
+    output: Output = b.d.pick(("y", "y", "scale", "y", "zero_point"))
+    b.add_node(DynamicQuantize(output=output), (x,), "float32" if output == "scale" else STORED)
+    b.current = source
+
+
+def draw_dynamic_linear(b: Builder) -> None:
+    """A dynamic_linear node, which ends a branch, too."""
+    d = b.d
+    source = b.current
+    x = _data(b, least_rank=2)
+    shape = b.types[x].shape
+    rows, features = math.prod(shape[:-1]), shape[-1]
+    most = min(MAX_PRODUCTS // max(rows * features, 1), MAX_VALUE_ELEMENTS // max(rows, 1))
+    channels = d.pick([c for c in CHANNELS if c <= max(most, 1)])
+    kind = d.integer(0, 7)
+    dtype: QuantizedDType = "uint8" if kind >= 6 else "int8"
+    low, high = (0, 255) if dtype == "uint8" else (-128, 127)
+    middle = (low + high + 1) // 2
+    zero_point = middle if kind < 5 else d.pick((middle, low, high, middle + 1))
+    style = d.pick((fill.UNIFORM, fill.UNIFORM, fill.NARROW, fill.EXTREMES, fill.EDGES))
+    data = fill.quantized(d.key(), style, (channels, features), dtype, zero_point)
+    scale = b.scale(2.0**-6, 4)
+    q = QType.per_tensor(dtype, scale, zero_point)
+    if kind in (1, 3, 6) and channels > 1:
+        steps = fill.below(fill.words(d.key(), channels), 5)
+        q = QType(dtype, tuple(float32(scale * 2.0 ** int(s - 2)) for s in steps), (zero_point,) * channels, 0)
+    inputs: tuple[str, ...] = (x, b.add_constant("w", q, data))
+    if d.integer(0, 1):
+        largest = b.ranges[x].magnitude * scale * 16 if x in b.ranges else scale
+        steps = fill.below(fill.words(d.key(), channels), 257) - 128
+        inputs = (*inputs, b.add_constant("b", "float32", (steps / 128 * largest).astype(np.float32)))
+    b.add_node(DynamicLinear(), inputs, "float32")
+    b.current = source
+
+
+def _data(b: Builder, least_rank: int) -> str:
+    """A float32 value: one that is there, read or given by a node; else a new input with a range of its own."""
+    d = b.d
+    names = [*b.ranges, *(n.name for n in b.nodes if n.element == "float32")]
+    given = [n for n in names if len(b.types[n].shape) >= least_rank]
+    given = [n for n in given if 0 < b.types[n].shape[-1] <= 512]
+    if given and d.integer(0, 1) == 0:
+        return d.pick(given)
+    shape = b.type.shape if b.current else (8, 4)
+    if len(shape) < least_rank or not 0 < shape[-1] <= 512:
+        shape = (8, 4)
+    x = b.add_input(shape, "float32")
+    b.ranges[x] = RealRange(d.pick(_KINDS), 2.0 ** d.pick(_MAGNITUDES))
+    return x
