@@ -17,6 +17,7 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
@@ -242,6 +243,36 @@ def _perm(d: Dice, shape: Shape) -> Operator:
     return Transpose(perm=tuple(d.random.sample(range(len(shape)), len(shape))))
 
 
+def _attention(d: Dice) -> Case:
+    batch, length, features = d.integer(0, 3), d.integer(1, 5), d.integer(1, 5)
+    heads = d.integer(1, 3)
+    columns = 3 * heads * d.integer(1, 3)
+    q_x = d.qtype()
+    qmin = 0 if (dtype := d.pick("int8", "uint8")) == "uint8" else -128
+    count, axis = (columns, 1) if d.chance(0.5) else (1, None)
+    around = d.random.uniform(-2.0, 3.0) - 11.0 - math.log2(q_x.scale[0])
+    zero_points = tuple(d.integer(qmin, qmin + 255) if d.chance(0.3) else max(qmin, 0) for _ in range(count))
+    q_w = QType(dtype, tuple(d.scale(around) for _ in range(count)), zero_points, axis)
+    weight = np.array([d.integer(qmin, qmin + 255) for _ in range(features * columns)], dtype=dtype)
+    bias = np.array([d.random.uniform(-2, 2) * d.pick(0, 1) for _ in range(columns)], dtype=np.float32)
+    constants = [
+        (TensorType((features, columns), q_w), weight.reshape(features, columns)),
+        (TensorType((columns,), "float32"), bias),
+    ]
+    form = d.pick((), (batch,), (2 * batch,), (batch, length), (batch, length, length))
+    if form:
+        most = length if len(form) == 1 else 1
+        mask = np.array([d.integer(0, most) for _ in range(math.prod(form))], dtype=np.int32)
+        constants.append((TensorType(form, "int32"), mask.reshape(form)))
+    op = Attention(
+        num_heads=heads,
+        unidirectional=d.chance(0.4),
+        mask_filter_value=d.pick(-10000.0, -1.0, 0.5, -1e4),
+        scale=d.pick(None, None, 0.5, 0.0, -1.5),
+    )
+    return _case(d, op, [((batch, length, features), q_x)], "float32", tuple(constants))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -268,6 +299,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), bounded=True),
     "hardswish": _unary(lambda d: Hardswish(), bounded=True),
     "softmax": _softmax,
+    "attention": _attention,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

@@ -81,6 +81,15 @@ _SOFTMAX = Contract(
     "nearbyint(exp * (1/s_y) / sum), + zero point",
 )
 
+_ATTENTION = Contract(
+    terms="accumulator",
+    k=4,
+    tie="half_even",
+    function_ulps=4.0,
+    source="contrib_ops/cpu/quantization/attention_quant.cc: float(int32 acc) * fl(s_x*s_w) + bias; "
+    "contrib_ops/cpu/bert/attention_cpu_base.h: fl(1/fl(sqrt(d))) * sgemm + mask, mlas/lib/compute.cpp softmax, sgemm",
+)
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -103,6 +112,7 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "sigmoid": _SIGMOID,
         "leaky_relu": _LOOKUP,
         "softmax": _SOFTMAX,
+        "attention": _ATTENTION,
     }
 )
 
@@ -154,6 +164,9 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "hardsigmoid": _float(6, "HardSigmoid (alpha is fl(1/6))"),
         "hardswish": _float(7, "HardSigmoid and Mul, the function body of HardSwish"),
         "softmax": _float(4, "Softmax (mlas/lib/compute.cpp)", ulps=4.0),
+        "attention": _float(
+            4, "MatMul, Add, MatMul, Mul, Add, Softmax (mlas/lib/compute.cpp), MatMul", sums=True, ulps=4.0
+        ),
     }
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.backends import onnx_qdq_composite
 from qfuzz.backends.onnx_builder import NONE, Attributes, Builder, Lowering
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
@@ -275,6 +276,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _plain("HardSigmoid", {"alpha": ONE_SIXTH, "beta": 0.5}),
         "hardswish": _plain("HardSwish"),
         "softmax": _softmax,
+        **onnx_qdq_composite.LOWERINGS,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

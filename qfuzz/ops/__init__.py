@@ -3,6 +3,7 @@
 from qfuzz.ir.codec import Codec
 from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
@@ -37,6 +38,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Hardsigmoid,
     Hardswish,
     Softmax,
+    Attention,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -84,9 +84,9 @@ def admissible(
     settled
         ``settle(image, element)``, where the caller keeps it for several contracts.
     """
-    error = image.error(contract)
     if not isinstance(element, QType):
-        return _admissible_float32(image, np.broadcast_to(error, image.lower.approx.shape))
+        return _admissible_float32(image, contract)
+    error = image.error(contract)
     count.elements += image.lower.approx.size
     if not image.is_point:
         return _admissible_interval(image, error, contract.tie, element, count)
@@ -156,10 +156,9 @@ def _by_tie_rule(down: Ints, up: Ints, even: Ints, tie: TieRule, zero_point: int
             return down, up
 
 
-def _admissible_float32(image: Image, error: Floats) -> Admissible:
+def _admissible_float32(image: Image, contract: Contract) -> Admissible:
     """float32 results: rounding is monotone, so the rounded ends bound every rounded number between them."""
     with np.errstate(over="ignore"):  # beyond the largest float32 the rounded value is infinite
-        lo = (image.lower.approx - image.lower.error - error).astype(np.float32).astype(np.float64)
-        hi = (image.upper.approx + image.upper.error + error).astype(np.float32).astype(np.float64)
+        lo, hi = (end.astype(np.float32).astype(np.float64) for end in image.ends(contract))
         exact = image.lower.approx.astype(np.float32).astype(np.float64) if image.is_point else None
     return Admissible(lo, hi, exact)

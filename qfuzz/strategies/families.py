@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import contraction, elementwise, movement, pooling
+from qfuzz.strategies import composite, contraction, elementwise, movement, pooling
 from qfuzz.strategies.builder import Builder
 
 
@@ -60,6 +60,7 @@ DRAWINGS: dict[str, Drawing] = {
     "hardsigmoid": Drawing(_ANY, elementwise.draw_hardsigmoid),
     "hardswish": Drawing(_ANY, elementwise.draw_hardswish),
     "softmax": Drawing(elementwise.fits_softmax, elementwise.draw_softmax),
+    "attention": Drawing(composite.fits_attention, composite.draw_attention, (3,)),
 }
 
 

@@ -10,6 +10,7 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
@@ -242,6 +243,28 @@ def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
 
+def _attention(d: Draw) -> Case:
+    batch, length, features = d.integer(1, 3), int(d.rng.choice([1, 2, 3, 5, 8, 17])), d.integer(1, 9)
+    heads = d.integer(1, 3)
+    columns = 3 * heads * int(d.rng.choice([1, 2, 4, 8]))
+    q_x = d.qtype()
+    around = 1.0 / (q_x.scale[0] * 64 * 64 * np.sqrt(features))
+    per_column = d.chance(0.4)
+    scales = tuple(d.scale(around / 4, around * 4) for _ in range(columns if per_column else 1))
+    q_w = QType("int8", scales, (0,) * len(scales), 1 if per_column else None)
+    weight = d.rng.integers(-128, 128, (features, columns)).astype(np.int8)
+    constants: dict[int, tuple[TensorType, Any]] = {
+        1: (TensorType((features, columns), q_w), weight),
+        2: (TensorType((columns,), "float32"), d.rng.normal(0, 1, columns).astype(np.float32)),
+    }
+    if d.chance(0.5):
+        form = [(batch,), (2 * batch,), (batch, length), (batch, length, length)][d.integer(0, 3)]
+        mask = d.rng.integers(0, (length if len(form) == 1 else 1) + 1, form).astype(np.int32)
+        constants[3] = (TensorType(form, "int32"), mask)
+    op = Attention(num_heads=heads, unidirectional=d.chance(0.4))
+    return d.case(op, [((batch, length, features), q_x)], "float32", constants=constants)
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -270,5 +293,6 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "softmax": lambda d: d.case(
         Softmax(axis=d.integer(0, len(s := d.shape()) - 1)), [(s, q := d.qtype())], _share(d, q)
     ),
+    "attention": _attention,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

@@ -20,6 +20,7 @@ from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.activation import Relu, Sigmoid
+from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv, unit_conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Flatten, Transpose
@@ -100,7 +101,13 @@ def _known_bug(backend: Any, network: Network) -> bool:
         if integer_kernels and (_rounds_reciprocal(n) or _overhangs(network, n) or _saturates_pairs(network, n)):
             return True
         x = network.types[n.inputs[0]]
-        if fuses and isinstance(n.op, Linear) and len(x.shape) > 2 and len(n.inputs) > 2 and x.dtype == "int8":
+        if (
+            fuses
+            and isinstance(n.op, Linear | Attention)
+            and len(x.shape) > 2
+            and len(n.inputs) > 2
+            and x.dtype == "int8"
+        ):
             return True  # MatMul and Add become a Gemm whose QuantizeLinear says uint8
     return requantizes_twice  # DoubleQDQPairsRemover invents a scale for two of them
 

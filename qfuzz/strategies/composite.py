@@ -1,0 +1,104 @@
+"""The drawing side of kernels that are whole layers: attention."""
+
+import math
+
+import numpy as np
+
+from qfuzz.ir.qtype import Element, QType, QuantizedDType, float32
+from qfuzz.ops.attention import Attention
+from qfuzz.strategies import fill
+from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
+from qfuzz.strategies.fill import Array
+
+MAX_LENGTH = 33
+"""Of an attended sequence: the work grows with its cube."""
+HEAD_SIZES = (1, 2, 3, 4, 7, 8, 9, 16)
+FILTER_VALUES = (-10000.0, -3.4028234663852886e38 * 2.0**-30, -1.0, 0.0, 3.0)
+
+
+def fits_attention(b: Builder) -> bool:
+    """Whether the current value is a batch of sequences whose scale leaves room for products of scores."""
+    shape = b.type.shape
+    return len(shape) == 3 and 0 not in shape[1:] and shape[1] <= MAX_LENGTH and shape[2] <= 512
+
+
+def draw_attention(b: Builder) -> None:
+    """An attention node, which ends a branch in float32: what follows reads its input."""
+    d = b.d
+    source, common = b.current, b.flavour.common
+    batch, length, features = b.type.shape
+    room = MAX_VALUE_ELEMENTS // (max(batch, 1) * length)
+    heads = d.integer(1, 3)
+    head = d.pick([h for h in HEAD_SIZES if h * heads <= max(room, 1)] or [1])
+    if head * heads > max(room, 1):
+        heads = 1
+    hidden = heads * head
+    # Scores of a few units: keys are told apart, and none takes all.
+    spread = b.qtype.scale[0] * 64 * 64 * math.sqrt(features)
+    weight, q_w = weight_columns(b, (features, 3 * hidden), d.pick((1.0, 4.0, 0.25, 16.0)) / spread)
+    unit = b.qtype.scale[0] * max(q_w.scale)
+    bias = biases(b, 3 * hidden, unit, 64 * 64)
+    inputs: tuple[str, ...] = (source, weight, bias)
+    mask = d.integer(0, 7)
+    if mask >= 3:
+        inputs = (*inputs, b.add_constant("m", "int32", _mask(b, mask - 3, batch, length)))
+    attributes = d.integer(0, 15)
+    op = Attention(
+        num_heads=heads,
+        unidirectional=d.rarely(3),
+        mask_filter_value=float32(d.pick(FILTER_VALUES)) if not common and mask >= 3 else -10000.0,
+        scale={13: 0.5, 14: float32(-0.3), 15: 0.0}.get(attributes) if not common else None,
+    )
+    b.add_node(op, inputs, "float32")
+    b.current = source
+
+
+def weight_columns(b: Builder, shape: tuple[int, int], around: float) -> tuple[str, QType]:
+    """A weight [rows, columns], quantized per tensor or per column, and its type."""
+    d = b.d
+    common = b.flavour.common
+    kind = d.integer(0, 15)
+    dtype: QuantizedDType = "uint8" if kind in (4, 5, 12, 13) else "int8"
+    low = 0 if dtype == "uint8" else -128
+    zero_point = d.pick((low + 128, low, low + 255, low + 129)) if kind >= 12 and not common else max(low, 0)
+    scale = b.scale(around, 2)
+    style = d.pick((fill.UNIFORM, fill.UNIFORM, fill.EXTREMES, fill.NARROW, fill.EDGES))
+    data = fill.quantized(d.key(), style, shape, dtype, zero_point)
+    q = QType.per_tensor(dtype, scale, zero_point)
+    if kind in (1, 3, 5, 13) and shape[1] > 1:
+        steps = fill.below(fill.words(d.key(), shape[1]), 5)
+        scales = tuple(float32(scale * 2.0 ** int(s - 2)) for s in steps)
+        zero_points = (zero_point,) * shape[1]
+        if kind == 13 and not common:
+            zero_points = tuple(int(z) + low for z in fill.below(fill.words(d.key(), shape[1]), 256))
+        q = QType(dtype, scales, zero_points, 1)
+    return b.add_constant("w", q, data), q
+
+
+def biases(b: Builder, n: int, unit: float, largest: int) -> str:
+    """A float32 bias of small multiples of `unit`, and of numbers between them."""
+    d = b.d
+    integers = fill.biases(d.key(), d.pick((fill.UNIFORM, fill.EDGES)), n, largest)
+    between = d.pick((0.0, 0.25))
+    floats = np.where(integers == 0, 0.0, integers + between) * unit
+    element: Element = "float32"
+    return b.add_constant("b", element, floats.astype(np.float32))
+
+
+def _mask(b: Builder, form: int, batch: int, length: int) -> Array:
+    """Ends; ends and starts; keys; or scores, mostly not masked."""
+    d = b.d
+    key = d.key()
+    if form in (0, 1):
+        n = batch * (1 + form)
+        values = fill.below(fill.words(key, n), length + 1)
+        values = (
+            np.where(np.arange(n) < batch, length - values, values)
+            if key
+            else np.where(np.arange(n) < batch, length, 0)
+        )
+        return values.astype(np.int32)
+    shape = (batch, length) if form in (2, 3) else (batch, length, length)
+    n = math.prod(shape)
+    kept = fill.below(fill.words(key, n), 4) > 0 if key else np.ones(n)
+    return kept.astype(np.int32).reshape(shape)
