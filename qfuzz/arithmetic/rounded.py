@@ -152,6 +152,12 @@ EQUALITIES: tuple[Equality, ...] = (
 """Of all families, contractions too."""
 
 
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an operand of `shape` has one element for each of the result's, which has the shape `to`."""
+    tail = to[len(to) - len(shape) :] if len(shape) <= len(to) else ()
+    return len(tail) == len(shape) and all(a in (1, b) for a, b in zip(shape, tail, strict=True))
+
+
 class RoundedEvaluation:
     """One node on known inputs, under as many models as are asked for.
 
@@ -185,8 +191,10 @@ class RoundedEvaluation:
         return 0
 
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-        """The operands at one element of an elementwise operator."""
+        """The operands at one element of an elementwise operator; nothing of another one."""
         shape = self.result(model).shape
+        if not all(_broadcasts(a.shape, shape) for a in self.arrays):
+            return
         for name, array, type_ in zip("ab", self.arrays, self.types, strict=False):
             stored = np.broadcast_to(array, shape)[index]
             yield name, stored

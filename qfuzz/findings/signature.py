@@ -141,6 +141,8 @@ def _attributes(node: Node) -> set[str]:
         entries = value if isinstance(value, tuple) else (value,)
         if name in PLAIN and any(e != plain for e in entries) and name not in ("min", "max", "axis", "start_axis"):
             form.add(name)
+    if getattr(node.op, "scale", None) == 0.0:
+        form.add("zero scale")
     return form
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
@@ -62,6 +63,14 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             if len(read) > 2:
                 join(read[1][0], read[2][0])
             return [*x[:-1], read[1][0]]
+        case Attention():
+            join(x[2], read[1][0])
+            if len(read) > 3:
+                for mine, theirs in zip((x[0], x[1], x[1]), read[3] if len(read[3]) > 1 else [], strict=False):
+                    join(mine, theirs)
+                if len(read[3]) == 1 and types[3].shape[0] == types[0].shape[0]:
+                    join(x[0], read[3][0])
+            return [x[0], x[1], None]
         case MaxPool() | AvgPool() | GlobalAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):

@@ -29,6 +29,9 @@ PLAIN: dict[str, Any] = {
     "start": 0,
     "axis": 1,
     "start_axis": 1,
+    "num_heads": 1,
+    "unidirectional": False,
+    "mask_filter_value": -10000.0,
 }
 """The value of each attribute (or of each of its entries) that says nothing."""
 

@@ -90,6 +90,11 @@ def _saturates_pairs(network: Network, node: Node) -> bool:
     return has_pairs and isinstance(node.op, Conv | Linear) and network.types[node.inputs[1]].dtype == "int8"
 
 
+def _attends_wrongly(network: Network, node: Node) -> bool:
+    """QAttention takes a scale of 0 for none, and divides by an empty batch (which would end this process)."""
+    return isinstance(node.op, Attention) and (node.op.scale == 0.0 or 0 in network.types[node.inputs[0]].shape)
+
+
 def _known_bug(backend: Any, network: Network) -> bool:
     if isinstance(backend, OnnxReferenceBackend):
         bugs = (_pools_out_of_bounds, _channels_of_1d, _pads_integers_with_nan)
@@ -98,6 +103,8 @@ def _known_bug(backend: Any, network: Network) -> bool:
     integer_kernels = backend.format == "qoperator" or fuses
     requantizes_twice = backend.format == "qdq" and backend.opt != "disable" and len(network.nodes) > 1
     for n in network.nodes:
+        if backend.format == "qoperator" and _attends_wrongly(network, n):
+            return True
         if integer_kernels and (_rounds_reciprocal(n) or _overhangs(network, n) or _saturates_pairs(network, n)):
             return True
         x = network.types[n.inputs[0]]
