@@ -21,6 +21,7 @@ from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
@@ -273,6 +274,29 @@ def _attention(d: Dice) -> Case:
     return _case(d, op, [((batch, length, features), q_x)], "float32", tuple(constants))
 
 
+def _lstm(d: Dice) -> Case:
+    direction = d.pick("forward", "reverse", "bidirectional")
+    n = 2 if direction == "bidirectional" else 1
+    length, batch, features, hidden = d.integer(1, 3), d.pick(0, 1, 1, 2, 3), d.integer(1, 3), d.integer(1, 3)
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = []
+    for shape, around in (((n, features, 4 * hidden), -12.0), ((n, hidden, 4 * hidden), -6.0)):
+        dtype = d.pick("int8", "uint8")
+        qmin = 0 if dtype == "uint8" else -128
+        axis = d.pick(None, 2 if n == 1 else 0)
+        count = 1 if axis is None else shape[axis]
+        zero_points = tuple(d.integer(qmin, qmin + 255) if d.chance(0.3) else qmin + 128 for _ in range(count))
+        q = QType(dtype, tuple(d.scale(around) for _ in range(count)), zero_points, axis)
+        weight = np.array([d.integer(qmin, qmin + 255) for _ in range(math.prod(shape))], dtype=dtype)
+        constants.append((TensorType(shape, q), weight.reshape(shape)))
+    shapes = ((n, 8 * hidden), (n, batch, hidden), (n, batch, hidden), (n, 3 * hidden))
+    for shape in shapes[: d.integer(0, 4)]:
+        reals = np.array([d.random.uniform(-2, 2) * d.pick(0, 1, 1) for _ in range(math.prod(shape))])
+        constants.append((TensorType(shape, "float32"), reals.astype(np.float32).reshape(shape)))
+    clip = d.pick(None, None, 0.5, 2.0)
+    op = Lstm(direction=direction, input_forget=d.chance(0.3), clip=clip, output=d.pick("y", "y_h", "y_c"))
+    return _case(d, op, [((length, batch, features), "float32")], "float32", tuple(constants))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -300,6 +324,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "hardswish": _unary(lambda d: Hardswish(), bounded=True),
     "softmax": _softmax,
     "attention": _attention,
+    "lstm": _lstm,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

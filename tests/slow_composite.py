@@ -82,3 +82,81 @@ def attention(op: Any, x: Any, w: Any, bias: Any, mask: Any = None) -> tuple[Ind
         return mean / sum(powers.values())
 
     return (batch, length, hidden), at_precision(compute)
+
+
+def stored_dynamically(values: dict[Index, Fraction]) -> dict[Index, Fraction]:
+    """What DynamicQuantizeLinear makes of these numbers, dequantized."""
+    low, high = min([Fraction(0), *values.values()]), max([Fraction(0), *values.values()])
+    if low == high:
+        return dict.fromkeys(values, Fraction(0))
+    scale = (high - low) / 255
+    zero_point = min(max(round(-low / scale), 0), 255)
+    return {i: (min(max(round(v / scale) + zero_point, 0), 255) - zero_point) * scale for i, v in values.items()}
+
+
+def lstm(op: Any, x: Any, w: Any, r: Any, *rest: Any) -> tuple[Index, Any]:
+    """Step by step; everything is computed for each element that is asked for, and kept by precision."""
+    length, batch, features = x.shape
+    directions, hidden = r.shape[:2]
+    bias, initial_h, initial_c, peepholes = (*rest, *(None for _ in range(4 - len(rest))))
+    cells = [(n, u) for n in range(batch) for u in range(hidden)]
+    kept: dict[tuple[int, int], dict[str, list[dict[Index, Fraction]]]] = {}
+
+    def function(name: str, z: Fraction) -> Fraction:
+        if name == "tanh":
+            return fraction(mpmath.tanh(number(z)))
+        return fraction(1 / (1 + mpmath.exp(-number(z))))
+
+    def run(j: int) -> dict[str, list[dict[Index, Fraction]]]:
+        backward = op.direction == "reverse" or j == 1
+        h = {(n, u): initial_h.real((j, n, u)) if initial_h else Fraction(0) for n, u in cells}
+        c = {(n, u): initial_c.real((j, n, u)) if initial_c else Fraction(0) for n, u in cells}
+        every = {(t, n, i): x.real((t, n, i)) for t in range(length) for n in range(batch) for i in range(features)}
+        x_q = stored_dynamically(every)
+        steps: dict[str, list[dict[Index, Fraction]]] = {"h": [], "c": []}
+        for t in reversed(range(length)) if backward else range(length):
+            h_q = stored_dynamically(h)
+
+            def z(block: int, n: int, u: int, looked_at: Fraction | None, t: int = t, h_q: Any = h_q) -> Fraction:
+                column = block * hidden + u
+                total = sum((x_q[t, n, i] * w.real((j, i, column)) for i in range(features)), Fraction(0))
+                total += sum((h_q[n, i] * r.real((j, i, column)) for i in range(hidden)), Fraction(0))
+                if bias:
+                    total += bias.real((j, column)) + bias.real((j, 4 * hidden + column))
+                if peepholes and looked_at is not None:
+                    total += peepholes.real((j, block * hidden + u)) * looked_at
+                return total
+
+            def clipped(x: Fraction) -> Fraction:
+                return x if op.clip is None else min(max(x, -Fraction(op.clip)), Fraction(op.clip))
+
+            new_h, new_c = {}, {}
+            for n, u in cells:
+                i = function("sigmoid", clipped(z(0, n, u, c[n, u])))
+                f = 1 - i if op.input_forget else function("sigmoid", clipped(z(2, n, u, c[n, u])))
+                g = function("tanh", clipped(z(3, n, u, None)))
+                new_c[n, u] = f * c[n, u] + i * g
+                new_h[n, u] = function("sigmoid", clipped(z(1, n, u, new_c[n, u]))) * function(
+                    "tanh", clipped(new_c[n, u])
+                )
+            h, c = new_h, new_c
+            steps["h"].append(h)
+            steps["c"].append(c)
+        if backward:
+            steps = {name: states[::-1] for name, states in steps.items()}
+        return steps
+
+    def real(index: Index, bits: int) -> Bounds:
+        *first, j, n, u = index
+        with mpmath.workprec(2 * bits + 700):
+            if (j, bits) not in kept:
+                kept[j, bits] = run(j)
+        last = 0 if op.direction == "reverse" or j == 1 else length - 1
+        states = kept[j, bits]["c" if op.output == "y_c" else "h"]
+        value = states[first[0] if first else last][n, u]
+        if value == 0 or (value.denominator.bit_length() < 200 and value.numerator.bit_length() < 200):
+            return value, value
+        return value - Fraction(1, 2**bits), value + Fraction(1, 2**bits)
+
+    shape = (directions, batch, hidden)
+    return (length, *shape) if op.output == "y" else shape, real

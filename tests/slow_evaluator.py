@@ -500,4 +500,5 @@ DEFINITIONS: dict[str, Definition] = {
     "hardswish": elementwise(hardswish),
     "softmax": softmax,
     "attention": slow_composite.attention,
+    "lstm": slow_composite.lstm,
 }

@@ -16,7 +16,7 @@ from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import Element, QType
 from qfuzz.ir.tensor import TensorType
 
-Attribute: TypeAlias = int | float | tuple[int, ...]
+Attribute: TypeAlias = int | float | str | tuple[int, ...]
 Attributes: TypeAlias = Mapping[str, Attribute]
 Lowering: TypeAlias = Callable[["Builder", Node], None]
 """Writes the ONNX nodes of one node, or raises `Unsupported` with the reason why there is no kernel for it."""
@@ -151,6 +151,8 @@ def quantized(element: Element) -> QType:
 def _add_attribute(node: NodeProto, name: str, value: Attribute) -> None:
     if isinstance(value, tuple):
         node.attribute.add(name=name, type=AttributeProto.INTS, ints=value)
+    elif isinstance(value, str):
+        node.attribute.add(name=name, type=AttributeProto.STRING, s=value.encode())
     elif isinstance(value, float):
         node.attribute.add(name=name, type=AttributeProto.FLOAT, f=value)
     else:

@@ -90,6 +90,17 @@ _ATTENTION = Contract(
     "contrib_ops/cpu/bert/attention_cpu_base.h: fl(1/fl(sqrt(d))) * sgemm + mask, mlas/lib/compute.cpp softmax, sgemm",
 )
 
+_LSTM = Contract(
+    terms="real",
+    k=8,
+    tie="half_even",
+    function_ulps=4.0,
+    function_addend=1.0,
+    source="core/util/qmath.h GetQuantizationParameter: fl(fl(max - min) / 255), x / scale; rnn_helpers.cc: "
+    "float(int32 acc) * fl(scale * weight scale), the second added to the first; uni_directional_lstm.cc: + peephole, "
+    "+ fl(Wb + Rb), mlas/lib/logistic.cpp and tanh.cpp, C * f + i * g, tanh * o",
+)
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -113,6 +124,7 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "leaky_relu": _LOOKUP,
         "softmax": _SOFTMAX,
         "attention": _ATTENTION,
+        "lstm": _LSTM,
     }
 )
 

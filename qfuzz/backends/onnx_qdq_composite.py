@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from qfuzz.backends.onnx_builder import NONE, Builder, Lowering
+from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.attention import Attention
@@ -58,5 +59,9 @@ def _attention(b: Builder, node: Node) -> None:
     b.emit("Reshape", [output, b.integers(batch, length, hidden)], node.name, {"allowzero": 1})
 
 
-LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"attention": _attention})
+def _lstm(b: Builder, node: Node) -> None:
+    raise Unsupported("ONNX LSTM takes no quantized hidden state: a QDQ form would quantize it once, not at each step")
+
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"attention": _attention, "lstm": _lstm})
 """Operator name to the function that writes its nodes."""

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from qfuzz.backends.onnx_builder import MICROSOFT, Attribute, Builder, Lowering
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.lstm import Lstm
 
 
 def _attention(b: Builder, node: Node) -> None:
@@ -29,5 +32,38 @@ def _attention(b: Builder, node: Node) -> None:
     b.emit("QAttention", inputs, node.name, attributes, MICROSOFT)
 
 
-LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"attention": _attention})
+def _lstm(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Lstm)
+    given = [b.constant(name) for name in node.inputs[3:]] + [""] * (7 - len(node.inputs))
+    bias, initial_h, initial_c, peepholes = given
+    qparams = []
+    for position in (1, 2):
+        q = b.qtype(node, position)
+        if q.axis == 2 and set(q.zero_point) != {0 if q.dtype == "int8" else q.zero_point[0]}:
+            raise Unsupported(
+                f"input {position}: zero points {q.zero_point}; those of columns are 0 for int8, and all the same for "
+                "uint8 (ZeroPointCheck of dynamic_quantize_lstm.cc)"
+            )
+        # [directions], or [directions, columns], which is one direction.
+        shape = (1, -1) if q.axis == 2 else (op.n_directions,)
+        scale, zero_point = np.array(q.scale, dtype=np.float32), np.array(q.zero_point, dtype=q.dtype)
+        if q.axis is None:
+            scale, zero_point = (np.repeat(a, op.n_directions) for a in (scale, zero_point))
+        qparams += [b.shared(scale.reshape(shape)), b.shared(zero_point.reshape(shape))]
+    weights = [b.constant(name) for name in node.inputs[1:3]]
+    inputs = [node.inputs[0], *weights, bias, "", initial_h, initial_c, peepholes, *qparams]
+    hidden = b.type(node, 2).shape[1]
+    attributes: dict[str, Attribute] = {"hidden_size": hidden, "direction": op.direction}
+    if op.input_forget:
+        attributes["input_forget"] = 1
+    if op.clip is not None:
+        attributes["clip"] = op.clip
+    b.emit("DynamicQuantizeLSTM", inputs, node.name, attributes, MICROSOFT)
+    outputs = b.graph.node[-1].output
+    for _ in range(("y", "y_h", "y_c").index(op.output)):
+        outputs.insert(0, "")
+
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"attention": _attention, "lstm": _lstm})
 """Operator name to the function that writes its node, or says why there is none."""

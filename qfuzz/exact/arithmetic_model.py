@@ -26,6 +26,8 @@ class Rounding:
         Operations of one stage beside those of its sums.
     function
         Relative error of an elementary function's value.
+    addend
+        What a sigmoid's own formula adds: its error is relative to the sigmoid plus this.
     """
 
     unit: float
@@ -33,6 +35,7 @@ class Rounding:
     vanished: float
     k: int
     function: float
+    addend: float = 0.0
 
     def gamma(self, n: float) -> float:
         """Bounds the relative error of n operations (Higham, lemma 3.1)."""
@@ -52,7 +55,7 @@ FLOAT64 = Rounding(2.0**-51, 2.0**-1074, 2.0**-1000, 4, FILTER_MARGIN)
 """NumPy's float64, with four times its unit roundoff: bounds are computed in float64, too, and round as much."""
 
 
-def float32_rounding(k: int, function_ulps: float) -> Rounding:
+def float32_rounding(k: int, function_ulps: float, addend: float = 0.0) -> Rounding:
     """A float32 kernel's: an ulp is up to two units. The unit covers the float64 arithmetic of the bounds."""
     unit = UNIT_ROUNDOFF * (1 + 2.0**-20)
-    return Rounding(unit, 2.0**-149, 2.0**-125, k, 2.0 * function_ulps * unit + FILTER_MARGIN)
+    return Rounding(unit, 2.0**-149, 2.0**-125, k, 2.0 * function_ulps * unit + FILTER_MARGIN, addend)

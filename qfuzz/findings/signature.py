@@ -143,6 +143,8 @@ def _attributes(node: Node) -> set[str]:
             form.add(name)
     if getattr(node.op, "scale", None) == 0.0:
         form.add("zero scale")
+    if getattr(node.op, "clip", None) is not None:
+        form.add("clip")
     return form
 
 

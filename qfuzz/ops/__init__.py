@@ -7,6 +7,7 @@ from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
@@ -39,6 +40,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Hardswish,
     Softmax,
     Attention,
+    Lstm,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

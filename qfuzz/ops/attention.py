@@ -17,6 +17,7 @@ import numpy.typing as npt
 from qfuzz.exact import elementary
 from qfuzz.exact.arithmetic_model import FLOAT64, NONE, Rounding, float32_rounding
 from qfuzz.exact.float32_sides import settled_float32
+from qfuzz.exact.intervals import Interval
 from qfuzz.exact.reals import Bounds, Reals, Refine
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.contract import Contract
@@ -33,7 +34,6 @@ from qfuzz.ops.semantics import (
 )
 from qfuzz.ops.table import known_reals
 
-Interval = tuple[Floats, Floats]
 Flags = npt.NDArray[np.bool_]
 
 MAX_SCORE = 2.0**100

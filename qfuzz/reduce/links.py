@@ -7,6 +7,7 @@ from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 
@@ -71,6 +72,11 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                 if len(read[3]) == 1 and types[3].shape[0] == types[0].shape[0]:
                     join(x[0], read[3][0])
             return [x[0], x[1], None]
+        case Lstm():
+            join(x[2], read[1][1])
+            for state in read[4:6]:
+                join(x[1], state[1])
+            return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
         case MaxPool() | AvgPool() | GlobalAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):

@@ -29,6 +29,7 @@ PLAIN: dict[str, Any] = {
     "start": 0,
     "axis": 1,
     "start_axis": 1,
+    "input_forget": False,
     "num_heads": 1,
     "unidirectional": False,
     "mask_filter_value": -10000.0,

@@ -106,7 +106,8 @@ class Builder:
         return self.output(around, unit=self.qtype.scale[0])
 
     def network(self) -> Network:
-        """The network whose outputs are all values that nothing reads."""
+        """The network whose outputs are all values of nodes that nothing reads, without inputs that nothing reads."""
         read = {i for n in self.nodes for i in n.inputs}
         outputs = tuple(n.name for n in self.nodes if n.name not in read)
-        return Network(tuple(self.inputs), tuple(self.constants), tuple(self.nodes), outputs)
+        inputs = tuple(i for i in self.inputs if i.name in read)
+        return Network(inputs, tuple(self.constants), tuple(self.nodes), outputs)

@@ -1,4 +1,4 @@
-"""The drawing side of kernels that are whole layers: attention."""
+"""The drawing side of kernels that are whole layers: attention, lstm."""
 
 import math
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from qfuzz.ir.qtype import Element, QType, QuantizedDType, float32
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.lstm import Lstm
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.fill import Array
@@ -102,3 +103,46 @@ def _mask(b: Builder, form: int, batch: int, length: int) -> Array:
     n = math.prod(shape)
     kept = fill.below(fill.words(key, n), 4) > 0 if key else np.ones(n)
     return kept.astype(np.int32).reshape(shape)
+
+
+def draw_lstm(b: Builder) -> None:
+    """An lstm node on a new float32 input, which ends a branch: what follows reads what was there before."""
+    d = b.d
+    source, common = b.current, b.flavour.common
+    direction = "forward" if common else d.pick(("forward", "reverse", "bidirectional"))
+    n = 2 if direction == "bidirectional" else 1
+    length, batch = d.integer(1, 3), d.pick((1, 1, 1, 2, 3) if common else (1, 1, 2, 3, 0))
+    features, hidden = d.pick((1, 2, 3, 4, 5, 8, 9, 17)), d.pick((1, 2, 3, 4, 5, 8))
+    x = b.add_input((length, batch, features), "float32")
+    spread = d.pick((1.0, 0.25, 8.0))
+    dtype: QuantizedDType = "int8" if d.integer(0, 3) < 3 else "uint8"
+    weights = [
+        _gates(b, "w", dtype, (n, features, 4 * hidden), spread / (128 * 64 * math.sqrt(features))),
+        _gates(b, "r", dtype, (n, hidden, 4 * hidden), 4 * spread / (64 * math.sqrt(hidden))),
+    ]
+    shapes = [("b", (n, 8 * hidden)), ("h", (n, batch, hidden)), ("c", (n, batch, hidden)), ("p", (n, 3 * hidden))]
+    rest = []
+    for name, shape in shapes[: d.pick((0, 1, 1, 3, 3, 4, 2))]:
+        integers = fill.biases(d.key(), d.pick((fill.UNIFORM, fill.EDGES)), math.prod(shape), 256)
+        rest.append(b.add_constant(name, "float32", (integers / 200).astype(np.float32).reshape(shape)))
+    clip = None if common or not d.rarely(4) else d.pick((1.0, 0.5, 4.0))
+    op = Lstm(direction=direction, input_forget=d.rarely(4), clip=clip, output=d.pick(("y", "y", "y_h", "y_c")))  # type: ignore[arg-type]
+    b.add_node(op, (x, *weights, *rest), "float32")
+    b.current = source
+
+
+def _gates(b: Builder, name: str, dtype: QuantizedDType, shape: tuple[int, int, int], around: float) -> str:
+    """Weights of gates: one scale, or one for each column, or for each of two directions."""
+    d = b.d
+    kind = d.integer(0, 7)
+    low = 0 if dtype == "uint8" else -128
+    zero_point = low + 128 if kind > 5 or b.flavour.common else d.pick((low + 128, low + 129, low, low + 255))
+    scale = b.scale(around, 1)
+    data = fill.quantized(d.key(), d.pick((fill.UNIFORM, fill.EXTREMES, fill.NARROW)), shape, dtype, zero_point)
+    q = QType.per_tensor(dtype, scale, zero_point)
+    if kind in (1, 3, 5):
+        axis = 2 if shape[0] == 1 else 0
+        steps = fill.below(fill.words(d.key(), shape[axis]), 3)
+        scales = tuple(float32(scale * 2.0 ** int(s - 1)) for s in steps)
+        q = QType(dtype, scales, (zero_point,) * shape[axis], axis)
+    return b.add_constant(name, q, data)

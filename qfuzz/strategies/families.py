@@ -61,6 +61,7 @@ DRAWINGS: dict[str, Drawing] = {
     "hardswish": Drawing(_ANY, elementwise.draw_hardswish),
     "softmax": Drawing(elementwise.fits_softmax, elementwise.draw_softmax),
     "attention": Drawing(composite.fits_attention, composite.draw_attention, (3,)),
+    "lstm": Drawing(_ANY, composite.draw_lstm),
 }
 
 

@@ -14,6 +14,7 @@ from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
@@ -265,6 +266,21 @@ def _attention(d: Draw) -> Case:
     return d.case(op, [((batch, length, features), q_x)], "float32", constants=constants)
 
 
+def _lstm(d: Draw) -> Case:
+    length, batch, features, hidden = (d.integer(1, 4) for _ in range(4))
+    direction = ("forward", "reverse", "bidirectional")[d.integer(0, 2)]
+    n = 2 if direction == "bidirectional" else 1
+    constants: dict[int, tuple[TensorType, Any]] = {}
+    for position, (rows, around) in enumerate(((features, 2.0**-11), (hidden, 2.0**-6)), 1):
+        q = QType.per_tensor("int8", d.scale(around / 4, around * 4), 0)
+        shape = (n, rows, 4 * hidden)
+        constants[position] = (TensorType(shape, q), d.rng.integers(-128, 128, shape).astype(np.int8))
+    if d.chance(0.6):
+        constants[3] = (TensorType((n, 8 * hidden), "float32"), d.rng.normal(0, 1, (n, 8 * hidden)).astype(np.float32))
+    op = Lstm(direction=direction, output=("y", "y_h", "y_c")[d.integer(0, 2)])  # type: ignore[arg-type]
+    return d.case(op, [((length, batch, features), "float32")], "float32", constants=constants)
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -294,5 +310,6 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
         Softmax(axis=d.integer(0, len(s := d.shape()) - 1)), [(s, q := d.qtype())], _share(d, q)
     ),
     "attention": _attention,
+    "lstm": _lstm,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

@@ -23,6 +23,7 @@ from qfuzz.ops.activation import Relu, Sigmoid
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv, unit_conv
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.movement import Flatten, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize, Requantize
@@ -90,9 +91,12 @@ def _saturates_pairs(network: Network, node: Node) -> bool:
     return has_pairs and isinstance(node.op, Conv | Linear) and network.types[node.inputs[1]].dtype == "int8"
 
 
-def _attends_wrongly(network: Network, node: Node) -> bool:
-    """QAttention takes a scale of 0 for none, and divides by an empty batch (which would end this process)."""
-    return isinstance(node.op, Attention) and (node.op.scale == 0.0 or 0 in network.types[node.inputs[0]].shape)
+def _fails_as_a_layer(network: Network, node: Node) -> bool:
+    """QAttention takes a scale of 0 for none, DynamicQuantizeLSTM does not clip C(t); both die of an empty batch."""
+    if not isinstance(node.op, Attention | Lstm):
+        return False
+    bug = node.op.scale == 0.0 if isinstance(node.op, Attention) else node.op.clip is not None
+    return bug or 0 in network.types[node.inputs[0]].shape
 
 
 def _known_bug(backend: Any, network: Network) -> bool:
@@ -103,7 +107,7 @@ def _known_bug(backend: Any, network: Network) -> bool:
     integer_kernels = backend.format == "qoperator" or fuses
     requantizes_twice = backend.format == "qdq" and backend.opt != "disable" and len(network.nodes) > 1
     for n in network.nodes:
-        if backend.format == "qoperator" and _attends_wrongly(network, n):
+        if backend.format == "qoperator" and _fails_as_a_layer(network, n):
             return True
         if integer_kernels and (_rounds_reciprocal(n) or _overhangs(network, n) or _saturates_pairs(network, n)):
             return True
