@@ -20,6 +20,7 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
@@ -297,6 +298,32 @@ def _lstm(d: Dice) -> Case:
     return _case(d, op, [((length, batch, features), "float32")], "float32", tuple(constants))
 
 
+def _embed_layer_norm(d: Dice) -> Case:
+    n_words, features, batch, length = d.integer(1, 4), d.integer(1, 5), d.integer(0, 2), d.integer(0, 3)
+    words = d.qtype(d.pick(-5.0, 0.0, 20.0))
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = []
+
+    def ids(rows: int) -> None:
+        values = np.array([d.integer(0, rows - 1) for _ in range(batch * length)], dtype=np.int32)
+        constants.append((TensorType((batch, length), "int32"), values.reshape(batch, length)))
+
+    def table(shape: Shape, around: float) -> None:
+        zero_point = d.integer(words.qmin, words.qmax)
+        q = QType.per_tensor(words.dtype, d.scale(around), zero_point)
+        constants.append((TensorType(shape, q), d.data(shape, q)))
+
+    ids(n_words)
+    table((length + d.integer(0, 1), features), math.log2(words.scale[0]))
+    table((features,), -6.0)
+    table((features,), -6.0)
+    if d.chance(0.5):
+        rows = d.integer(1, 3)
+        ids(rows)
+        table((rows, features), math.log2(words.scale[0]))
+    op = EmbedLayerNorm(epsilon=float32(d.pick(1e-12, 1e-5, 1.0)))
+    return _case(d, op, [((n_words, features), words)], "float32", tuple(constants))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -325,6 +352,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "softmax": _softmax,
     "attention": _attention,
     "lstm": _lstm,
+    "embed_layer_norm": _embed_layer_norm,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

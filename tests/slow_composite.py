@@ -160,3 +160,28 @@ def lstm(op: Any, x: Any, w: Any, r: Any, *rest: Any) -> tuple[Index, Any]:
 
     shape = (directions, batch, hidden)
     return (length, *shape) if op.output == "y" else shape, real
+
+
+def embed_layer_norm(op: Any, words: Any, ids: Any, positions: Any, gamma: Any, beta: Any, *more: Any) -> Any:
+    """Rows of tables, added and normalized."""
+    batch, length = ids.shape
+    n = words.shape[1]
+
+    def real(index: Index, bits: int) -> Bounds:
+        b, s, column = index
+        features = []
+        for i in range(n):
+            e = words.real((ids.at((b, s)), i)) + positions.real((s, i))
+            if more:
+                e += more[1].real((more[0].at((b, s)), i))
+            features.append(e)
+        mean = sum(features) / n
+        variance = sum((e - mean) ** 2 for e in features) / n
+        top = (features[column] - mean) * gamma.real((column,))
+        if top == 0:
+            return beta.real((column,)), beta.real((column,))
+        with mpmath.workprec(2 * bits + 700):
+            value = fraction(number(top) / mpmath.sqrt(number(variance + Fraction(op.epsilon)))) + beta.real((column,))
+        return value - Fraction(1, 2**bits), value + Fraction(1, 2**bits)
+
+    return (batch, length, n), real

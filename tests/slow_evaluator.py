@@ -501,4 +501,5 @@ DEFINITIONS: dict[str, Definition] = {
     "softmax": softmax,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
+    "embed_layer_norm": slow_composite.embed_layer_norm,
 }

@@ -101,6 +101,14 @@ _LSTM = Contract(
     "+ fl(Wb + Rb), mlas/lib/logistic.cpp and tanh.cpp, C * f + i * g, tanh * o",
 )
 
+_EMBED_LAYER_NORM = Contract(
+    terms="real",
+    k=4,
+    tie="half_even",
+    source="contrib_ops/cpu/quantization/qembed_layer_norm.cc: (q - zp) * scale, two sums, the mean of n of them, "
+    "a sum of squares, sqrt(sum / n + epsilon), a / root * gamma + beta",
+)
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -125,6 +133,7 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "softmax": _SOFTMAX,
         "attention": _ATTENTION,
         "lstm": _LSTM,
+        "embed_layer_norm": _EMBED_LAYER_NORM,
     }
 )
 

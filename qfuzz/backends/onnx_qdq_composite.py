@@ -63,5 +63,11 @@ def _lstm(b: Builder, node: Node) -> None:
     raise Unsupported("ONNX LSTM takes no quantized hidden state: a QDQ form would quantize it once, not at each step")
 
 
-LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"attention": _attention, "lstm": _lstm})
+def _embed_layer_norm(b: Builder, node: Node) -> None:
+    raise Unsupported("the QDQ form of it is several operators: gathered rows, sums and a layer normalization")
+
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {"attention": _attention, "lstm": _lstm, "embed_layer_norm": _embed_layer_norm}
+)
 """Operator name to the function that writes its nodes."""

@@ -10,6 +10,7 @@ from qfuzz.backends.onnx_builder import MICROSOFT, Attribute, Builder, Lowering
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.lstm import Lstm
 
 
@@ -65,5 +66,23 @@ def _lstm(b: Builder, node: Node) -> None:
         outputs.insert(0, "")
 
 
-LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"attention": _attention, "lstm": _lstm})
+def _embed_layer_norm(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, EmbedLayerNorm)
+    named = dict(
+        zip(("words", "ids", "positions", "gamma", "beta", "segment_ids", "segments"), node.inputs, strict=False)
+    )
+    stored = {key: b.constant(name) for key, name in named.items() if key != "words"} | {"words": node.inputs[0]}
+    tables = ("words", "positions", "segments", "gamma", "beta")
+    first = ("ids", "segment_ids", *tables)
+    qparams = {t: b.qparams(b.network.types[named[t]].qtype) if t in named else ("", "") for t in tables}
+    inputs = [stored.get(key, "") for key in first] + [""]  # no mask, which only mask_index_out depends on
+    inputs += [qparams[t][0] for t in tables] + [qparams[t][1] for t in tables]
+    b.emit("QEmbedLayerNormalization", inputs, node.name, {"epsilon": op.epsilon}, MICROSOFT)
+    b.graph.node[-1].output.append(f"{node.name}/mask_index")
+
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {"attention": _attention, "lstm": _lstm, "embed_layer_norm": _embed_layer_norm}
+)
 """Operator name to the function that writes its node, or says why there is none."""

@@ -6,6 +6,7 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
@@ -41,6 +42,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Softmax,
     Attention,
     Lstm,
+    EmbedLayerNorm,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

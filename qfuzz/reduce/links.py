@@ -6,6 +6,7 @@ from qfuzz.ir.network import Network, Node
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv
+from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
@@ -72,6 +73,13 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                 if len(read[3]) == 1 and types[3].shape[0] == types[0].shape[0]:
                     join(x[0], read[3][0])
             return [x[0], x[1], None]
+        case EmbedLayerNorm():
+            for table in (read[2], read[3], read[4], *read[6:]):
+                join(x[1], table[-1])
+            if len(read) > 5:
+                join(read[1][0], read[5][0])
+                join(read[1][1], read[5][1])
+            return [read[1][0], read[1][1], x[1]]
         case Lstm():
             join(x[2], read[1][1])
             for state in read[4:6]:

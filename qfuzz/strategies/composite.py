@@ -1,4 +1,4 @@
-"""The drawing side of kernels that are whole layers: attention, lstm."""
+"""The drawing side of kernels that are whole layers: attention, lstm, embed_layer_norm."""
 
 import math
 
@@ -6,10 +6,12 @@ import numpy as np
 
 from qfuzz.ir.qtype import Element, QType, QuantizedDType, float32
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.embedding import MAX_SCALE, MIN_SCALE, EmbedLayerNorm
 from qfuzz.ops.lstm import Lstm
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.fill import Array
+from qfuzz.strategies.qtypes import draw_zero_point
 
 MAX_LENGTH = 33
 """Of an attended sequence: the work grows with its cube."""
@@ -146,3 +148,36 @@ def _gates(b: Builder, name: str, dtype: QuantizedDType, shape: tuple[int, int, 
         scales = tuple(float32(scale * 2.0 ** int(s - 1)) for s in steps)
         q = QType(dtype, scales, (zero_point,) * shape[axis], axis)
     return b.add_constant(name, q, data)
+
+
+def fits_embed_layer_norm(b: Builder) -> bool:
+    """Whether the current value is a table of words."""
+    shape = b.type.shape
+    return len(shape) == 2 and shape[1] > 0 and MIN_SCALE * 8 <= b.qtype.scale[0] <= MAX_SCALE / 8
+
+
+def draw_embed_layer_norm(b: Builder) -> None:
+    """An embed_layer_norm node on a table of words, which ends a branch in float32: what follows reads the table."""
+    d = b.d
+    source, q = b.current, b.qtype
+    n_words, features = b.type.shape
+    batch, length = d.pick((1, 2, 3) if b.flavour.common else (1, 2, 3, 0)), d.integer(1, 4)
+    batch = batch if n_words else 0
+
+    def ids(name: str, rows: int) -> str:
+        values = fill.below(fill.words(d.key(), batch * length), rows)
+        return b.add_constant(name, "int32", values.astype(np.int32).reshape(batch, length))
+
+    def table(name: str, shape: tuple[int, ...], around: float) -> str:
+        zero_point = draw_zero_point(d, q.dtype)
+        data = fill.quantized(d.key(), d.pick((fill.UNIFORM, fill.EDGES, fill.NARROW)), shape, q.dtype, zero_point)
+        return b.add_constant(name, QType.per_tensor(q.dtype, b.scale(around, 2), zero_point), data)
+
+    inputs = [source, ids("i", n_words), table("p", (length + d.integer(0, 2), features), q.scale[0])]
+    inputs += [table("g", (features,), 2.0**-6), table("e", (features,), 2.0**-6)]
+    if d.integer(0, 1):
+        n_segments = d.integer(1, 3)
+        inputs += [ids("j", n_segments), table("s", (n_segments, features), q.scale[0])]
+    epsilon = float32(1e-12) if b.flavour.common else float32(d.pick((1e-12, 1e-5, 1.0, 2.0**-40)))
+    b.add_node(EmbedLayerNorm(epsilon=epsilon), tuple(inputs), "float32")
+    b.current = source

@@ -13,6 +13,7 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
@@ -281,6 +282,27 @@ def _lstm(d: Draw) -> Case:
     return d.case(op, [((length, batch, features), "float32")], "float32", constants=constants)
 
 
+def _embed_layer_norm(d: Draw) -> Case:
+    n_words, features, batch, length = (
+        d.integer(1, 9),
+        int(d.rng.choice([1, 2, 3, 8, 17])),
+        d.integer(1, 3),
+        d.integer(1, 5),
+    )
+    words = d.qtype()
+    constants: dict[int, tuple[TensorType, Any]] = {
+        1: (TensorType((batch, length), "int32"), d.rng.integers(0, n_words, (batch, length)).astype(np.int32))
+    }
+    for position, shape in ((2, (length, features)), (3, (features,)), (4, (features,))):
+        q = d.qtype()
+        constants[position] = (TensorType(shape, q), d.stored(shape, q))
+    if d.chance(0.5):
+        q = d.qtype()
+        constants[5] = (TensorType((batch, length), "int32"), d.rng.integers(0, 2, (batch, length)).astype(np.int32))
+        constants[6] = (TensorType((2, features), q), d.stored((2, features), q))
+    return d.case(EmbedLayerNorm(), [((n_words, features), words)], "float32", constants=constants)
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -311,5 +333,6 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     ),
     "attention": _attention,
     "lstm": _lstm,
+    "embed_layer_norm": _embed_layer_norm,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""
