@@ -23,6 +23,7 @@ from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
+from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
@@ -324,6 +325,38 @@ def _embed_layer_norm(d: Dice) -> Case:
     return _case(d, op, [((n_words, features), words)], "float32", tuple(constants))
 
 
+def _moe(d: Dice) -> Case:
+    tokens, features, experts, inner = d.integer(0, 3), d.integer(1, 3), d.integer(1, 3), d.integer(1, 3)
+    activation = d.pick("identity", "relu", "silu", "swiglu")
+    rows = inner * (2 if activation == "swiglu" else 1)
+    normalized = d.chance(0.4)
+    low = 0.01 if normalized else -1.0
+    mixing = np.array([d.random.uniform(low, 2.0) for _ in range(tokens * experts)], dtype=np.float32)
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = [
+        (TensorType((tokens, experts), "float32"), mixing.reshape(tokens, experts))
+    ]
+    for shape, around in (((experts, rows, features), -12.0), ((experts, features, inner), -6.0)):
+        axis = d.pick(None, 0, 1)
+        count = 1 if axis is None else shape[axis]
+        zero_points = tuple(d.integer(0, 255) if d.chance(0.3) else 128 for _ in range(count))
+        q = QType("uint8", tuple(d.scale(around) for _ in range(count)), zero_points, axis)
+        weight = np.array([d.integer(0, 255) for _ in range(math.prod(shape))], dtype=np.uint8)
+        constants.append((TensorType(shape, q), weight.reshape(shape)))
+    if d.chance(0.5):
+        for n in (rows, features):
+            reals = np.array([d.random.uniform(-2, 2) for _ in range(experts * n)], dtype=np.float32)
+            constants.append((TensorType((experts, n), "float32"), reals.reshape(experts, n)))
+    op = Moe(
+        top=d.integer(1, experts),
+        activation=activation,
+        normalized=normalized,
+        alpha=float32(d.pick(1.0, 1.702, -0.5)),
+        beta=d.pick(0.0, 1.0, -0.5),
+        limit=d.pick(None, 7.0, 0.5),
+    )
+    return _case(d, op, [((tokens, features), "float32"), ((tokens, experts), "float32")], "float32", tuple(constants))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -353,6 +386,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "attention": _attention,
     "lstm": _lstm,
     "embed_layer_norm": _embed_layer_norm,
+    "moe": _moe,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

@@ -185,3 +185,48 @@ def embed_layer_norm(op: Any, words: Any, ids: Any, positions: Any, gamma: Any, 
         return value - Fraction(1, 2**bits), value + Fraction(1, 2**bits)
 
     return (batch, length, n), real
+
+
+def moe(op: Any, x: Any, router: Any, mixing: Any, w1: Any, w2: Any, *biases: Any) -> Any:
+    """Each token's selected experts, mixed."""
+    tokens, features = x.shape
+    experts, rows, _ = w1.shape
+    inner = w2.shape[2]
+
+    def sigmoid(z: Fraction) -> Fraction:
+        return fraction(1 / (1 + mpmath.exp(-number(z))))
+
+    def between(n: int, e: int) -> list[Fraction]:
+        z = [sum(x.real((n, i)) * w1.real((e, r, i)) for i in range(features)) for r in range(rows)]
+        if biases:
+            z = [v + biases[0].real((e, r)) for r, v in enumerate(z)]
+        if op.activation == "identity":
+            return z
+        if op.activation == "relu":
+            return [max(v, Fraction(0)) for v in z]
+        if op.activation == "silu":
+            return [v * sigmoid(v) for v in z]
+        gates, linear = z[0::2], z[1::2]
+        if op.limit is not None:
+            limit = Fraction(op.limit)
+            gates = [min(g, limit) for g in gates]
+            linear = [min(max(v, -limit), limit) for v in linear]
+        alpha, beta = Fraction(op.alpha), Fraction(op.beta)
+        return [g * sigmoid(alpha * g) * (v + beta) for g, v in zip(gates, linear, strict=True)]
+
+    def real(index: Index, bits: int) -> Bounds:
+        n, column = index
+        order = sorted(range(experts), key=lambda e: (-router.real((n, e)), e))[: op.top]
+        total = sum(mixing.real((n, e)) for e in order) if op.normalized else Fraction(1)
+        value = Fraction(0)
+        with mpmath.workprec(2 * bits + 700):
+            for e in order:
+                hidden = between(n, e)
+                y = sum(hidden[i] * w2.real((e, column, i)) for i in range(inner))
+                y += biases[1].real((e, column)) if biases else 0
+                value += mixing.real((n, e)) / total * y
+        if op.activation in ("identity", "relu"):
+            return value, value
+        return value - Fraction(1, 2**bits), value + Fraction(1, 2**bits)
+
+    return (tokens, features), real

@@ -502,4 +502,5 @@ DEFINITIONS: dict[str, Definition] = {
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
     "embed_layer_norm": slow_composite.embed_layer_norm,
+    "moe": slow_composite.moe,
 }

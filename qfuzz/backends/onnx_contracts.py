@@ -109,6 +109,15 @@ _EMBED_LAYER_NORM = Contract(
     "a sum of squares, sqrt(sum / n + epsilon), a / root * gamma + beta",
 )
 
+_MOE = Contract(
+    terms="real",
+    k=4,
+    tie="half_even",
+    function_ulps=1.0,
+    source="contrib_ops/cpu/moe/moe_quantization_cpu.cc: weights dequantized to float32, MlasGemm, + bias; "
+    "moe_utils.cc: std::exp, 1 / (1 + e) or e / (1 + e), g * sigmoid * (l + beta); sum of weight * (product + bias)",
+)
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -134,6 +143,7 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "attention": _ATTENTION,
         "lstm": _LSTM,
         "embed_layer_norm": _EMBED_LAYER_NORM,
+        "moe": _MOE,
     }
 )
 

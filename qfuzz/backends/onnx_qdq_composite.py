@@ -67,7 +67,11 @@ def _embed_layer_norm(b: Builder, node: Node) -> None:
     raise Unsupported("the QDQ form of it is several operators: gathered rows, sums and a layer normalization")
 
 
+def _moe(b: Builder, node: Node) -> None:
+    raise Unsupported("ONNX has no operator that mixes experts; the QDQ form would be a network of others")
+
+
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
-    {"attention": _attention, "lstm": _lstm, "embed_layer_norm": _embed_layer_norm}
+    {"attention": _attention, "lstm": _lstm, "embed_layer_norm": _embed_layer_norm, "moe": _moe}
 )
 """Operator name to the function that writes its nodes."""

@@ -12,6 +12,7 @@ from qfuzz.ir.network import Node
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.lstm import Lstm
+from qfuzz.ops.mixture import Moe
 
 
 def _attention(b: Builder, node: Node) -> None:
@@ -82,7 +83,34 @@ def _embed_layer_norm(b: Builder, node: Node) -> None:
     b.graph.node[-1].output.append(f"{node.name}/mask_index")
 
 
+def _moe(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Moe)
+    x, router, mixing, w1, w2 = node.inputs[:5]
+    scales: list[str] = []
+    zero_points: list[str] = []
+    for name in (w1, w2):
+        t = b.network.types[name]
+        shape = (1, -1) if t.qtype.axis == 1 else (-1, 1)
+        scale = np.array(t.qtype.scale, dtype=np.float32).reshape(shape)
+        zero_point = np.array(t.qtype.zero_point, dtype=np.uint8).reshape(shape)
+        scales.append(b.shared(np.ascontiguousarray(np.broadcast_to(scale, t.shape[:2]))))
+        zero_points.append(b.shared(np.ascontiguousarray(np.broadcast_to(zero_point, t.shape[:2]))))
+    b1, b2 = (b.constant(name) for name in node.inputs[5:]) if len(node.inputs) > 5 else ("", "")
+    inputs = [x, router, b.constant(w1), scales[0], b1, b.constant(w2), scales[1], b2, "", "", "", *zero_points]
+    attributes: dict[str, Attribute] = {
+        "k": op.top,
+        "activation_type": op.activation,
+        "expert_weight_bits": 8,
+        "normalize_routing_weights": op.normalized,
+    }
+    if op.activation == "swiglu":
+        attributes |= {"swiglu_fusion": 1, "activation_alpha": op.alpha, "activation_beta": op.beta}
+        attributes |= {} if op.limit is None else {"swiglu_limit": op.limit}
+    b.emit("QMoE", [*inputs, "", b.constant(mixing)], node.name, attributes, MICROSOFT)
+
+
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
-    {"attention": _attention, "lstm": _lstm, "embed_layer_norm": _embed_layer_norm}
+    {"attention": _attention, "lstm": _lstm, "embed_layer_norm": _embed_layer_norm, "moe": _moe}
 )
 """Operator name to the function that writes its node, or says why there is none."""

@@ -154,8 +154,10 @@ def _types(case: Case, node: Node) -> set[str]:
     form = {"*".join(t.dtype for t in types[:2]) + "->" + network.types[node.name].dtype}
     if any(isinstance(t.element, QType) and t.element.axis is not None for t in types):
         form.add("per-channel")
-    if len(types) > 2 and 2 in node.op.constant_inputs:
+    if len(types) > 2 and 2 in node.op.constant_inputs and node.op.name != "moe":
         form.add(f"{types[2].dtype} bias")
+    if node.op.name == "moe" and (network.constant_data[node.inputs[2]].array < 0).any():
+        form.add("negative weight")
     if len(types[0].shape) == 3 and node.op.name in ("conv", "max_pool", "avg_pool", "global_avg_pool"):
         form.add("1d")
     return form

@@ -9,6 +9,7 @@ from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
+from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
@@ -43,6 +44,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Attention,
     Lstm,
     EmbedLayerNorm,
+    Moe,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -9,6 +9,7 @@ from qfuzz.ops.convolution import Conv
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
+from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 
@@ -80,6 +81,14 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                 join(read[1][0], read[5][0])
                 join(read[1][1], read[5][1])
             return [read[1][0], read[1][1], x[1]]
+        case Moe():
+            tokens = (read[1][0], read[2][0])
+            experts = (read[2][1], *(read[i][0] for i in range(3, len(read))))
+            features = (read[3][2], read[4][1], *(read[i][1] for i in range(6, len(read))))
+            for own, others in ((x[0], tokens), (read[1][1], experts), (x[1], features)):
+                for other_label in others:
+                    join(own, other_label)
+            return [x[0], x[1]]
         case Lstm():
             join(x[2], read[1][1])
             for state in read[4:6]:

@@ -29,6 +29,8 @@ PLAIN: dict[str, Any] = {
     "start": 0,
     "axis": 1,
     "start_axis": 1,
+    "top": 1,
+    "normalized": False,
     "input_forget": False,
     "num_heads": 1,
     "unidirectional": False,

@@ -1,4 +1,4 @@
-"""The drawing side of kernels that are whole layers: attention, lstm, embed_layer_norm."""
+"""The drawing side of kernels that are whole layers: attention, lstm, embed_layer_norm, moe."""
 
 import math
 
@@ -8,6 +8,7 @@ from qfuzz.ir.qtype import Element, QType, QuantizedDType, float32
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.embedding import MAX_SCALE, MIN_SCALE, EmbedLayerNorm
 from qfuzz.ops.lstm import Lstm
+from qfuzz.ops.mixture import Moe
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.fill import Array
@@ -181,3 +182,53 @@ def draw_embed_layer_norm(b: Builder) -> None:
     epsilon = float32(1e-12) if b.flavour.common else float32(d.pick((1e-12, 1e-5, 1.0, 2.0**-40)))
     b.add_node(EmbedLayerNorm(epsilon=epsilon), tuple(inputs), "float32")
     b.current = source
+
+
+def draw_moe(b: Builder) -> None:
+    """A moe node on new float32 inputs, which ends a branch: what follows reads what was there before."""
+    d = b.d
+    source, common = b.current, b.flavour.common
+    tokens, features = d.pick((1, 2, 3, 8) if common else (1, 2, 3, 8, 0)), d.pick((1, 2, 3, 4, 8, 9, 17))
+    experts, inner = d.integer(1, 4), d.pick((1, 2, 3, 8))
+    activation = d.pick(("identity", "relu", "silu", "swiglu", "swiglu"))
+    rows = inner * (2 if activation == "swiglu" else 1)
+    top = d.integer(1, min(experts, 2) if common else experts)
+    normalized = d.rarely(3)
+    x, router = b.add_input((tokens, features), "float32"), b.add_input((tokens, experts), "float32")
+    n = tokens * experts
+    mixing = fill.below(fill.words(d.key(), n), 200) + 1.0
+    sign = fill.below(fill.words(d.key(), n), 8) > 0 if not common and not normalized else np.ones(n, dtype=bool)
+    mixing = np.where(sign, mixing, -mixing) / d.pick((256.0, 200.0))
+    inputs = [x, router, b.add_constant("m", "float32", mixing.astype(np.float32).reshape(tokens, experts))]
+    inputs.append(_expert_weights(b, "v", (experts, rows, features), 2.0 / (64 * 64 * math.sqrt(features))))
+    inputs.append(_expert_weights(b, "w", (experts, features, inner), 2.0 / (64 * math.sqrt(inner))))
+    if d.integer(0, 1):
+        for name, shape in (("b", (experts, rows)), ("c", (experts, features))):
+            integers = fill.biases(d.key(), d.pick((fill.UNIFORM, fill.EDGES)), math.prod(shape), 256)
+            inputs.append(b.add_constant(name, "float32", (integers / 200).astype(np.float32).reshape(shape)))
+    swiglu = activation == "swiglu" and not common
+    op = Moe(
+        top=top,
+        activation=activation,  # type: ignore[arg-type]
+        normalized=normalized,
+        alpha=float32(d.pick((1.0, 1.702, 0.5))) if swiglu else 1.0,
+        beta=d.pick((0.0, 1.0, -0.5)) if swiglu else 0.0,
+        limit=d.pick((None, 7.0, 0.5)) if swiglu else None,
+    )
+    b.add_node(op, tuple(inputs), "float32")
+    b.current = source
+
+
+def _expert_weights(b: Builder, name: str, shape: tuple[int, int, int], around: float) -> str:
+    """uint8 weights of experts: one scale, or one for each expert, or for each row."""
+    d = b.d
+    kind = d.integer(0, 7)
+    zero_point = 128 if kind > 3 or b.flavour.common else d.pick((128, 127, 0, 255))
+    data = fill.quantized(d.key(), d.pick((fill.UNIFORM, fill.EXTREMES, fill.NARROW)), shape, "uint8", zero_point)
+    scale = b.scale(around, 1)
+    q = QType.per_tensor("uint8", scale, zero_point)
+    if kind % 4 in (1, 2):
+        axis = kind % 4 - 1
+        steps = fill.below(fill.words(d.key(), shape[axis]), 3)
+        q = QType("uint8", tuple(float32(scale * 2.0 ** int(s - 1)) for s in steps), (zero_point,) * shape[axis], axis)
+    return b.add_constant(name, q, data)

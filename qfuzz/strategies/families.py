@@ -63,6 +63,7 @@ DRAWINGS: dict[str, Drawing] = {
     "attention": Drawing(composite.fits_attention, composite.draw_attention, (3,)),
     "lstm": Drawing(_ANY, composite.draw_lstm),
     "embed_layer_norm": Drawing(composite.fits_embed_layer_norm, composite.draw_embed_layer_norm, (2,)),
+    "moe": Drawing(_ANY, composite.draw_moe),
 }
 
 

@@ -21,7 +21,7 @@ SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
 """Operators that are drawn more often than once where all are."""
 
-UNUSUAL = ("requantize", "attention", "lstm", "embed_layer_norm")
+UNUSUAL = ("requantize", "attention", "lstm", "embed_layer_norm", "moe")
 """Operators that few backends have: cases of common forms leave them out."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")

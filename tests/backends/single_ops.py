@@ -16,6 +16,7 @@ from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
+from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
@@ -303,6 +304,24 @@ def _embed_layer_norm(d: Draw) -> Case:
     return d.case(EmbedLayerNorm(), [((n_words, features), words)], "float32", constants=constants)
 
 
+def _moe(d: Draw) -> Case:
+    tokens, features, experts, inner = (d.integer(1, 5) for _ in range(4))
+    activation = ("identity", "relu", "silu", "swiglu")[d.integer(0, 3)]
+    rows = inner * (2 if activation == "swiglu" else 1)
+    mixing = d.rng.uniform(0.1, 1.0, (tokens, experts)).astype(np.float32)
+    constants: dict[int, tuple[TensorType, Any]] = {2: (TensorType((tokens, experts), "float32"), mixing)}
+    for position, shape, around in ((3, (experts, rows, features), 2.0**-10), (4, (experts, features, inner), 2.0**-6)):
+        q = QType.per_tensor("uint8", d.scale(around / 4, around * 4), 128)
+        constants[position] = (TensorType(shape, q), d.stored(shape, q))
+    if d.chance(0.5):
+        for position, n in ((5, rows), (6, features)):
+            bias = d.rng.normal(0, 1, (experts, n)).astype(np.float32)
+            constants[position] = (TensorType((experts, n), "float32"), bias)
+    op = Moe(top=d.integer(1, experts), activation=activation, normalized=d.chance(0.5))  # type: ignore[arg-type]
+    types: list[tuple[tuple[int, ...], Element]] = [((tokens, features), "float32"), ((tokens, experts), "float32")]
+    return d.case(op, types, "float32", constants=constants)
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -334,5 +353,6 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "attention": _attention,
     "lstm": _lstm,
     "embed_layer_norm": _embed_layer_norm,
+    "moe": _moe,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

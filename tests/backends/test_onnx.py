@@ -24,6 +24,7 @@ from qfuzz.ops.attention import Attention
 from qfuzz.ops.convolution import Conv, unit_conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
+from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Flatten, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize, Requantize
@@ -92,7 +93,12 @@ def _saturates_pairs(network: Network, node: Node) -> bool:
 
 
 def _fails_as_a_layer(network: Network, node: Node) -> bool:
-    """QAttention takes a scale of 0 for none, DynamicQuantizeLSTM does not clip C(t); both die of an empty batch."""
+    """QAttention takes a scale of 0 for none, DynamicQuantizeLSTM does not clip C(t); both die of an empty batch.
+
+    QMoE leaves out experts with a negative weight.
+    """
+    if isinstance(node.op, Moe):
+        return bool((network.constant_data[node.inputs[2]].array < 0).any())
     if not isinstance(node.op, Attention | Lstm):
         return False
     bug = node.op.scale == 0.0 if isinstance(node.op, Attention) else node.op.clip is not None
