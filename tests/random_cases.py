@@ -18,15 +18,19 @@ from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
+from qfuzz.ops.attention import Attention
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
+from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -538,6 +542,117 @@ def _dynamic_linear(d: Dice) -> Case:
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
 
 
+def _attention(d: Dice) -> Case:
+    batch, length, features = d.integer(0, 3), d.integer(1, 5), d.integer(1, 5)
+    heads = d.integer(1, 3)
+    columns = 3 * heads * d.integer(1, 3)
+    q_x = d.qtype()
+    qmin = 0 if (dtype := d.pick("int8", "uint8")) == "uint8" else -128
+    count, axis = (columns, 1) if d.chance(0.5) else (1, None)
+    around = d.random.uniform(-2.0, 3.0) - 11.0 - math.log2(q_x.scale[0])
+    zero_points = tuple(d.integer(qmin, qmin + 255) if d.chance(0.3) else max(qmin, 0) for _ in range(count))
+    q_w = QType(dtype, tuple(d.scale(around) for _ in range(count)), zero_points, axis)
+    weight = np.array([d.integer(qmin, qmin + 255) for _ in range(features * columns)], dtype=dtype)
+    bias = np.array([d.random.uniform(-2, 2) * d.pick(0, 1) for _ in range(columns)], dtype=np.float32)
+    constants = [
+        (TensorType((features, columns), q_w), weight.reshape(features, columns)),
+        (TensorType((columns,), "float32"), bias),
+    ]
+    form = d.pick((), (batch,), (2 * batch,), (batch, length), (batch, length, length))
+    if form:
+        most = length if len(form) == 1 else 1
+        mask = np.array([d.integer(0, most) for _ in range(math.prod(form))], dtype=np.int32)
+        constants.append((TensorType(form, "int32"), mask.reshape(form)))
+    op = Attention(
+        num_heads=heads,
+        unidirectional=d.chance(0.4),
+        mask_filter_value=d.pick(-10000.0, -1.0, 0.5, -1e4),
+        scale=d.pick(None, None, 0.5, 0.0, -1.5),
+    )
+    return _case(d, op, [((batch, length, features), q_x)], "float32", tuple(constants))
+
+
+def _lstm(d: Dice) -> Case:
+    direction = d.pick("forward", "reverse", "bidirectional")
+    n = 2 if direction == "bidirectional" else 1
+    length, batch, features, hidden = d.integer(1, 3), d.pick(0, 1, 1, 2, 3), d.integer(1, 3), d.integer(1, 3)
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = []
+    for shape, around in (((n, features, 4 * hidden), -12.0), ((n, hidden, 4 * hidden), -6.0)):
+        dtype = d.pick("int8", "uint8")
+        qmin = 0 if dtype == "uint8" else -128
+        axis = d.pick(None, 2 if n == 1 else 0)
+        count = 1 if axis is None else shape[axis]
+        zero_points = tuple(d.integer(qmin, qmin + 255) if d.chance(0.3) else qmin + 128 for _ in range(count))
+        q = QType(dtype, tuple(d.scale(around) for _ in range(count)), zero_points, axis)
+        weight = np.array([d.integer(qmin, qmin + 255) for _ in range(math.prod(shape))], dtype=dtype)
+        constants.append((TensorType(shape, q), weight.reshape(shape)))
+    shapes = ((n, 8 * hidden), (n, batch, hidden), (n, batch, hidden), (n, 3 * hidden))
+    for shape in shapes[: d.integer(0, 4)]:
+        reals = np.array([d.random.uniform(-2, 2) * d.pick(0, 1, 1) for _ in range(math.prod(shape))])
+        constants.append((TensorType(shape, "float32"), reals.astype(np.float32).reshape(shape)))
+    clip = d.pick(None, None, 0.5, 2.0)
+    op = Lstm(direction=direction, input_forget=d.chance(0.3), clip=clip, output=d.pick("y", "y_h", "y_c"))
+    return _case(d, op, [((length, batch, features), "float32")], "float32", tuple(constants))
+
+
+def _embed_layer_norm(d: Dice) -> Case:
+    n_words, features, batch, length = d.integer(1, 4), d.integer(1, 5), d.integer(0, 2), d.integer(0, 3)
+    words = d.qtype(d.pick(-5.0, 0.0, 20.0))
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = []
+
+    def ids(rows: int) -> None:
+        values = np.array([d.integer(0, rows - 1) for _ in range(batch * length)], dtype=np.int32)
+        constants.append((TensorType((batch, length), "int32"), values.reshape(batch, length)))
+
+    def table(shape: Shape, around: float) -> None:
+        zero_point = d.integer(words.qmin, words.qmax)
+        q = QType.per_tensor(words.dtype, d.scale(around), zero_point)
+        constants.append((TensorType(shape, q), d.data(shape, q)))
+
+    ids(n_words)
+    table((length + d.integer(0, 1), features), math.log2(words.scale[0]))
+    table((features,), -6.0)
+    table((features,), -6.0)
+    if d.chance(0.5):
+        rows = d.integer(1, 3)
+        ids(rows)
+        table((rows, features), math.log2(words.scale[0]))
+    op = EmbedLayerNorm(epsilon=float32(d.pick(1e-12, 1e-5, 1.0)))
+    return _case(d, op, [((n_words, features), words)], "float32", tuple(constants))
+
+
+def _moe(d: Dice) -> Case:
+    tokens, features, experts, inner = d.integer(0, 3), d.integer(1, 3), d.integer(1, 3), d.integer(1, 3)
+    activation = d.pick("identity", "relu", "silu", "swiglu")
+    rows = inner * (2 if activation == "swiglu" else 1)
+    normalized = d.chance(0.4)
+    low = 0.01 if normalized else -1.0
+    mixing = np.array([d.random.uniform(low, 2.0) for _ in range(tokens * experts)], dtype=np.float32)
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = [
+        (TensorType((tokens, experts), "float32"), mixing.reshape(tokens, experts))
+    ]
+    for shape, around in (((experts, rows, features), -12.0), ((experts, features, inner), -6.0)):
+        axis = d.pick(None, 0, 1)
+        count = 1 if axis is None else shape[axis]
+        zero_points = tuple(d.integer(0, 255) if d.chance(0.3) else 128 for _ in range(count))
+        q = QType("uint8", tuple(d.scale(around) for _ in range(count)), zero_points, axis)
+        weight = np.array([d.integer(0, 255) for _ in range(math.prod(shape))], dtype=np.uint8)
+        constants.append((TensorType(shape, q), weight.reshape(shape)))
+    if d.chance(0.5):
+        for n in (rows, features):
+            reals = np.array([d.random.uniform(-2, 2) for _ in range(experts * n)], dtype=np.float32)
+            constants.append((TensorType((experts, n), "float32"), reals.reshape(experts, n)))
+    op = Moe(
+        top=d.integer(1, experts),
+        activation=activation,
+        normalized=normalized,
+        alpha=float32(d.pick(1.0, 1.702, -0.5)),
+        beta=d.pick(0.0, 1.0, -0.5),
+        limit=d.pick(None, 7.0, 0.5),
+    )
+    return _case(d, op, [((tokens, features), "float32"), ((tokens, experts), "float32")], "float32", tuple(constants))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -589,6 +704,10 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "matmul_integer": _matmul_integer,
     "dynamic_quantize": _dynamic_quantize,
     "dynamic_linear": _dynamic_linear,
+    "attention": _attention,
+    "lstm": _lstm,
+    "embed_layer_norm": _embed_layer_norm,
+    "moe": _moe,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

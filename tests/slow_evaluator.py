@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 import mpmath
+import slow_composite
 
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ir.qtype import Element, QType
@@ -1031,4 +1032,8 @@ DEFINITIONS: dict[str, Definition] = {
     "matmul_integer": matmul_integer,
     "dynamic_quantize": dynamic_quantize,
     "dynamic_linear": dynamic_linear,
+    "attention": slow_composite.attention,
+    "lstm": slow_composite.lstm,
+    "embed_layer_norm": slow_composite.embed_layer_norm,
+    "moe": slow_composite.moe,
 }

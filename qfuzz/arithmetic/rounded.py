@@ -194,7 +194,7 @@ class RoundedEvaluation:
         return 0
 
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-        """The operands at one element of an elementwise operator."""
+        """The operands at one element of an elementwise operator; nothing of another one."""
         shape = self.result(model).shape
         if self.op.name in _SUMMING or any(not _broadcasts(a.shape, shape) for a in self.arrays):
             return

@@ -124,6 +124,42 @@ _DYNAMIC_LINEAR = Contract(
     source="contrib_ops/cpu/quantization/dynamic_quantize_matmul.cc, mlas/lib/qpostprocessor.cpp: quantized as by "
     "DynamicQuantizeLinear, then float(int32 acc) * fl(s_x*s_w) + bias; MatMulInteger, Cast, Mul and Add do the same",
 )
+_ATTENTION = Contract(
+    terms="accumulator",
+    k=4,
+    tie="half_even",
+    function_ulps=4.0,
+    source="contrib_ops/cpu/quantization/attention_quant.cc: float(int32 acc) * fl(s_x*s_w) + bias; "
+    "contrib_ops/cpu/bert/attention_cpu_base.h: fl(1/fl(sqrt(d))) * sgemm + mask, mlas/lib/compute.cpp softmax, sgemm",
+)
+
+_LSTM = Contract(
+    terms="real",
+    k=8,
+    tie="half_even",
+    function_ulps=4.0,
+    function_addend=1.0,
+    source="core/util/qmath.h GetQuantizationParameter: fl(fl(max - min) / 255), x / scale; rnn_helpers.cc: "
+    "float(int32 acc) * fl(scale * weight scale), the second added to the first; uni_directional_lstm.cc: + peephole, "
+    "+ fl(Wb + Rb), mlas/lib/logistic.cpp and tanh.cpp, C * f + i * g, tanh * o",
+)
+
+_EMBED_LAYER_NORM = Contract(
+    terms="real",
+    k=4,
+    tie="half_even",
+    source="contrib_ops/cpu/quantization/qembed_layer_norm.cc: (q - zp) * scale, two sums, the mean of n of them, "
+    "a sum of squares, sqrt(sum / n + epsilon), a / root * gamma + beta",
+)
+
+_MOE = Contract(
+    terms="real",
+    k=4,
+    tie="half_even",
+    function_ulps=1.0,
+    source="contrib_ops/cpu/moe/moe_quantization_cpu.cc: weights dequantized to float32, MlasGemm, + bias; "
+    "moe_utils.cc: std::exp, 1 / (1 + e) or e / (1 + e), g * sigmoid * (l + beta); sum of weight * (product + bias)",
+)
 
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
@@ -158,6 +194,10 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "matmul_integer": _INTEGER,
         "dynamic_quantize": _DYNAMIC_QUANTIZE,
         "dynamic_linear": _DYNAMIC_LINEAR,
+        "attention": _ATTENTION,
+        "lstm": _LSTM,
+        "embed_layer_norm": _EMBED_LAYER_NORM,
+        "moe": _MOE,
     }
 )
 
@@ -257,6 +297,9 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "matmul_integer": _INTEGER,
         "dynamic_quantize": _DYNAMIC_QUANTIZE,
         "dynamic_linear": _DYNAMIC_LINEAR,
+        "attention": _float(
+            4, "MatMul, Add, MatMul, Mul, Add, Softmax (mlas/lib/compute.cpp), MatMul", sums=True, ulps=4.0
+        ),
     }
 )
 

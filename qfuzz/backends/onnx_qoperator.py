@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.backends import onnx_dynamic, onnx_integer, onnx_rearrangement
+from qfuzz.backends import onnx_dynamic, onnx_integer, onnx_qoperator_composite, onnx_rearrangement
 from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
 from qfuzz.backends.onnx_geometry import conv_attributes
 from qfuzz.backends.onnx_qdq import (
@@ -337,6 +337,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "linear_integer": onnx_integer.linear_integer,
         "matmul_integer": onnx_integer.matmul_integer,
         **onnx_dynamic.QOPERATOR,
+        **onnx_qoperator_composite.LOWERINGS,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

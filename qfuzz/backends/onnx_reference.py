@@ -71,6 +71,7 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "tanh": _float(4, ulps=4.0),
         "elu": _float(4, ulps=4.0, terms="affine"),
         "softmax": _float(4, ulps=4.0),
+        "attention": _float(4, sums=True, ulps=4.0),
         "hardsigmoid": _float(6),
         "hardswish": _float(7),
         "div": _float(4),

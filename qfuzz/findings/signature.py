@@ -162,6 +162,10 @@ def _attributes(node: Node) -> set[str]:
             and name not in ("min", "max", "axis", "start_axis", "index")
         ):
             form.add(name)
+    if getattr(node.op, "scale", None) == 0.0:
+        form.add("zero scale")
+    if getattr(node.op, "clip", None) is not None:
+        form.add("clip")
     return form
 
 
@@ -171,8 +175,10 @@ def _types(case: Case, node: Node) -> set[str]:
     form = {"*".join(t.dtype for t in types[:2]) + "->" + network.types[node.name].dtype}
     if any(isinstance(t.element, QType) and t.element.axis is not None for t in types):
         form.add("per-channel")
-    if len(types) > 2 and 2 in node.op.constant_inputs:
+    if len(types) > 2 and 2 in node.op.constant_inputs and node.op.name != "moe":
         form.add(f"{types[2].dtype} bias")
+    if node.op.name == "moe" and (network.constant_data[node.inputs[2]].array < 0).any():
+        form.add("negative weight")
     if node.op.name in _OF_IMAGES and len(types[0].shape) != 4:
         form.add(f"{len(types[0].shape) - 2}d")
     return form

@@ -20,7 +20,15 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import Tensor, TensorType, check_shape
 from qfuzz.ops.contraction import check_bias, check_weight, contraction_image, require_int32_sums
-from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_per_dimension, check_windows, per_tensor
+from qfuzz.ops.semantics import (
+    ExactOperator,
+    Image,
+    Operand,
+    check_per_dimension,
+    check_windows,
+    per_tensor,
+    quantized_output,
+)
 
 
 class ConvTranspose(ExactOperator, frozen=True, kw_only=True, tag="conv_transpose"):

@@ -33,6 +33,7 @@ from qfuzz.ops.semantics import (
     check_per_dimension,
     check_windows,
     per_tensor,
+    quantized_output,
 )
 from qfuzz.ops.sliding import columns, padded
 

@@ -132,6 +132,14 @@ class Image(ABC):
         Zero where every float32 operation of the formula is exact for these operands.
         """
 
+    def ends(self, contract: Contract) -> tuple[Floats, Floats]:
+        """What a kernel under `contract` may compute before its final rounding: `error` to either side of the bounds.
+
+        An image whose error is not the same to both sides says so here.
+        """
+        error = self.error(contract)
+        return self.lower.approx - self.lower.error - error, self.upper.approx + self.upper.error + error
+
 
 class SteppedImage(Image):
     """What becomes of operands where the definition itself rounds on its way, so that no one error bound says it all.

@@ -92,10 +92,10 @@ def admissible(
         return _admissible_steps(image, contract, element, count)
     if image.nan is not None:
         return _with_nan(image, image.nan, contract, element, count)
-    error = image.error(contract)
     count.elements += image.lower.approx.size
     if integer_range(element) is None:
-        return _admissible_floats(image, np.broadcast_to(error, image.lower.approx.shape), dtype_of(element), count)
+        return _admissible_floats(image, contract, dtype_of(element), count)
+    error = image.error(contract)
     if not image.is_point:
         return _admissible_interval(image, error, contract.tie, element, count)
     settled = settle(image, element) if settled is None else settled
@@ -203,7 +203,7 @@ def _by_tie_rule(down: Ints, up: Ints, even: Ints, tie: TieRule, zero_point: Int
             return down, up
 
 
-def _admissible_floats(image: Image, error: Floats, dtype: str, count: FilterCount) -> Admissible:
+def _admissible_floats(image: Image, contract: Contract, dtype: str, count: FilterCount) -> Admissible:
     """Floating-point results: rounding is monotone, so the rounded ends bound every rounded number between them.
 
     What is beyond the largest finite number, and does not saturate, is infinite here (see `floats_as_judged`).
@@ -215,14 +215,14 @@ def _admissible_floats(image: Image, error: Floats, dtype: str, count: FilterCou
         rounded = nearest(x, format)
         return np.clip(rounded, -format.largest, format.largest) if saturates else rounded
 
-    low, high = image.lower, image.upper
-    lo, hi = stored(low.approx - low.error - error), stored(high.approx + high.error + error)
+    low = image.lower
+    lo, hi = (stored(end) for end in image.ends(contract))
     if not image.is_point:
         return Admissible(lo, hi, None)
     exact = stored(low.approx)
     undecided = np.flatnonzero(stored(low.approx - low.error) != stored(low.approx + low.error))
     count.refined += undecided.size
-    certain = error == 0
+    certain = np.broadcast_to(image.error(contract) == 0, exact.shape)
     for i in undecided:
         number = _nearest_to(low, int(i), format)
         if number is None:

@@ -58,7 +58,8 @@ class Reference:
             known: dict[str, Array] = {n: t.array for n, t in self.case.feeds.items()}
             for node in self.network.nodes:
                 received = [None if i in self._constants else known[i] for i in node.inputs]
-                rounded = self._set(node, received, CORRECT).lo
+                correct = self._set(node, received, CORRECT)
+                rounded = correct.lo if correct.exact is None else correct.exact
                 if rounded.dtype == np.float64:
                     rounded = np.where(rounded == NAN, np.nan, rounded)
                 known[node.name] = rounded.astype(self.network.types[node.name].dtype, copy=False)

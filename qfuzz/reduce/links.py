@@ -5,11 +5,15 @@ from collections.abc import Callable, Sequence
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.argmax import Argmax
+from qfuzz.ops.attention import Attention
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
+from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
@@ -74,6 +78,34 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             if len(read) > 2:
                 join(read[1][0], read[2][0])
             return [*x[:-1], read[1][0]]
+        case Attention():
+            join(x[2], read[1][0])
+            if len(read) > 3:
+                for mine, theirs in zip((x[0], x[1], x[1]), read[3] if len(read[3]) > 1 else [], strict=False):
+                    join(mine, theirs)
+                if len(read[3]) == 1 and types[3].shape[0] == types[0].shape[0]:
+                    join(x[0], read[3][0])
+            return [x[0], x[1], None]
+        case EmbedLayerNorm():
+            for table in (read[2], read[3], read[4], *read[6:]):
+                join(x[1], table[-1])
+            if len(read) > 5:
+                join(read[1][0], read[5][0])
+                join(read[1][1], read[5][1])
+            return [read[1][0], read[1][1], x[1]]
+        case Moe():
+            tokens = (read[1][0], read[2][0])
+            experts = (read[2][1], *(read[i][0] for i in range(3, len(read))))
+            features = (read[3][2], read[4][1], *(read[i][1] for i in range(6, len(read))))
+            for own, others in ((x[0], tokens), (read[1][1], experts), (x[1], features)):
+                for other_label in others:
+                    join(own, other_label)
+            return [x[0], x[1]]
+        case Lstm():
+            join(x[2], read[1][1])
+            for state in read[4:6]:
+                join(x[1], state[1])
+            return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
         case MaxPool() | AvgPool() | GlobalAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):
@@ -96,9 +128,9 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
         case Moved() | Argmax() if rank != len(x):
             return [None] * rank
         case Split() | Gather() | Argmax() | Interpolate() | DepthToSpace() | SpaceToDepth():
-            own = types[0].shape
+            sizes = types[0].shape
             fixed = node.op.axes if isinstance(node.op, Interpolate) else ()
-            stays = [d for d in range(rank) if own[d] == out.shape[d] and d not in fixed and d - rank not in fixed]
+            stays = [d for d in range(rank) if sizes[d] == out.shape[d] and d not in fixed and d - rank not in fixed]
             return [label if d in stays else None for d, label in enumerate(x)]
         case _:
             merged = [None] * rank

@@ -40,6 +40,12 @@ PLAIN: dict[str, Any] = {
     "select_last_index": False,
     "exclude_outside": False,
     "antialias": False,
+    "top": 1,
+    "normalized": False,
+    "input_forget": False,
+    "num_heads": 1,
+    "unidirectional": False,
+    "mask_filter_value": -10000.0,
 }
 """The value of each attribute (or of each of its entries) that says nothing."""
 

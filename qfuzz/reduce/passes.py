@@ -77,10 +77,11 @@ def drop_concat_inputs(case: Case) -> Iterator[Candidate]:
 
 
 def drop_bias(case: Case) -> Iterator[Candidate]:
-    """Leave a bias out."""
+    """Leave the last constant out: a bias, a mask."""
     for node in case.network.nodes:
-        if len(node.inputs) == 3 and 2 in node.op.constant_inputs:
-            yield partial(with_node, case, replace(node, inputs=node.inputs[:2]))
+        last = len(node.inputs) - 1
+        if last >= node.op.arity[0] and last in node.op.constant_inputs:
+            yield partial(with_node, case, replace(node, inputs=node.inputs[:last]))
 
 
 def drop_indices(case: Case) -> Iterator[Candidate]:

@@ -8,6 +8,7 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.strategies import (
     binary,
+    composite,
     contraction,
     dynamic,
     elementwise,
@@ -120,6 +121,10 @@ DRAWINGS: dict[str, Drawing] = {
     "matmul_integer": Drawing(matmul.fits_matmul, matmul.draw_matmul_integer, _MATRICES),
     "dynamic_quantize": Drawing(_ANY, dynamic.draw_dynamic_quantize),
     "dynamic_linear": Drawing(_ANY, dynamic.draw_dynamic_linear, (2, 2, 3)),
+    "attention": Drawing(composite.fits_attention, composite.draw_attention, (3,)),
+    "lstm": Drawing(_ANY, composite.draw_lstm),
+    "embed_layer_norm": Drawing(composite.fits_embed_layer_norm, composite.draw_embed_layer_norm, (2,)),
+    "moe": Drawing(_ANY, composite.draw_moe),
 }
 
 

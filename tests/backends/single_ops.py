@@ -11,15 +11,19 @@ from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
+from qfuzz.ops.attention import Attention
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
+from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -425,6 +429,82 @@ def _dynamic_linear(d: Draw) -> Case:
     return d.case(DynamicLinear(), [(q.shape, "float32")], "float32", constants=kept)
 
 
+def _attention(d: Draw) -> Case:
+    batch, length, features = d.integer(1, 3), int(d.rng.choice([1, 2, 3, 5, 8, 17])), d.integer(1, 9)
+    heads = d.integer(1, 3)
+    columns = 3 * heads * int(d.rng.choice([1, 2, 4, 8]))
+    q_x = d.qtype()
+    around = 1.0 / (q_x.scale[0] * 64 * 64 * np.sqrt(features))
+    per_column = d.chance(0.4)
+    scales = tuple(d.scale(around / 4, around * 4) for _ in range(columns if per_column else 1))
+    q_w = QType("int8", scales, (0,) * len(scales), 1 if per_column else None)
+    weight = d.rng.integers(-128, 128, (features, columns)).astype(np.int8)
+    constants: dict[int, tuple[TensorType, Any]] = {
+        1: (TensorType((features, columns), q_w), weight),
+        2: (TensorType((columns,), "float32"), d.rng.normal(0, 1, columns).astype(np.float32)),
+    }
+    if d.chance(0.5):
+        form = [(batch,), (2 * batch,), (batch, length), (batch, length, length)][d.integer(0, 3)]
+        mask = d.rng.integers(0, (length if len(form) == 1 else 1) + 1, form).astype(np.int32)
+        constants[3] = (TensorType(form, "int32"), mask)
+    op = Attention(num_heads=heads, unidirectional=d.chance(0.4))
+    return d.case(op, [((batch, length, features), q_x)], "float32", constants=constants)
+
+
+def _lstm(d: Draw) -> Case:
+    length, batch, features, hidden = (d.integer(1, 4) for _ in range(4))
+    direction = ("forward", "reverse", "bidirectional")[d.integer(0, 2)]
+    n = 2 if direction == "bidirectional" else 1
+    constants: dict[int, tuple[TensorType, Any]] = {}
+    for position, (rows, around) in enumerate(((features, 2.0**-11), (hidden, 2.0**-6)), 1):
+        q = QType.per_tensor("int8", d.scale(around / 4, around * 4), 0)
+        shape = (n, rows, 4 * hidden)
+        constants[position] = (TensorType(shape, q), d.rng.integers(-128, 128, shape).astype(np.int8))
+    if d.chance(0.6):
+        constants[3] = (TensorType((n, 8 * hidden), "float32"), d.rng.normal(0, 1, (n, 8 * hidden)).astype(np.float32))
+    op = Lstm(direction=direction, output=("y", "y_h", "y_c")[d.integer(0, 2)])  # type: ignore[arg-type]
+    return d.case(op, [((length, batch, features), "float32")], "float32", constants=constants)
+
+
+def _embed_layer_norm(d: Draw) -> Case:
+    n_words, features, batch, length = (
+        d.integer(1, 9),
+        int(d.rng.choice([1, 2, 3, 8, 17])),
+        d.integer(1, 3),
+        d.integer(1, 5),
+    )
+    words = d.qtype()
+    constants: dict[int, tuple[TensorType, Any]] = {
+        1: (TensorType((batch, length), "int32"), d.rng.integers(0, n_words, (batch, length)).astype(np.int32))
+    }
+    for position, shape in ((2, (length, features)), (3, (features,)), (4, (features,))):
+        q = d.qtype()
+        constants[position] = (TensorType(shape, q), d.stored(shape, q))
+    if d.chance(0.5):
+        q = d.qtype()
+        constants[5] = (TensorType((batch, length), "int32"), d.rng.integers(0, 2, (batch, length)).astype(np.int32))
+        constants[6] = (TensorType((2, features), q), d.stored((2, features), q))
+    return d.case(EmbedLayerNorm(), [((n_words, features), words)], "float32", constants=constants)
+
+
+def _moe(d: Draw) -> Case:
+    tokens, features, experts, inner = (d.integer(1, 5) for _ in range(4))
+    activation = ("identity", "relu", "silu", "swiglu")[d.integer(0, 3)]
+    rows = inner * (2 if activation == "swiglu" else 1)
+    mixing = d.rng.uniform(0.1, 1.0, (tokens, experts)).astype(np.float32)
+    constants: dict[int, tuple[TensorType, Any]] = {2: (TensorType((tokens, experts), "float32"), mixing)}
+    for position, shape, around in ((3, (experts, rows, features), 2.0**-10), (4, (experts, features, inner), 2.0**-6)):
+        q = QType.per_tensor("uint8", d.scale(around / 4, around * 4), 128)
+        constants[position] = (TensorType(shape, q), d.stored(shape, q))
+    if d.chance(0.5):
+        for position, n in ((5, rows), (6, features)):
+            bias = d.rng.normal(0, 1, (experts, n)).astype(np.float32)
+            constants[position] = (TensorType((experts, n), "float32"), bias)
+    op = Moe(top=d.integer(1, experts), activation=activation, normalized=d.chance(0.5))  # type: ignore[arg-type]
+    types: list[tuple[tuple[int, ...], Element]] = [((tokens, features), "float32"), ((tokens, experts), "float32")]
+    return d.case(op, types, "float32", constants=constants)
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -478,5 +558,9 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
     "dynamic_linear": _dynamic_linear,
+    "attention": _attention,
+    "lstm": _lstm,
+    "embed_layer_norm": _embed_layer_norm,
+    "moe": _moe,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

@@ -21,13 +21,16 @@ from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.activation import Relu, Sigmoid
+from qfuzz.ops.attention import Attention
 from qfuzz.ops.binary import Div
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, unit_conv
 from qfuzz.ops.dynamic import DynamicLinear
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
+from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Flatten, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize, Requantize
@@ -158,6 +161,19 @@ def _resizes_by_itself(network: Network, node: Node) -> bool:
     return off or one or 0 in shape or any(a < 0 for a in node.op.axes)
 
 
+def _fails_as_a_layer(network: Network, node: Node) -> bool:
+    """QAttention takes a scale of 0 for none, DynamicQuantizeLSTM does not clip C(t); both die of an empty batch.
+
+    QMoE leaves out experts with a negative weight.
+    """
+    if isinstance(node.op, Moe):
+        return bool((network.constant_data[node.inputs[2]].array < 0).any())
+    if not isinstance(node.op, Attention | Lstm):
+        return False
+    bug = node.op.scale == 0.0 if isinstance(node.op, Attention) else node.op.clip is not None
+    return bug or 0 in network.types[node.inputs[0]].shape
+
+
 def _known_bug(backend: Any, network: Network) -> bool:
     if isinstance(backend, OnnxReferenceBackend):
         bugs = (
@@ -179,10 +195,18 @@ def _known_bug(backend: Any, network: Network) -> bool:
             return True
         if isinstance(n.op, DynamicLinear) and _saturates_pairs(network, n):
             return True  # MatMulInteger is in every form
+        if backend.format == "qoperator" and _fails_as_a_layer(network, n):
+            return True
         if integer_kernels and (_rounds_reciprocal(n) or _overhangs(network, n) or _saturates_pairs(network, n)):
             return True
         x = network.types[n.inputs[0]]
-        if fuses and isinstance(n.op, Linear) and len(x.shape) > 2 and len(n.inputs) > 2 and x.dtype == "int8":
+        if (
+            fuses
+            and isinstance(n.op, Linear | Attention)
+            and len(x.shape) > 2
+            and len(n.inputs) > 2
+            and x.dtype == "int8"
+        ):
             return True  # MatMul and Add become a Gemm whose QuantizeLinear says uint8
     return requantizes_twice  # DoubleQDQPairsRemover invents a scale for two of them
 
