@@ -128,14 +128,6 @@ class SlowResult:
             self.real(index, 300)
         except NotANumber:
             return math.nan if dtype in FLOATS else self._range()[0]
-        """The correctly rounded stored number: half to even, zero point added, saturated."""
-        if not isinstance(self.element, QType):
-            low, high = self.unrounded(index)
-            assert low == high, "what gives plain numbers is rational"
-            if self.element == "float32":
-                return nearest_float32(low)
-            assert low.denominator == 1, "an operator whose result is a plain integer rounds on its own"
-            return int(low)
         for bits in (300, 3_000, 30_000):
             low, high = self.unrounded(index, bits)
             if dtype in FLOATS:
