@@ -152,6 +152,12 @@ EQUALITIES: tuple[Equality, ...] = (
 """Of all families, contractions too."""
 
 
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of `shape` broadcasts to the shape `to`."""
+    own = to[len(to) - len(shape) :] if len(shape) <= len(to) else None
+    return own is not None and all(a in (1, b) for a, b in zip(shape, own, strict=True))
+
+
 class RoundedEvaluation:
     """One node on known inputs, under as many models as are asked for.
 
@@ -185,9 +191,13 @@ class RoundedEvaluation:
         return 0
 
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-        """The operands at one element of an elementwise operator."""
+        """The operands at one element of an elementwise operator: those that are laid out as the output is."""
         shape = self.result(model).shape
-        for name, array, type_ in zip("ab", self.arrays, self.types, strict=False):
+        activations = [i for i in range(len(self.arrays)) if i not in self.op.constant_inputs]
+        for name, position in zip("ab", activations, strict=False):
+            array, type_ = self.arrays[position], self.types[position]
+            if not _broadcasts(array.shape, shape):
+                continue
             stored = np.broadcast_to(array, shape)[index]
             yield name, stored
             if isinstance(type_.element, QType):
