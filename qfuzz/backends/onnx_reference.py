@@ -46,10 +46,10 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "softmax": _float(4, ulps=4.0),
         "hardsigmoid": _float(6),
         "hardswish": _float(7),
-        "gelu": _float(5, ulps=2.0),
+        "gelu": _float(6, ulps=4.0),
         "layer_norm": _float(9, sums=True),
         "instance_norm": _float(9, sums=True),
-        "mean": _float(4, sums=True),
+        "mean": _float(3, sums=True),
     }
 )
 _ROUNDS_AFTER = Contract(
