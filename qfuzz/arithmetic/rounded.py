@@ -194,11 +194,15 @@ class RoundedEvaluation:
         return 0
 
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-        """The operands at one element of an elementwise operator; nothing of another one."""
+        """The operands at one element of an elementwise operator: those that are laid out as the output is."""
         shape = self.result(model).shape
-        if self.op.name in _SUMMING or any(not _broadcasts(a.shape, shape) for a in self.arrays):
+        if self.op.name in _SUMMING:
             return
-        for name, array, type_ in zip("ab", self.arrays, self.types, strict=False):
+        activations = [i for i in range(len(self.arrays)) if i not in self.op.constant_inputs]
+        for name, position in zip("ab", activations, strict=False):
+            array, type_ = self.arrays[position], self.types[position]
+            if not _broadcasts(array.shape, shape):
+                continue
             stored = np.broadcast_to(array, shape)[index]
             yield name, stored
             if isinstance(type_.element, QType):

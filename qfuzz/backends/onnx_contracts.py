@@ -284,7 +284,7 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "layer_norm": _LAYER_NORM,
         "instance_norm": _INSTANCE_NORM,
         "mean": _float(
-            4, "ReduceMean (core/providers/cpu/reduction/reduction_ops.h: a float32 sum, divided)", sums=True
+            3, "ReduceMean (core/providers/cpu/reduction/reduction_ops.h: a float32 sum, divided)", sums=True
         ),
         **dict.fromkeys(MOVED, _float(2, "copies")),
         "interpolate": _float(8, "Resize (upsample.h: weights of three dimensions, their product, the sum)", sums=True),

@@ -92,11 +92,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
         types = [o.type for o in operands]
         shape = x.type.shape
         n = self.size(shape)
-        weight = np.broadcast_to(self.laid_out(_real(types[1], operands[1].lo), shape), shape)
-        bias = np.zeros(())
-        if len(operands) > 2:
-            bias = self.laid_out(_real(types[2], operands[2].lo, _bias_unit(types)), shape)
-        bias = np.broadcast_to(bias, shape)
+        weight, bias = self._parameters(operands)
         lo, hi = (a.reshape(-1, n) for a in x.centered())
         statistics = _statistics(lo, lo if x.is_point else hi, x.float_scale, self.epsilon)
         scale_y = float_scale(element)
@@ -109,14 +105,15 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
         products = [whole(h) * weight for h in (statistics.lowest, statistics.highest)]
         magnitude = np.maximum(np.abs(products[0]), np.abs(products[1])) + np.abs(bias)
         slack = _SLACK * magnitude / scale_y + 1e-300
-        if x.is_point and (lo != np.rint(lo)).any():  # float64 sums: off as a kernel's are, with another unit
-            delta = np.abs(lo).max(axis=1, keepdims=True) * (x.float_scale * (n + 6) * 2.0**-53)
-            d = variance_error(statistics, delta, (n + 4) * 2.0**-53)
-            slack = slack + whole(normalized_error(statistics, delta, d, self.epsilon)) * np.abs(weight) / scale_y
         if x.is_point:
-            approx = (products[0] + bias) / scale_y
-            error = np.where(products[0] == 0.0, 0.0, slack) if bias_exact else slack
-            lower = upper = Reals(approx, error, self._refined(operands, lo, element))
+            if _are_integers(lo):
+                error = np.where(products[0] == 0.0, 0.0, slack) if bias_exact else slack
+            else:  # float64 sums: off as a kernel's are, with another unit
+                delta = np.abs(lo).max(axis=1, keepdims=True, initial=0.0) * (x.float_scale * (n + 2) * 2.0**-52)
+                d = variance_error(statistics, delta, (n + 4) * 2.0**-52)
+                off = whole(normalized_error(statistics, delta, d, self.epsilon))
+                error = slack + off * np.abs(weight) / scale_y
+            lower = upper = Reals((products[0] + bias) / scale_y, error, self._refined(operands, lo, element))
         else:
             lower = known_reals((np.minimum(*products) + bias) / scale_y - slack)
             upper = known_reals((np.maximum(*products) + bias) / scale_y + slack)
@@ -143,6 +140,15 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
             whole(equal & short) if dyadic else np.zeros((), dtype=bool),
             bias_exact,
         )
+
+    def _parameters(self, operands: Sequence[Operand]) -> tuple[Floats, Floats]:
+        """Scale and bias of each element."""
+        types = [o.type for o in operands]
+        shape = types[0].shape
+        unit = _bias_unit(types)
+        weight = self.laid_out(_real(types[1], operands[1].lo), shape)
+        bias = self.laid_out(_real(types[2], operands[2].lo, unit), shape) if len(operands) > 2 else np.zeros(())
+        return np.broadcast_to(weight, shape), np.broadcast_to(bias, shape)
 
     def _refined(self, operands: Sequence[Operand], rows: Floats, element: Element) -> Refine:
         """Narrows an element: all is rational but the root."""
@@ -188,6 +194,11 @@ def _real(t: TensorType, stored: npt.NDArray[np.generic], unit: float = 1.0) -> 
     return values * unit if q == "int32" else values
 
 
+def _are_integers(values: Floats) -> bool:
+    """Whether all are, as stored integers are; float32 values may be anything."""
+    return bool((values == np.rint(values)).all())
+
+
 def _bias_unit(types: Sequence[TensorType]) -> float:
     return float_scale(types[0].element) * float_scale(types[1].element)
 
@@ -199,7 +210,7 @@ def _statistics(lo: Floats, hi: Floats, scale: float, epsilon: float) -> Statist
     mean: within |e| of |P m|, which bounds the variance. A value off its mean grows with itself and falls with others.
     """
     n = lo.shape[1]
-    if lo is hi and (lo != np.rint(lo)).any():
+    if lo is hi and not _are_integers(lo):
         mean = lo.mean(axis=1, keepdims=True)
         off = (lo - mean) * scale
         variance = (off * off).mean(axis=1, keepdims=True)

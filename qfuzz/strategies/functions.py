@@ -32,19 +32,20 @@ def fits_layer_norm(b: Builder) -> bool:
 
 
 def draw_layer_norm(b: Builder) -> None:
-    """A layer_norm node, mostly over the last axis, with a scale and mostly a bias of that shape or a smaller one."""
+    """A layer_norm node, mostly over the last axis; scale and bias, if any, have its shape or broadcast to it."""
     d = b.d
     shape = b.type.shape
     rank = len(shape)
     choices = [a for a in range(rank - 1, -1, -1) if 0 not in shape[a:]]
     axis = d.pick(choices) if d.rarely(2) else rank - 1
-    own = shape[axis:]
+    own = bias = shape[axis:]
     form = d.integer(0, 11)
     if form == 10:
-        own = (1,)
+        own = bias = (1,)
     elif form == 11 and not b.flavour.common and 0 not in shape:
         own = tuple(n if d.integer(0, 1) else 1 for n in shape)
-    inputs, element = _parameters(b, own, optional_bias=True)
+        bias = shape[axis:] if d.integer(0, 1) else own
+    inputs, element = _parameters(b, own, bias, optional_bias=True)
     b.add_node(LayerNorm(axis=axis, epsilon=d.pick(EPSILONS)), inputs, element)
 
 
@@ -55,11 +56,13 @@ def fits_instance_norm(b: Builder) -> bool:
 
 def draw_instance_norm(b: Builder) -> None:
     """An instance_norm node."""
-    inputs, element = _parameters(b, (b.type.shape[1],), optional_bias=False)
+    inputs, element = _parameters(b, (b.type.shape[1],), (b.type.shape[1],), optional_bias=False)
     b.add_node(InstanceNorm(epsilon=b.d.pick(EPSILONS)), inputs, element)
 
 
-def _parameters(b: Builder, shape: tuple[int, ...], *, optional_bias: bool) -> tuple[tuple[str, ...], QType]:
+def _parameters(
+    b: Builder, shape: tuple[int, ...], bias_shape: tuple[int, ...], *, optional_bias: bool
+) -> tuple[tuple[str, ...], QType]:
     """Names of x, scale and bias, and the output's type: normalized values fill its range up to a few powers of two."""
     d = b.d
     n = math.prod(shape)
@@ -78,11 +81,11 @@ def _parameters(b: Builder, shape: tuple[int, ...], *, optional_bias: bool) -> t
     inputs: tuple[str, ...] = (b.current, scale)
     bias = d.integer(0, 7)
     if bias or not optional_bias:
-        steps = fill.biases(d.key(), fill.UNIFORM, n, 64).reshape(shape)
+        largest = 64
         if kind >= 4 and bias >= 4:
-            small = b.qtype.scale[0] * unit
-            largest = max(1, int(min(64 * unit / small, 2.0**20)))
-            steps = fill.biases(d.key(), fill.UNIFORM, n, largest).reshape(shape)
+            largest = max(1, int(min(64 / b.qtype.scale[0], 2.0**20)))
+        steps = fill.biases(d.key(), fill.UNIFORM, math.prod(bias_shape), largest).reshape(bias_shape)
+        if kind >= 4 and bias >= 4:
             inputs = (*inputs, b.add_constant("b", "int32", steps.astype(np.int32)))
         else:
             inputs = (*inputs, b.add_constant("b", "float32", (steps * unit).astype(np.float32)))

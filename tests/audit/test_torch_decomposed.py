@@ -103,5 +103,6 @@ def test_near_ties_stay_within_the_counted_roundings(op: str) -> None:
         assert verdict.counts.violation == 0, verdict.mismatches[:1]
         worst = max(worst, worst_errors(case, backend).get(op, 0.0))
         n_summed += verdict.counts.total
+    assert set(OPERATORS) == set(NEAR_TIE_OPS) & set(DECOMPOSED)
     print(f"{op}: worst {worst:.2f} u, {DECOMPOSED[op].k} counted, {n_summed} elements")
     assert n_summed > 0

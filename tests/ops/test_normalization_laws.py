@@ -1,5 +1,6 @@
 """Laws of layer_norm and instance_norm."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,23 @@ def test_quantized_parameters_are_the_numbers_they_stand_for(data: st.DataObject
     plain = apply(op, x, q, out, (weight, "float32"), (bias, "float32"))
     assert np.array_equal(apply(op, x, q, out, (stored_w, q_w), (counts, "int32")), plain)
     assert np.array_equal(apply(op, x, q, out, (stored_w, q_w), (bias, "float32")), plain)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 1e4, -1e7])
+@pytest.mark.parametrize("n", [1, 3, 16, 50])
+def test_enclosures_hold_the_approximation_of_any_numbers(n: int, offset: float) -> None:
+    """Stored integers, and float32 numbers, whose sums float64 rounds."""
+    rng = np.random.default_rng(n)
+    unit = QType.per_tensor("uint8", 1.0, 0)
+    for row in (rng.integers(0, 256, n), (rng.normal(0, 1, n) + offset).astype(np.float32)):
+        operands = [Operand.point(TensorType((1, n), unit), row.reshape(1, n))]
+        operands += [Operand.point(TensorType((n,), "float32"), rng.normal(0, 9, n).astype(np.float32))] * 2
+        r = LayerNorm(axis=1, epsilon=float32(1e-12)).image(operands, unit).lower
+        for i in range(n):
+            low, high = r.refine(i, 200)
+            assert Fraction(r.approx[0, i]) - Fraction(r.error[0, i]) <= low
+            assert high <= Fraction(r.approx[0, i]) + Fraction(r.error[0, i])
+            assert n == 1 or offset < -1e6 or r.error[0, i] < 1e-6
 
 
 def _error(x: Array, contract: Contract, epsilon: float, scale: float = 0.3) -> float:
