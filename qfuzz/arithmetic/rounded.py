@@ -13,7 +13,7 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
 from qfuzz.ir.qtype import QType
-from qfuzz.ir.tensor import TensorType
+from qfuzz.ir.tensor import DTYPES, TensorType
 from qfuzz.ops.semantics import ExactOperator, Operand
 
 
@@ -152,6 +152,16 @@ EQUALITIES: tuple[Equality, ...] = (
 """Of all families, contractions too."""
 
 
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an operand of `shape` has one element for each of the result's, which has the shape `to`."""
+    tail = to[len(to) - len(shape) :] if len(shape) <= len(to) else ()
+    return len(tail) == len(shape) and all(a in (1, b) for a, b in zip(shape, tail, strict=True))
+
+
+_ELSEWHERE = ("argmax", "interpolate")
+"""Operators that read other positions than the one that they give, whatever the shapes."""
+
+
 class RoundedEvaluation:
     """One node on known inputs, under as many models as are asked for.
 
@@ -169,7 +179,7 @@ class RoundedEvaluation:
         """What the model computes, in the output's shape."""
         result = self.result(model)
         if not isinstance(self.element, QType):
-            return result.astype(np.float32)
+            return result.astype(DTYPES[self.element])
         return stored(
             result,
             self.element,
@@ -185,8 +195,10 @@ class RoundedEvaluation:
         return 0
 
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-        """The operands at one element of an elementwise operator."""
+        """The operands at one element of an elementwise operator; nothing of another one."""
         shape = self.result(model).shape
+        if self.op.name in _ELSEWHERE or not all(_broadcasts(a.shape, shape) for a in self.arrays):
+            return
         for name, array, type_ in zip("ab", self.arrays, self.types, strict=False):
             stored = np.broadcast_to(array, shape)[index]
             yield name, stored
