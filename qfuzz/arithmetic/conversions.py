@@ -45,6 +45,7 @@ FAULTS = {**rounded.FAULTS, "limits": frozenset({"dropped"})}
 OPERATORS = (
     *("dequantize", "requantize", "relu", "clamp", "leaky_relu", "concat"),
     *("max_pool", "reshape", "transpose", "slice", "pad", "flatten"),
+    *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"),
 )
 
 
@@ -98,7 +99,7 @@ class ConversionEvaluation(RoundedEvaluation):
         scale = self.scale(i)
         if not isinstance(self.element, QType):
             return dequantized(n, self._zero(i), scale, model.multiplier)
-        scales = np.array([float(scale)])
+        scales = np.array(float(scale))
         if isinstance(self.op, LeakyRelu):
             scales = np.where(n < 0, scales * self.op.negative_slope, scales)
         if model.multiplier in _DEQUANTIZED:

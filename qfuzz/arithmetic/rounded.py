@@ -152,8 +152,11 @@ EQUALITIES: tuple[Equality, ...] = (
 """Of all families, contractions too."""
 
 
-_SUMMING = ("linear", "matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer")
-"""Operators whose elements are made of many elements of their inputs, whatever the shapes."""
+_ELSEWHERE = (
+    *("linear", "matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
+    *("argmax", "interpolate"),
+)
+"""Operators that read other positions than the one that they give, whatever the shapes."""
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
@@ -196,7 +199,7 @@ class RoundedEvaluation:
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
         """The operands at one element of an elementwise operator: those that are laid out as the output is."""
         shape = self.result(model).shape
-        if self.op.name in _SUMMING:
+        if self.op.name in _ELSEWHERE:
             return
         activations = [i for i in range(len(self.arrays)) if i not in self.op.constant_inputs]
         for name, position in zip("ab", activations, strict=False):

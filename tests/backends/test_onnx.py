@@ -142,6 +142,23 @@ def _resizes_channels_last(network: Network, node: Node) -> bool:
     return isinstance(node.op, Interpolate) and len(shape) == 4 and node.op.samplings(shape)[1].scale != 1
 
 
+def _copies_what_has_a_scale(network: Network, node: Node) -> bool:
+    """With antialiasing, a dimension whose length stays is copied, whatever its scale."""
+    samplings = node.op.samplings(network.types[node.inputs[0]].shape) if isinstance(node.op, Interpolate) else ()
+    stays = any(s.scale != 1 and s.size == s.out for s in samplings)
+    return isinstance(node.op, Interpolate) and node.op.antialias and stays
+
+
+def _keeps_aspect_of_axes_from_the_back(network: Network, node: Node) -> bool:
+    """Axes that are counted from the back are not resized where an aspect ratio is kept."""
+    return isinstance(node.op, Interpolate) and node.op.aspect != "stretch" and any(a < 0 for a in node.op.axes)
+
+
+def _rounds_passes(network: Network, node: Node) -> bool:
+    """With antialiasing, stored integers are rounded between the passes over a width and a height, and int8 clipped."""
+    return isinstance(node.op, Interpolate) and node.op.antialias
+
+
 def _resizes_integers_cubically(network: Network, node: Node) -> bool:
     """Resize in cubic mode throws on stored integers."""
     return isinstance(node.op, Interpolate) and node.op.mode == "cubic"
@@ -188,10 +205,12 @@ def _known_bug(backend: Any, network: Network) -> bool:
             return True
         if backend.opt != "disable" and _expands_to_nothing(network, n):
             return True
+        if _copies_what_has_a_scale(network, n) or _keeps_aspect_of_axes_from_the_back(network, n):
+            return True
         cubic = _resizes_integers_cubically(network, n)
         if _resizes_channels_last(network, n) and (cubic or backend.format == "qoperator"):
             return True
-        if cubic and backend.format == "qoperator":
+        if (cubic or _rounds_passes(network, n)) and backend.format == "qoperator":
             return True
         if isinstance(n.op, DynamicLinear) and _saturates_pairs(network, n):
             return True  # MatMulInteger is in every form

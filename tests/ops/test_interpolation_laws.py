@@ -24,8 +24,8 @@ sizes = st.tuples(st.integers(1, 5), st.integers(1, 5))
 coordinates = st.sampled_from(COORDINATES)
 modes = st.sampled_from(("nearest", "linear", "cubic"))
 attributes = st.fixed_dictionaries(
-    {"mode": modes, "coordinates": coordinates, "nearest_mode": st.sampled_from(NEAREST)}
-)
+    {"mode": modes, "coordinates": coordinates, "nearest_mode": st.sampled_from(NEAREST), "antialias": st.booleans()}
+).map(lambda how: how | {"antialias": how["antialias"] and how["mode"] != "nearest"})
 
 
 @LAW
@@ -45,7 +45,7 @@ def test_a_plain_surface_stays_plain(
     shape: tuple[int, ...], new: tuple[int, ...], how: dict[str, Any], q: QType, data: st.DataObject
 ) -> None:
     level = data.draw(st.integers(q.qmin, q.qmax))
-    outside = how["mode"] == "cubic" and data.draw(st.booleans())
+    outside = (how["mode"] == "cubic" or how["antialias"]) and data.draw(st.booleans())
     y = apply(Interpolate(sizes=new, exclude_outside=outside, **how), [(np.full(shape, level), q)], q)
     assert y.shape == new and (y == level).all()
 
@@ -82,12 +82,39 @@ def test_a_mirrored_or_turned_image_gives_the_result_mirrored_or_turned(
     shape: tuple[int, ...], new: tuple[int, ...], mode: Any, how: Any, q: QType, data: st.DataObject
 ) -> None:
     x = data.draw(stored(q, shape))
-    op = Interpolate(sizes=new, mode=mode, coordinates=how)
+    antialias = data.draw(st.booleans())
+    op = Interpolate(sizes=new, mode=mode, coordinates=how, antialias=antialias)
     y = apply(op, [(x, q)], q)
-    turned = Interpolate(sizes=new[::-1], mode=mode, coordinates=how)
+    turned = Interpolate(sizes=new[::-1], mode=mode, coordinates=how, antialias=antialias)
     assert np.array_equal(apply(turned, [(np.ascontiguousarray(x.T), q)], q), y.T)
     if how in ("half_pixel", "align_corners", "half_pixel_symmetric") and (how != "align_corners" or 1 not in new):
         assert np.array_equal(apply(op, [(np.ascontiguousarray(x[::-1, ::-1]), q)], q), y[::-1, ::-1])
+
+
+@LAW
+@given(sizes, st.sampled_from(("linear", "cubic")), coordinates, qtypes(), st.data())
+def test_antialiasing_changes_nothing_where_nothing_becomes_shorter(
+    shape: tuple[int, ...], mode: Any, how: Any, q: QType, data: st.DataObject
+) -> None:
+    x = data.draw(stored(q, shape))
+    new = tuple(n + data.draw(st.integers(0, 4)) for n in shape)
+    plain, smooth = (Interpolate(sizes=new, mode=mode, coordinates=how, antialias=a) for a in (False, True))
+    assert np.array_equal(apply(plain, [(x, q)], q), apply(smooth, [(x, q)], q))
+
+
+@LAW
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), attributes, qtypes(), st.data())
+def test_a_kept_aspect_is_one_scale_for_all_axes(
+    n: int, factor: int, more: int, how: dict[str, Any], q: QType, data: st.DataObject
+) -> None:
+    shape = (n, data.draw(st.integers(1, 4)))
+    x = data.draw(stored(q, shape))
+    asked = (shape[0] * factor, shape[1] * factor + more)
+    kept = apply(Interpolate(sizes=asked, aspect="not_larger", **how), [(x, q)], q)
+    assert np.array_equal(kept, apply(Interpolate(scales=(float(factor),) * 2, **how), [(x, q)], q))
+    asked = (shape[0] * (factor + 1), max(1, shape[1] * (factor + 1) - more))
+    kept = apply(Interpolate(sizes=asked, aspect="not_smaller", **how), [(x, q)], q)
+    assert np.array_equal(kept, apply(Interpolate(scales=(float(factor + 1),) * 2, **how), [(x, q)], q))
 
 
 def _in_float32(s: Sampling, mode: str, i: int) -> float:
@@ -174,6 +201,9 @@ def test_short_binary_weights_are_exact(mode: Any) -> None:
         (Interpolate(sizes=(2**23, 3)), "at most"),
         (Interpolate(sizes=(2, 3), cubic_coeff_a=0.5), r"cubic_coeff_a: 0\.5"),
         (Interpolate(sizes=(2, 3), exclude_outside=True), "exclude_outside: set for mode nearest"),
+        (Interpolate(sizes=(2, 3), antialias=True), "antialias: set for mode nearest"),
+        (Interpolate(scales=(1.0, 1.0), aspect="not_larger"), "aspect: not_larger; needs sizes"),
+        (Interpolate(sizes=(2, 0), aspect="not_smaller"), "aspect: not_smaller; needs sizes of at least 1"),
     ],
 )
 def test_a_broken_attribute_is_named(op: Interpolate, message: str) -> None:
