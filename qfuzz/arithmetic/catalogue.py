@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from qfuzz.arithmetic import contraction, conversions, functions, means, quantizing, rounded, sums
+from qfuzz.arithmetic import contraction, conversions, functions, matrices, means, quantizing, rounded, sums
 from qfuzz.arithmetic.contracting import ContractionEvaluation
 from qfuzz.arithmetic.contraction_equalities import EQUALITIES
 from qfuzz.arithmetic.contraction_published import PUBLISHED
@@ -16,6 +16,15 @@ FAMILIES: tuple[Family, ...] = (
         ("conv", "linear"),
         contraction.why_not,
         ContractionEvaluation,
+        EQUALITIES,
+        PUBLISHED,
+        contraction.FAULTS,
+    ),
+    Family(
+        contraction.Contraction,
+        matrices.OPERATORS,
+        contraction.why_not,
+        matrices.MatrixEvaluation,
         EQUALITIES,
         PUBLISHED,
         contraction.FAULTS,

@@ -152,7 +152,7 @@ EQUALITIES: tuple[Equality, ...] = (
 """Of all families, contractions too."""
 
 
-_SUMMING = ("linear", "matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer")
+_SUMMING = ("linear", "conv_transpose")
 """Operators whose elements are made of many elements of their inputs, whatever the shapes."""
 
 
