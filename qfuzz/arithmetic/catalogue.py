@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from qfuzz.arithmetic import contraction, conversions, functions, means, quantizing, rounded, sums
+from qfuzz.arithmetic import contraction, conversions, functions, matrices, means, quantizing, rounded, sums
 from qfuzz.arithmetic.contracting import ContractionEvaluation
 from qfuzz.arithmetic.contraction_equalities import EQUALITIES
 from qfuzz.arithmetic.contraction_published import PUBLISHED
@@ -28,6 +28,15 @@ FAMILIES: tuple[Family, ...] = (
         DynamicEvaluation,
         published=PUBLISHED,
         faults=contraction.FAULTS,
+    ),
+    Family(
+        contraction.Contraction,
+        matrices.OPERATORS,
+        contraction.why_not,
+        matrices.MatrixEvaluation,
+        EQUALITIES,
+        PUBLISHED,
+        contraction.FAULTS,
     ),
     Family(sums.Sum, ("add",), sums.why_not_sum, sums.SumEvaluation, rounded.EQUALITIES, sums.SUMS, rounded.FAULTS),
     Family(

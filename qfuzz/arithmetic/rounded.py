@@ -152,10 +152,7 @@ EQUALITIES: tuple[Equality, ...] = (
 """Of all families, contractions too."""
 
 
-_ELSEWHERE = (
-    *("linear", "matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
-    *("argmax", "interpolate"),
-)
+_ELSEWHERE = ("linear", "conv_transpose", "argmax", "interpolate")
 """Operators that read other positions than the one that they give, whatever the shapes."""
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from qfuzz.exact.combination import Multiplier, Term
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType
+from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.semantics import (
     Image,
@@ -58,6 +58,12 @@ def check_weight(x: TensorType, weight: TensorType, element: Element, *, axis: i
     q = check_integers(x, weight, axis=axis)
     scale_x = x.qtype.scale[0]
     check_multipliers([abs(factor) * scale_x * s for s in (min(q.scale), max(q.scale))], element, "weight")
+
+
+def check_normal(value: float, what: str) -> None:
+    """Raise `InvalidCase` unless `value` is in the normal range of float32."""
+    if not FLOAT32_MIN_NORMAL <= value <= FLOAT32_MAX:
+        raise InvalidCase(f"weight: {what} {value!r} is outside the normal range of float32")
 
 
 def check_integers(x: TensorType, weight: TensorType, *, axis: int = 0) -> QType:

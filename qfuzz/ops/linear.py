@@ -15,7 +15,7 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.contraction import Factors, check_bias, check_weight, contraction_image, require_int32
+from qfuzz.ops.contraction import Factors, check_bias, check_normal, check_weight, contraction_image, require_int32
 from qfuzz.ops.quantization import check_dequantized
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, per_tensor, quantized_output
 
@@ -51,11 +51,14 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             if not math.isfinite(factor) or float32(factor) != factor:
                 raise InvalidCase(f"{name}: {factor!r}; needs a float32 number")
         if element == "float32":
-            check_weight(x, weight, element, factor=self.alpha)
             _check_finite(x.qtype, weight.qtype, x.shape[-1])
         else:
             quantized_output(element)
+        # Kernels multiply by the factors early or late: what they have before it must be a normal float32, too.
+        check_weight(x, weight, element)
+        if self.alpha != 1.0:
             check_weight(x, weight, element, factor=self.alpha)
+            check_normal(abs(self.alpha) * x.qtype.scale[0], "alpha * scale_x")
         if self.beta not in (0.0, 1.0) and len(inputs) > 2:
             check_weight(x, weight, element, factor=self.beta)
         check_bias(inputs, weight.shape[0])
@@ -63,6 +66,10 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
         require_int32(constants, inputs)
+        if self.beta != 1.0 and 2 in constants and constants[2].dtype == "float32":
+            largest = float(np.abs(constants[2].array).max(initial=0.0)) * abs(self.beta)
+            if largest > FLOAT32_MAX:
+                raise InvalidCase(f"beta: {self.beta!r} times a bias is {largest!r}; float32 ends at {FLOAT32_MAX!r}")
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         x, weight = operands[0], operands[1]

@@ -10,11 +10,15 @@ from single_ops import SINGLE_OPS, Draw
 from qfuzz.backends.environment import cpu_flags
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case
+from qfuzz.ir.operator import Operator
 from qfuzz.ir.protocols import NotSupported, Supported
 from qfuzz.ir.qtype import QType
+from qfuzz.ir.tensor import TensorType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.activation import Relu
+from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.elementwise import Add
+from qfuzz.ops.linear import Linear
 from qfuzz.ops.pooling import AvgPool, MaxPool
 from qfuzz.oracle.check import check
 from qfuzz.oracle.verdicts import Outcome
@@ -88,6 +92,30 @@ def test_a_reason_names_the_node(engine: str) -> None:
     support = backend.supports(case.network)
     assert isinstance(support, NotSupported)
     assert support.reason.startswith("requantize 'y': ")
+
+
+def weighted(op: Operator, shape: tuple[int, ...], weight: tuple[int, ...], *, bias: bool = False) -> Case:
+    """A case with a weight of ones, and a bias."""
+    constants: dict[int, Any] = {1: (TensorType(weight, QType.per_tensor("int8", 1.0, 0)), np.ones(weight, np.int8))}
+    if bias:
+        constants[2] = (TensorType((weight[0],), "float32"), np.ones(weight[0], np.float32))
+    return DRAW.case(op, [(shape, U8)], U8, constants=constants)
+
+
+@every_engine
+def test_volumes_and_factors_are_refused(engine: str) -> None:
+    """torch's calls would compute something else, or nothing."""
+    backend = TorchBackend(engine)
+    volume = backend.supports(weighted(unit_conv(3), (1, 1, 2, 2, 2), (1, 1, 1, 1, 1)).network)
+    assert isinstance(volume, NotSupported)
+    assert "3 spatial dimensions" in volume.reason
+    for op, bias in ((Linear(alpha=2.0), False), (Linear(alpha=-1.0, beta=-1.0), True), (Linear(beta=0.5), True)):
+        support = backend.supports(weighted(op, (2, 3), (4, 3), bias=bias).network)
+        assert isinstance(support, NotSupported)
+        assert "no such factors" in support.reason
+    assert isinstance(backend.supports(weighted(Linear(beta=0.5), (2, 3), (4, 3)).network), Supported), (
+        "nothing to factor"
+    )
 
 
 U8 = QType.per_tensor("uint8", 1.0, 0)
