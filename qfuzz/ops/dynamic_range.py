@@ -85,6 +85,8 @@ class Quantization:
     """The dynamic quantization of float32 data, known or uncertain."""
 
     def __init__(self, x: Operand) -> None:
+        if not x.is_point:  # bounds may be infinite; beyond float32, nothing is defined anyway
+            x = Operand(x.type, *(np.clip(bound, -2 * FLOAT32_MAX, 2 * FLOAT32_MAX) for bound in (x.lo, x.hi)))
         self.x = x
         low = Between(*(max(Fraction(0), -Fraction(float(a.min(initial=0.0)))) for a in (x.hi, x.lo)))
         high = Between(*(max(Fraction(0), Fraction(float(a.max(initial=0.0)))) for a in (x.lo, x.hi)))

@@ -199,6 +199,17 @@ def test_where_float32_has_no_such_scale_anything_is_admissible(x: list[float]) 
         assert judge(np.array([[got]], dtype=np.float32), product)[0].violation == 0
 
 
+def test_what_is_not_defined_is_none_of_what_reads_it_either() -> None:
+    """Bounds of uncertain data may be infinite."""
+    infinite = np.full((2, 3), np.inf)
+    x = Operand(TensorType((2, 3), "float32"), -infinite, infinite)
+    y = admissible(DynamicQuantize().image([x], "uint8"), KERNEL, "uint8", FilterCount())
+    assert (y.lo == 0).all() and (y.hi == 255).all()
+    w = Operand.point(TensorType((1, 3), QType.per_tensor("int8", 1.0, 0)), np.ones((1, 3), np.int8))
+    product = admissible(DynamicLinear().image([x, w], "float32"), LINEAR_KERNEL, "float32", FilterCount())
+    assert np.isneginf(product.lo).all() and np.isposinf(product.hi).all()
+
+
 @st.composite
 def weights(draw: st.DrawFn, features: int) -> tuple[Array, QType]:
     dtype = draw(st.sampled_from(("int8", "uint8")))
