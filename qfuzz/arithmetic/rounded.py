@@ -185,9 +185,13 @@ class RoundedEvaluation:
         return 0
 
     def on_the_way(self, model: Any, index: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
-        """The operands at one element of an elementwise operator."""
+        """The operands at one element, where the operator is an elementwise one."""
         shape = self.result(model).shape
         for name, array, type_ in zip("ab", self.arrays, self.types, strict=False):
+            if array.ndim > len(shape) or any(
+                n not in (1, m) for n, m in zip(array.shape[::-1], shape[::-1], strict=False)
+            ):
+                continue
             stored = np.broadcast_to(array, shape)[index]
             yield name, stored
             if isinstance(type_.element, QType):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.convolution import Conv
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
@@ -57,7 +58,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             if len(read) > 2:
                 join(read[1][0], read[2][0])
             return [x[0], read[1][0] if groups == 1 else None, *(None for _ in range(rank - 2))]
-        case Linear():
+        case Linear() | DynamicLinear():
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])
@@ -81,6 +82,8 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             while same < min(len(x), rank) and types[0].shape[same] == out.shape[same]:
                 same += 1
             return [*x[:same], *(None for _ in range(rank - same))]
+        case DynamicQuantize(output="scale" | "zero_point"):
+            return []
         case _:
             merged = [None] * rank
             for labels, t in zip(read, types, strict=True):

@@ -24,6 +24,7 @@ from qfuzz.ops.semantics import ExactOperator, Operand
 from qfuzz.oracle.admissible import Admissible, admissible
 from qfuzz.oracle.check import check_one, judge
 from qfuzz.oracle.reference import Reference, exact_outputs
+from qfuzz.reduce.driver import reduce_case
 from qfuzz.strategies import fill
 
 Array = np.ndarray[Any, Any]
@@ -326,3 +327,17 @@ def test_saturated_pairs_are_a_violation_with_their_cause(op: str) -> None:
     assert [(m.got, m.exact) for m in verdict.mismatches] == [(32767 / 2, right)]
     assert verdict.cause == "int16-pair-saturation"
     assert check_one(case, PlantedBackend(), Reference(case)).counts.exact == 1
+
+
+@pytest.mark.parametrize("output", ["y", "scale", "zero_point"])
+def test_wrong_outputs_are_reduced_to_little_data(output: Output) -> None:
+    """Whatever follows the data in shape is cut with it; a scalar follows nothing."""
+    x = fill.ranged(7, fill.POSITIVE, (3, 5), 1.0)
+    element: Element = "float32" if output == "scale" else "uint8"
+    network = network_of(DynamicQuantize(output=output), [(x.shape, "float32")], element)
+    second = Input("x1", TensorType(x.shape, "float32"))
+    nodes = (*network.nodes, Node("z", DynamicQuantize(output=output), ("x1",), element))
+    case = Case(Network((*network.inputs, second), (), nodes, ("y", "z")), (Tensor(x), Tensor(x)))
+    reduced = reduce_case(case, lambda c: any(t.array.any() for t in c.inputs))
+    assert len(reduced.case.network.nodes) == 1
+    assert reduced.case.n_elements == 1
