@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from qfuzz.arithmetic import contraction, conversions, functions, matrices, means, quantizing, rounded, sums
 from qfuzz.arithmetic.contracting import ContractionEvaluation
 from qfuzz.arithmetic.contraction_equalities import EQUALITIES
-from qfuzz.arithmetic.contraction_published import PUBLISHED
+from qfuzz.arithmetic.contraction_published import PUBLISHED, TO_FLOAT32
 from qfuzz.arithmetic.dynamic import DynamicEvaluation
 from qfuzz.arithmetic.family import Family
 from qfuzz.ir.network import Node
@@ -26,7 +26,7 @@ FAMILIES: tuple[Family, ...] = (
         ("dynamic_linear",),
         contraction.why_not,
         DynamicEvaluation,
-        published=PUBLISHED,
+        published=(TO_FLOAT32, *PUBLISHED),
         faults=contraction.FAULTS,
     ),
     Family(

@@ -14,6 +14,13 @@ _ONEDNN_MULTIPLIERS: tuple[Multiplier, ...] = ("scaled_reciprocal", "scaled_apar
 
 _MLAS_BIASES: tuple[Bias, ...] = ("after_multiplier", "int32")
 
+TO_FLOAT32 = Published(
+    "MLAS, to float32",
+    Contraction(bias="after_multiplier", multiplier="float32"),
+    "microsoft/onnxruntime onnxruntime/core/mlas/lib/qpostprocessor.cpp: float(acc) * scale + bias",
+)
+"""Of products that are not quantized again."""
+
 PUBLISHED: tuple[Published, ...] = (
     Published(
         "FBGEMM",

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from qfuzz.arithmetic.contracting import ContractionEvaluation
@@ -18,14 +17,12 @@ from qfuzz.ops.dynamic_range import QMAX, QMIN
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.semantics import Operand
 
-_ROUNDING = {name: getattr(Contraction(), name) for name in ("rounding", "zero_point", "clamp", "relu")}
-"""Choices that make no difference: nothing is rounded to integers after the product."""
-
 
 class DynamicEvaluation:
     """One dynamic_linear node on known inputs, under as many models of its products as are asked for.
 
-    The exact model is exact from the data on; all others compute with the float32 scale.
+    With an exact multiplier, elements are exact from the data on, but for those that other choices change; those, and
+    all others, are computed with the float32 scale.
     """
 
     def __init__(self, node: Node, types: Sequence[TensorType], arrays: Sequence[Array]) -> None:
@@ -39,10 +36,11 @@ class DynamicEvaluation:
 
     def stored(self, model: Contraction) -> Array:
         """The float32 numbers that the model computes."""
-        unrounded = msgspec.structs.replace(model, **_ROUNDING)
-        if unrounded == Contraction():
-            return self._exact.nearest_float32().astype(np.float32)
-        return self._static.stored(model)
+        computed = self._static.stored(model)
+        if model.multiplier != "exact":
+            return computed
+        unchanged = computed == self._static.stored(Contraction())
+        return np.where(unchanged, self._exact.nearest_float32().astype(np.float32), computed)
 
     def result(self, model: Contraction) -> Array:
         """The same."""

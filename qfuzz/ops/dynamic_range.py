@@ -20,6 +20,10 @@ STORED: PlainInteger = "uint8"
 """What the data are quantized to: the one type that ONNX defines."""
 QMIN, QMAX = INTEGER_RANGE[STORED]
 
+AS_WRITTEN = 3
+"""Roundings of the definition as it is written: subtraction, division by 255, division by the scale. Who does more
+computes otherwise (with reciprocals, say), and may round where these do not."""
+
 SUBNORMAL = Fraction(2) ** -148
 """More than what a few roundings below the normal float32 numbers move."""
 SLACK = 2.0**-50
@@ -85,6 +89,8 @@ class Quantization:
     """The dynamic quantization of float32 data, known or uncertain."""
 
     def __init__(self, x: Operand) -> None:
+        if not x.is_point:  # bounds may be infinite; beyond float32, nothing is defined anyway
+            x = Operand(x.type, *(np.clip(bound, -2 * FLOAT32_MAX, 2 * FLOAT32_MAX) for bound in (x.lo, x.hi)))
         self.x = x
         low = Between(*(max(Fraction(0), -Fraction(float(a.min(initial=0.0)))) for a in (x.hi, x.lo)))
         high = Between(*(max(Fraction(0), Fraction(float(a.max(initial=0.0)))) for a in (x.lo, x.hi)))
@@ -115,7 +121,7 @@ class Quantization:
             return Steps(scale_lo, scale_hi, zero, zero, rounded, rounded, True, True)
         if self.range.lo == 0:
             return self._maybe_zero(exact, k)
-        known = self.range.is_point and _is_float32(self.range.lo) and _is_float32(self.scale.lo)
+        known = self.range.is_point and _is_float32(self.range.lo) and _is_float32(self.scale.lo) and k <= AS_WRITTEN
         away = Fraction(0) if known or exact else Fraction(gamma(max(k - 1, 0)))
         if not (known or exact) and self.scale.lo < 2 * FLOAT32_MIN_NORMAL:
             away += SUBNORMAL / self.scale.lo

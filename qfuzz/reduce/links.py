@@ -8,6 +8,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -73,7 +74,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [x[0], read[1][1] if groups == 1 else None, *(None for _ in range(rank - 2))]
         case MatMul() | MatMulInteger():
             return _product(x, read[1], types, join)
-        case Linear() | LinearInteger():
+        case Linear() | LinearInteger() | DynamicLinear():
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])
@@ -132,6 +133,8 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             fixed = node.op.axes if isinstance(node.op, Interpolate) else ()
             stays = [d for d in range(rank) if sizes[d] == out.shape[d] and d not in fixed and d - rank not in fixed]
             return [label if d in stays else None for d, label in enumerate(x)]
+        case DynamicQuantize(output="scale" | "zero_point"):
+            return []
         case _:
             merged = [None] * rank
             for labels, t in zip(read, types, strict=True):

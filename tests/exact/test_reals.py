@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from slow_evaluator import nearest_float32
 
 from qfuzz.exact.combination import Multiplier, Term, combine
 from qfuzz.exact.reals import FilterCount, Reals
@@ -195,3 +196,14 @@ def test_what_float32_roundings_reach_is_admissible_and_nothing_else(k: int) -> 
         reached = range(neighbours(r - most)[0], neighbours(r + most)[1] + 1)
         assert allowed.lo[q] <= max(0, min(255, round(r) + 128)) <= allowed.hi[q]
         assert set(range(allowed.lo[q], allowed.hi[q] + 1)) <= {max(0, min(255, n + 128)) for n in reached}
+
+
+@LAW
+@given(mantissa=st.integers(-(2**24), 2**24), exponent=st.integers(-160, 100), beside=st.sampled_from((0, 1, -1, 7)))
+def test_nearest_float32_rounds_once(mantissa: int, exponent: int, beside: int) -> None:
+    """Next to the middle of two float32 numbers, a float64 on the way would decide wrongly."""
+    x = (Fraction(2 * mantissa + 1, 2) + Fraction(beside, 3 * 2**70)) * Fraction(2) ** exponent
+    approx = np.array([float(x)])
+    error = np.spacing(np.abs(approx))
+    reals = Reals(approx, error, lambda i, bits: (x, x))
+    assert reals.nearest_float32().tolist() == [nearest_float32(x)]
