@@ -364,12 +364,14 @@ class _Run:
 
 
 def judge(got: Array, allowed: Admissible) -> tuple[Counts, npt.NDArray[np.int64]]:
-    """Counts by verdict, and the indices of violations. NaN is never admissible."""
+    """Counts by verdict, and the indices of violations. NaN is admissible only where everything is."""
     expected = allowed.exact if allowed.exact is not None else allowed.lo
     n_exact = int(np.count_nonzero(got == expected))
     if n_exact == got.size and (allowed.exact is not None or allowed.lo is allowed.hi):
         return Counts(n_exact, 0, 0), _NOWHERE
     inside = (got >= allowed.lo) & (got <= allowed.hi)
+    if got.dtype.kind == "f":
+        inside |= (allowed.lo == -np.inf) & (allowed.hi == np.inf)
     n_inside = int(np.count_nonzero(inside))
     exact = inside & (got == expected)
     if allowed.exact is None:
