@@ -34,6 +34,11 @@ def widened(a: Interval, by: Floats) -> Interval:
     return a[0] - by, a[1] + by
 
 
+def anything(shape: tuple[int, ...]) -> Interval:
+    """Bounds that say nothing."""
+    return np.full(shape, -np.inf), np.full(shape, np.inf)
+
+
 def hull(a: Interval, b: Interval) -> Interval:
     """What holds both."""
     return np.minimum(a[0], b[0]), np.maximum(a[1], b[1])

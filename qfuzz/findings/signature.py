@@ -175,7 +175,12 @@ def _types(case: Case, node: Node) -> set[str]:
     form = {"*".join(t.dtype for t in types[:2]) + "->" + network.types[node.name].dtype}
     if any(isinstance(t.element, QType) and t.element.axis is not None for t in types):
         form.add("per-channel")
-    if len(types) > 2 and 2 in node.op.constant_inputs and node.op.name != "moe":
+    if (
+        len(types) > 2
+        and 2 in node.op.constant_inputs
+        and types[2].element in ("int32", "float32")
+        and node.op.name != "moe"
+    ):
         form.add(f"{types[2].dtype} bias")
     if node.op.name == "moe" and (network.constant_data[node.inputs[2]].array < 0).any():
         form.add("negative weight")

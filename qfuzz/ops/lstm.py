@@ -20,7 +20,7 @@ import numpy as np
 
 from qfuzz.exact.arithmetic_model import FLOAT64, NONE, Rounding, float32_rounding
 from qfuzz.exact.elementary import sigmoid_float64
-from qfuzz.exact.intervals import Interval, hull, magnitude, matrix_product, plus, times, widened
+from qfuzz.exact.intervals import Interval, anything, hull, magnitude, matrix_product, plus, times, widened
 from qfuzz.exact.reals import Reals
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.contract import Contract
@@ -35,6 +35,9 @@ MAX_STEPS = 16
 """Of a sequence: bounds grow from step to step."""
 MAX_WEIGHT, MIN_SCALE = 2.0**60, 2.0**-36
 """Scales, biases and states are below this, and scales above that: products of scales are normal, sums finite."""
+
+MAX_INPUT = 2.0**60
+"""Beyond it float32 kernels overflow on their way, whatever they do: nothing is said of what they return."""
 
 
 class Lstm(ExactOperator, frozen=True, kw_only=True, tag="lstm"):
@@ -260,6 +263,8 @@ class LstmImage(Image):
         ends = self.lower.approx - self.lower.error, self.upper.approx + self.upper.error
         if contract.terms == "exact":
             return ends
+        if float(magnitude(self.layers.x).max(initial=0.0)) > MAX_INPUT:
+            return anything(self.lower.approx.shape)
         rounding = float32_rounding(contract.k, contract.function_ulps, contract.function_addend)
         for rows in sorted({math.ceil(self.batch / n) for n in range(1, self.batch + 1)}):
             ends = hull(ends, self.layers.outputs(rounding, rows))

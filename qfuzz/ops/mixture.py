@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from qfuzz.exact.arithmetic_model import FLOAT64, NONE, Rounding, float32_rounding
 from qfuzz.exact.elementary import sigmoid_float64
-from qfuzz.exact.intervals import Interval, magnitude, matrix_product, plus, times, widened
+from qfuzz.exact.intervals import Interval, anything, magnitude, matrix_product, plus, times, widened
 from qfuzz.exact.reals import Reals
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.contract import Contract
@@ -32,10 +32,13 @@ from qfuzz.ops.table import known_reals
 
 Flags = npt.NDArray[np.bool_]
 
-MIN_SCALE, MAX_SCALE = 2.0**-36, 2.0**36
+MIN_SCALE, MAX_SCALE = 2.0**-20, 2.0**8
 """Of weights; biases and mixing weights are below the latter, too: products of two layers stay finite and normal."""
 LEAST_NORMALIZED = 2.0**-10
 """Mixing weights that are divided by their sum are at least this: no sum vanishes."""
+
+MAX_INPUT = 2.0**16
+"""Beyond it float32 kernels may overflow on their way, whatever they do: nothing is said of what they return."""
 
 
 class Moe(ExactOperator, frozen=True, kw_only=True, tag="moe"):
@@ -278,5 +281,7 @@ class MoeImage(Image):
         least, greatest = self.lower.approx - self.lower.error, self.upper.approx + self.upper.error
         if contract.terms == "exact":
             return least, greatest
+        if float(magnitude(self.mixture.x).max(initial=0.0)) > MAX_INPUT:
+            return anything(self.lower.approx.shape)
         lo, hi = self.mixture.output(float32_rounding(contract.k, contract.function_ulps))
         return np.minimum(lo, least), np.maximum(hi, greatest)

@@ -15,6 +15,7 @@ from qfuzz.ir.network import Case, Constant, Network
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.dynamically import quantized
+from qfuzz.oracle.check import judge
 from qfuzz.oracle.reference import Reference, exact_outputs
 from qfuzz.reduce.edit import replace
 
@@ -192,6 +193,16 @@ def _cases(n: int) -> list[Case]:
 def test_a_float32_kernel_is_admissible() -> None:
     for case in _cases(300):
         assert not _outside(case, _kernel(case)), case
+
+
+def test_nothing_is_said_where_float32_overflows() -> None:
+    case = next(c for c in _cases(20) if c.inputs[0].array.any())
+    case = Case(case.network, (Tensor(np.full_like(case.inputs[0].array, 3e38)), *case.inputs[1:]))
+    (node,) = case.network.nodes
+    received = [case.feeds[i].array if i in case.feeds else None for i in node.inputs]
+    allowed = Reference(case).node(node, received, contracts_of("qoperator", "all")["lstm"])
+    counts, bad = judge(np.full(allowed.lo.shape, np.nan, dtype=np.float32), allowed)
+    assert (counts.violation, len(bad)) == (0, 0)
 
 
 FAULTS = {

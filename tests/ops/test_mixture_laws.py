@@ -13,6 +13,7 @@ from qfuzz.backends.onnx_contracts import contracts_of
 from qfuzz.ir.network import Case, Constant
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import Tensor
+from qfuzz.oracle.check import judge
 from qfuzz.oracle.reference import Reference, exact_outputs
 from qfuzz.reduce.edit import replace
 
@@ -157,6 +158,16 @@ def test_any_of_equal_experts_is_admissible() -> None:
             chosen = np.roll(np.arange(experts), shift)[None].repeat(tokens, axis=0)
             picked = _kernel(Case(case.network, (case.inputs[0], Tensor(chosen.astype(np.float32)))))
             assert not _outside(equal, picked)
+
+
+def test_nothing_is_said_where_float32_overflows() -> None:
+    case = next(c for c in _cases(20) if c.inputs[0].array.any())
+    case = Case(case.network, (Tensor(np.full_like(case.inputs[0].array, 3e38)), *case.inputs[1:]))
+    (node,) = case.network.nodes
+    received = [case.feeds[i].array if i in case.feeds else None for i in node.inputs]
+    allowed = Reference(case).node(node, received, contracts_of("qoperator", "all")["moe"])
+    counts, bad = judge(np.full(allowed.lo.shape, np.nan, dtype=np.float32), allowed)
+    assert (counts.violation, len(bad)) == (0, 0)
 
 
 FAULTS = {
