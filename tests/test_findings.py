@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import misbehaving
 import numpy as np
@@ -145,6 +146,31 @@ def test_a_reproducer_of_a_framework(spec: str, module: str, tmp_path: Path) -> 
     assert module in text
     assert (path / "model.onnx").exists() == (importlib.util.find_spec("onnx") is not None)
     assert run(path) == 0, "the kernel is right: the bug is gone"
+
+
+LOST = Mismatch("h", "linear", True, (), problem="the backend returned no such value")
+
+
+@pytest.mark.parametrize(
+    ("shown", "names"),
+    [
+        ({"outcome": Outcome.JUDGED, "counts": Counts(4, 0, 4), "mismatches": (LOST,)}, ["y", "h"]),
+        ({"outcome": Outcome.REJECTED, "reason": "no", "by_op": (("network", Counts(4)),)}, ["y", "h"]),
+        ({"outcome": Outcome.REJECTED, "reason": "no"}, ["y"]),
+    ],
+    ids=["lost where exposed", "refused where exposed", "refused"],
+)
+def test_a_reproducer_exposes_inner_values_where_the_bug_showed_so(
+    shown: dict[str, Any], names: list[str], tmp_path: Path
+) -> None:
+    """On a backend that fuses: a value that nobody asks for is missing whether or not the bug is there."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("onnxruntime is not installed")
+    spec = "onnxruntime?format=qdq&opt=all"
+    case = linear_case()
+    path = write_finding(tmp_path, finding_of(case, BackendVerdict(spec, **shown), spec), load_backend(spec))
+    assert f"names = {names!r}" in (path / "repro.py").read_text()
+    assert run(path) == 0, "the kernels are right: the bug is gone"
 
 
 @SAME

@@ -46,10 +46,8 @@ def reproducer_files(
 
 def _script(case: Case, verdict: BackendVerdict, backend: object, spec: str) -> Script:
     network = case.network
-    mismatch = _first(verdict)
-    fuses = getattr(backend, "fuses", True)
     # Inner values are exposed where that is how the bug showed.
-    exposed = not fuses or (mismatch is not None and mismatch.tapped)
+    exposed = not getattr(backend, "fuses", True) or verdict.shows_exposed
     taps = tuple(n.name for n in network.nodes if n.name not in network.outputs) if exposed else ()
     if isinstance(backend, Scriptable):
         arrays = case.arrays

@@ -152,6 +152,13 @@ class BackendVerdict(msgspec.Struct, frozen=True):
                 return True
 
     @property
+    def shows_exposed(self) -> bool:
+        """Whether this showed where inner values were exposed: outputs alone were judged, and counted, before that."""
+        if self.outcome is Outcome.JUDGED:
+            return bool(self.mismatches) and self.mismatches[0].tapped
+        return bool(self.by_op)
+
+    @property
     def verdict(self) -> str:
         """The verdict's name in reports: violation, exact, admissible, or the outcome."""
         if self.outcome is not Outcome.JUDGED:
