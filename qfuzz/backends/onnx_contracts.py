@@ -81,6 +81,43 @@ _SOFTMAX = Contract(
     "nearbyint(exp * (1/s_y) / sum), + zero point",
 )
 
+_MATMUL_REALS = Contract(
+    terms="real",
+    k=1,
+    tie="half_even",
+    accumulates_float=True,
+    source="docs/ContribOperators.md MatMulNBits, accuracy_level: 0 and 1 are fp32; mlas/lib/sqnbitgemm_kernel_*.cpp, "
+    "q4_dq.cpp: fl((q - zp) * s), times x, summed in any order, the bias added",
+)
+
+
+def _int8_activations(block: int) -> Contract:
+    """Where MatMulNBits may round its activations to int8."""
+    return Contract(
+        terms="affine",
+        k=4,
+        tie="half_even",
+        accumulates_float=True,
+        activation_block=block,
+        source="docs/ContribOperators.md MatMulNBits: accuracy_level 4 'means input A can be quantized with the same "
+        "block_size to int8'; mlas/lib/sqnbitgemm_kernel_avx512.cpp QuantizeARow_CompInt8_avx512: scale of the largest "
+        "magnitude / 127, nearest integer; blocks' integer sums times fl(s_a * s_b), and fl(s_a * sum) * fl(-s_b * zp)",
+    )
+
+
+NBITS_BLOCKS: Mapping[str, int] = MappingProxyType({"16": 16, "64": 64, "128": 128, "256": 256, "fitting": 256})
+"""Form to a multiple of the blocks that MatMulNBits has for weights without them; 32 where no form says else."""
+
+_FUSED_NBITS: Mapping[str, Contract] = MappingProxyType(
+    {
+        "weight_only_linear": _int8_activations(32),
+        "weight_only_linear?accuracy=0": _MATMUL_REALS,
+        "weight_only_linear?accuracy=1": _MATMUL_REALS,
+        **{f"weight_only_linear?nbits_block={form}": _int8_activations(n) for form, n in NBITS_BLOCKS.items()},
+    }
+)
+"""DequantizeLinear and MatMul as MatMulNBits: session.qdq_matmulnbits_accuracy_level is 4 where nothing is said."""
+
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
         "quantize": _QUANTIZE,
@@ -103,6 +140,13 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "sigmoid": _SIGMOID,
         "leaky_relu": _LOOKUP,
         "softmax": _SOFTMAX,
+        "weight_only_linear": _MATMUL_REALS,
+        "weight_only_linear?accuracy=4": _int8_activations(32),
+        **{
+            f"weight_only_linear?accuracy=4&nbits_block={form}": _int8_activations(block)
+            for form, block in NBITS_BLOCKS.items()
+        },
+        "embedding": _DEQUANTIZE,
     }
 )
 
@@ -154,6 +198,8 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "hardsigmoid": _float(6, "HardSigmoid (alpha is fl(1/6))"),
         "hardswish": _float(7, "HardSigmoid and Mul, the function body of HardSwish"),
         "softmax": _float(4, "Softmax (mlas/lib/compute.cpp)", ulps=4.0),
+        "weight_only_linear": _MATMUL_REALS,
+        "embedding": _DEQUANTIZE,
     }
 )
 
@@ -184,7 +230,7 @@ _BASIC: Mapping[str, Contract] = MappingProxyType(
     dict(_UNFUSED) | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear")}
 )
 _FUSED: Mapping[str, Contract] = MappingProxyType(
-    {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()}
+    {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()} | _FUSED_NBITS
 )
 
 _QDQ: Mapping[str, Mapping[str, Contract]] = MappingProxyType(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.backends import onnx_weight_only
 from qfuzz.backends.onnx_builder import NONE, Attributes, Builder, Lowering
 from qfuzz.backends.onnx_quantization import dequantize, quantize
 from qfuzz.ir.errors import Unsupported
@@ -268,6 +269,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _plain("HardSigmoid", {"alpha": ONE_SIXTH, "beta": 0.5}),
         "hardswish": _plain("HardSwish"),
         "softmax": _softmax,
+        **onnx_weight_only.QDQ,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from qfuzz.backends import onnx_weight_only
 from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
 from qfuzz.backends.onnx_qdq import (
     avg_pool_attributes,
@@ -248,6 +249,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "hardsigmoid": _no_integer_kernel("HardSigmoid"),
         "hardswish": _no_integer_kernel("HardSwish"),
         "softmax": _softmax,
+        **onnx_weight_only.QOPERATOR,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

@@ -51,6 +51,15 @@ _SETTING: Mapping[str, str] = MappingProxyType(
         "double_qdq=kept": 'options.add_session_config_entry("session.disable_double_qdq_remover", "1")',
         "qdq_int8=forbidden": 'options.add_session_config_entry("session.qdqisint8allowed", "0")',
         "saturation=avoided": 'options.add_session_config_entry("session.x64quantprecision", "1")',
+        **{
+            f"accuracy={level}": f'options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "{level}")'
+            for level in ("0", "1", "4")
+        },
+        **{
+            f"nbits_block={form}": f'options.add_session_config_entry("session.qdq_matmulnbits_block_size", "{size}")'
+            for form, size in (*((s, s) for s in ("16", "64", "128", "256")), ("fitting", "-1"))
+        },
+        "nbits_fusion=on": 'options.add_session_config_entry("session.enable_dq_matmulnbits_fusion", "1")',
         "execution=parallel": "options.execution_mode = ort.ExecutionMode.ORT_PARALLEL; "
         "options.inter_op_num_threads = 2",
         "arena=on": "options.enable_cpu_mem_arena = True",

@@ -10,6 +10,7 @@ from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 OPERATORS: tuple[type[Operator], ...] = (
     Quantize,
@@ -37,6 +38,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     Hardsigmoid,
     Hardswish,
     Softmax,
+    WeightOnlyLinear,
+    Embedding,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -84,7 +84,7 @@ class Dequantize(ExactOperator, frozen=True, kw_only=True, tag="dequantize"):
         q = _granular(x.element, x.shape, "x")
         if element not in REALS:
             raise InvalidCase(f"output: needs {', '.join(REALS)} elements, got {element}")
-        largest = _largest(q) * max(q.scale)
+        largest = largest_stored(q) * max(q.scale)
         if largest > FORMATS[str(element)].largest:
             raise InvalidCase(f"x: scale {max(q.scale)!r}; real values of {largest!r} overflow {element}")
         return x.shape
@@ -131,7 +131,7 @@ def _unit(real: Element) -> float:
     return 2.0 ** (FORMATS["float32"].precision - FORMATS[str(real)].precision)
 
 
-def _largest(q: QType) -> float:
+def largest_stored(q: QType) -> float:
     """The largest magnitude of q, and of q and its zero point taken apart."""
     bounds = integer_range(q)
     if bounds is None:

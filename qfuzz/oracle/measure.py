@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qfuzz.ir.contract import Contract
+from qfuzz.ir.contract import Contract, contract_of
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend
 from qfuzz.ir.qtype import QType
@@ -31,7 +31,7 @@ def worst_errors(case: Case, backend: Backend) -> dict[str, float]:
         if not isinstance(node.element, QType):
             continue
         operands = [Operand.point(t, known[i]) for i, t in zip(node.inputs, network.input_types(node), strict=True)]
-        contract = backend.contracts.get(node.op.name, DEFAULT_CONTRACT)
+        contract = contract_of(backend.contracts, node.op.name, network.forms, DEFAULT_CONTRACT)
         e = _error(image_of(node, operands), contract, known[node.name], node.element)
         worst[node.op.name] = max(worst.get(node.op.name, 0.0), e)
     return worst

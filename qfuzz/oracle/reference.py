@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.exact.reals import FilterCount
-from qfuzz.ir.contract import Contract
+from qfuzz.ir.contract import Contract, contract_of
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.oracle.admissible import Admissible, Settled, admissible, settle
@@ -77,7 +77,7 @@ class Reference:
         uncertain: dict[str, Operand] = {}
         sets: dict[str, Admissible] = {}
         for node in self.network.nodes:
-            contract = contracts.get(node.op.name, DEFAULT_CONTRACT)
+            contract = contract_of(contracts, node.op.name, self.network.forms, DEFAULT_CONTRACT)
             if not uncertain or not any(i in uncertain for i in node.inputs):
                 s = self._set(node, [None if i in self._constants else known[i] for i in node.inputs], contract)
             else:
@@ -132,6 +132,7 @@ def _arithmetic(contract: Contract) -> Key:
         contract.function_addend,
         contract.bias_steps,
         contract.in_real_type,
+        contract.activation_block,
     )
 
 

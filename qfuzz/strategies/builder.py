@@ -38,7 +38,10 @@ class Flavour:
 
 @dataclass
 class Builder:
-    """Values in the order in which they came to be; `current` is what the next node reads."""
+    """Values in the order in which they came to be; `current` is what the next node reads.
+
+    `forms` are those that drawing an operator chose for the network, beside the ones that are drawn for all.
+    """
 
     d: Draw
     flavour: Flavour
@@ -47,6 +50,7 @@ class Builder:
     nodes: list[Node] = field(default_factory=list)
     types: dict[str, TensorType] = field(default_factory=dict)
     current: str = ""
+    forms: list[tuple[str, str]] = field(default_factory=list)
 
     def add_input(self, shape: tuple[int, ...], element: Element) -> str:
         """A new graph input."""
@@ -106,7 +110,8 @@ class Builder:
         return self.output(around, unit=self.qtype.scale[0])
 
     def network(self, forms: tuple[str, ...] = ()) -> Network:
-        """The network whose outputs are all values that nothing reads."""
+        """The network whose outputs are all values that nothing reads, without inputs that nothing reads."""
         read = {i for n in self.nodes for i in n.inputs}
         outputs = tuple(n.name for n in self.nodes if n.name not in read)
-        return Network(tuple(self.inputs), tuple(self.constants), tuple(self.nodes), outputs, forms)
+        inputs = tuple(i for i in self.inputs if i.name in read)
+        return Network(inputs, tuple(self.constants), tuple(self.nodes), outputs, forms)

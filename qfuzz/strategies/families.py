@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import contraction, elementwise, movement, pooling
+from qfuzz.strategies import contraction, elementwise, movement, pooling, weight_only
 from qfuzz.strategies.builder import Builder
 
 
@@ -60,6 +60,8 @@ DRAWINGS: dict[str, Drawing] = {
     "hardsigmoid": Drawing(_ANY, elementwise.draw_hardsigmoid),
     "hardswish": Drawing(_ANY, elementwise.draw_hardswish),
     "softmax": Drawing(elementwise.fits_softmax, elementwise.draw_softmax),
+    "weight_only_linear": Drawing(weight_only.fits, weight_only.draw_weight_only_linear),
+    "embedding": Drawing(weight_only.fits, weight_only.draw_embedding),
 }
 
 
