@@ -58,8 +58,20 @@ class Values:
         """Scale and zero point that apply at `index`."""
         if not isinstance(self.element, QType):
             return Fraction(1), 0
+        if self.element.block:
+            return self.block_qparams(index)
         channel = 0 if self.element.axis is None else index[self.element.axis]
         return Fraction(self.element.scale[channel]), self.element.zero_point[channel]
+
+    def block_qparams(self, index: Index) -> tuple[Fraction, int]:
+        """`qparams` where neighbours along the axis share them: row-major over the blocks."""
+        assert isinstance(self.element, QType)
+        at = 0
+        for d, (i, size) in enumerate(zip(index, self.shape, strict=True)):
+            if d == self.element.axis:
+                i, size = i // self.element.block, (size + self.element.block - 1) // self.element.block
+            at = at * size + i
+        return Fraction(self.element.scale[at]), self.element.zero_point[at]
 
     def real(self, index: Index) -> Fraction:
         """The real number that is stored at `index`."""
@@ -470,6 +482,28 @@ def pad(op: Any, x: Values) -> tuple[Shape, Real]:
     return tuple(op.padding[d] + x.shape[d] + op.padding[n + d] for d in range(n)), rational(real)
 
 
+def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        channel = index[-1]
+        products = (x.real((*index[:-1], k)) * weight.real((channel, k)) for k in range(x.shape[-1]))
+        return sum(products, Fraction(0) if bias is None else bias.real((channel,)))
+
+    return (*x.shape[:-1], weight.shape[0]), rational(real)
+
+
+def embedding(op: Any, table: Values, at: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        before, named, after = (
+            index[: op.axis],
+            index[op.axis : op.axis + len(at.shape)],
+            index[op.axis + len(at.shape) :],
+        )
+        position = int(at.at(named))
+        return table.real((*before, position if position >= 0 else position + table.shape[op.axis], *after))
+
+    return (*table.shape[: op.axis], *at.shape, *table.shape[op.axis + 1 :]), rational(real)
+
+
 DEFINITIONS: dict[str, Definition] = {
     "quantize": same,
     "dequantize": same,
@@ -496,4 +530,6 @@ DEFINITIONS: dict[str, Definition] = {
     "hardsigmoid": elementwise(lambda op, x: clamp(x / 6 + HALF, Fraction(0), Fraction(1))),
     "hardswish": elementwise(hardswish),
     "softmax": softmax,
+    "weight_only_linear": weight_only_linear,
+    "embedding": embedding,
 }

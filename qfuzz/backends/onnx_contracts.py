@@ -230,7 +230,7 @@ _BASIC: Mapping[str, Contract] = MappingProxyType(
     dict(_UNFUSED) | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear")}
 )
 _FUSED: Mapping[str, Contract] = MappingProxyType(
-    {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()} | _FUSED_NBITS
+    {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()} | dict(_FUSED_NBITS)
 )
 
 _QDQ: Mapping[str, Mapping[str, Contract]] = MappingProxyType(

@@ -61,7 +61,7 @@ OMITTABLE: Mapping[tuple[str, str], tuple[int, ...]] = {
     (MICROSOFT, "MatMulNBits"): (3,),
     (MICROSOFT, "GatherBlockQuantized"): (3,),
 }
-"""Zero points that the schemas call optional, and 0 where they are left out (QuantizeLinear: of uint8; `_default_of`)."""
+"""Zero points that the schemas call optional, and mostly 0 (QuantizeLinear: of uint8) where they are left out."""
 
 ONE_ELEMENT = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul")
 """Operators whose kernels say that they take a scalar or a vector of one element; others insist on scalars."""

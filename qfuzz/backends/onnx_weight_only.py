@@ -1,4 +1,4 @@
-"""Reals with stored weights, in both formats: dequantized by a node of their own, or by the kernel that reads them. Pure.
+"""Reals with stored weights, in both formats: dequantized by a node, or by the kernel that reads them. Pure.
 
 QDQ: DequantizeLinear before MatMul, Gemm or Gather. QOperator: MatMulNBits and GatherBlockQuantized of com.microsoft
 (onnxruntime/docs/ContribOperators.md), whose weights are unsigned integers packed into bytes, in blocks.
@@ -30,7 +30,9 @@ def _dequantized(b: Builder, name: str, data: Array, scales: Array, zero_points:
     """A DequantizeLinear of a constant; `name` is told apart by how the constant is laid out."""
     real = f"{name}/real"
     if b.is_new(real):
-        b.emit("DequantizeLinear", [b.initializer(name, data), b.shared(scales), b.shared(zero_points)], real, attributes)
+        b.emit(
+            "DequantizeLinear", [b.initializer(name, data), b.shared(scales), b.shared(zero_points)], real, attributes
+        )
     return real
 
 
@@ -119,7 +121,7 @@ def _unsigned(q: QType, stored: Array) -> Array:
 
 
 def packed(values: npt.NDArray[np.uint8], bits: int, filler: int = 0) -> npt.NDArray[np.uint8]:
-    """Unsigned integers packed along the last axis, the first into the lowest bits; `filler` completes the last byte."""
+    """Unsigned integers packed along the last axis, the first into the lowest bits; `filler` completes a byte."""
     per_byte = 8 // bits
     padding = [(0, 0)] * (values.ndim - 1) + [(0, -values.shape[-1] % per_byte)]
     whole = np.pad(values, padding, constant_values=filler).reshape(*values.shape[:-1], -1, per_byte)
@@ -164,6 +166,15 @@ def nbits_weight_only_linear(b: Builder, node: Node) -> None:
     b.emit("MatMulNBits", inputs, node.name, attributes, MICROSOFT)
 
 
+def _block_axis(q: QType, rank: int, gathered: int) -> int:
+    """The axis along which a table of GatherBlockQuantized has its blocks: its own, or one that all scales span."""
+    own = (q.axis,) if q.block and q.axis is not None else tuple(a for a in range(rank) if a != q.axis)
+    along = [a for a in own if a != gathered]
+    if not along:
+        raise Unsupported(f"axis {gathered}: GatherBlockQuantized has its blocks along another axis than it gathers")
+    return along[-1]
+
+
 def nbits_embedding(b: Builder, node: Node) -> None:
     """One GatherBlockQuantized."""
     op: Any = node.op
@@ -173,11 +184,9 @@ def nbits_embedding(b: Builder, node: Node) -> None:
     if q.dtype in ("uint16", "int16"):
         raise Unsupported(f"table: {q.dtype}; GatherBlockQuantized takes 2, 4 and 8 bits, and float8")
     in_bytes = not q.is_float and (BITS[q.dtype] != 4 or b.network.form("table") == "bytes")
-    axis = q.axis if q.block and q.axis is not None else rank - 1
-    block = q.block or min(2**20, max(16, 1 << (max(table.shape[axis], 1) - 1).bit_length()))
+    axis = _block_axis(q, rank, op.axis)
+    block = q.block or max(16, 1 << (max(table.shape[axis], 1) - 1).bit_length())
     _check_block(block)
-    if axis == op.axis:
-        raise Unsupported(f"axis {axis}: GatherBlockQuantized has its blocks along another axis than the gathered one")
     data = b.network.constant_data[name].array
     scales = _spread(q.scale, q, table.shape, axis, block).astype(np.float32)
     zero_points = _spread(q.zero_point, q, table.shape, axis, block)

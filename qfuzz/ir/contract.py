@@ -73,12 +73,10 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activation_block: int = 0
 
 
-def contract_of(
-    contracts: Mapping[str, Contract], op: str, forms: Iterable[str], otherwise: Contract
-) -> Contract:
+def contract_of(contracts: Mapping[str, Contract], op: str, forms: Iterable[str], otherwise: Contract) -> Contract:
     """The contract of an operator in a network of these forms.
 
-    A table may have one for forms that ask for another arithmetic, as ``op?name=value`` or ``op?name=value&other=value``.
+    A table may have one for forms that ask for another arithmetic, as ``op?name=value``, ``op?name=value&name=value``.
     Two forms that it has one for decide before one does, and earlier dimensions before later ones.
     """
     said = tuple(forms)

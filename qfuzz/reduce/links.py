@@ -8,6 +8,7 @@ from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Dimension = tuple[str, int]
 Labels = list[Dimension | None]
@@ -57,11 +58,13 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             if len(read) > 2:
                 join(read[1][0], read[2][0])
             return [x[0], read[1][0] if groups == 1 else None, *(None for _ in range(rank - 2))]
-        case Linear():
+        case Linear() | WeightOnlyLinear():
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])
             return [*x[:-1], read[1][0]]
+        case Embedding(axis=axis):
+            return [*x[:axis], *read[1], *x[axis + 1 :]]
         case MaxPool() | AvgPool() | GlobalAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):

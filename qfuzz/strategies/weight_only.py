@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qfuzz.ir.forms import CHOICES
-from qfuzz.ir.qtype import FLOAT8, QType, QuantizedDType, float32
+from qfuzz.ir.qtype import FLOAT8, PlainInteger, QType, QuantizedDType, float32
 from qfuzz.ir.tensor import DTYPES, laid_out
 from qfuzz.ops.quantization import Dequantize, Quantize
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -20,12 +20,15 @@ _OF_MEANING = tuple(c for c in CHOICES if c[0] == "accuracy")
 ROWS = (1, 2, 3, 4, 8, 17, 0)
 FEATURES = (1, 2, 16, 32, 64, 3, 7, 8, 15, 17, 31, 33, 63, 65, 96, 127, 128, 129, 160, 255, 256, 257, 300, 520)
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 64, 65, 129)
-BLOCKS = (16, 32, 64, 128, 256, 512, 1, 8, 24)
+BLOCKS = (16, 32, 64, 128, 256, 16, 32, 64, 128, 16, 32, 64, 512, 1, 8, 24)
 """Those that MatMulNBits takes come first."""
 MAX_WEIGHTS = 2**14
 
 WEIGHTS: tuple[QuantizedDType, ...] = ("uint4", "int4", "uint8", "uint4", "int8", "uint2", "int2")
-TABLES: tuple[QuantizedDType, ...] = ("uint4", "uint8", "int4", "int8", "uint2", "int2", *FLOAT8, "int16")
+TABLES: tuple[QuantizedDType, ...] = (
+    "uint4", "uint8", "int4", "int8", "uint2", "int2", "uint4", "uint8", "int4", "int8",
+    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "int16",
+)  # fmt: skip
 
 
 def fits(b: Builder) -> bool:
@@ -34,7 +37,11 @@ def fits(b: Builder) -> bool:
 
 
 def draw_weight_only_linear(b: Builder) -> None:
-    """A weight_only_linear node, which mostly ends a branch; now and then its input is dequantized, or its output quantized."""
+    """A weight_only_linear node, which mostly ends a branch.
+
+    Now and then its input is dequantized, or its output quantized. Both, with a bias, is how QDQ says linear, and the
+    bias is rounded as one: that is drawn there.
+    """
     d = b.d
     source, x = b.current, _activation(b)
     k = b.types[x].shape[-1]
@@ -48,7 +55,8 @@ def draw_weight_only_linear(b: Builder) -> None:
     y = b.add_node(WeightOnlyLinear(), inputs, "float32")
     for choices in (_OF_MEANING,) * d.integer(0, 1) + (_LINEAR_FORMS,) * d.pick((0, 1, 2)):
         b.forms.append(d.pick(choices))
-    if d.rarely(5):
+    is_linear = len(inputs) == 3 and x not in (i.name for i in b.inputs)
+    if not is_linear and d.rarely(5):
         spread = max(q.scale) * (q.qmax - q.qmin) * 16.0
         b.add_node(Quantize(), (y,), b.output(spread, spread=4))
     else:
@@ -69,15 +77,15 @@ def draw_embedding(b: Builder) -> None:
     """An embedding node, which ends a branch: it reads constants only."""
     d = b.d
     source = b.current
-    rank = d.pick((2, 2, 2, 3, 1))
+    rank = d.pick((2, 2, 2, 2, 2, 3, 3, 1))
     last = d.pick((16, 1, 2, 3, 8, 15, 17, 31, 32, 33, 48, 63, 64, 80, 130, 272))
     shape = (*(d.integer(1, 9) for _ in range(rank - 1)), last)
-    axis = d.integer(0, rank - 1) if d.rarely(3) else 0
+    axis = d.integer(0, rank - 1) if d.rarely(4) else 0
     q = _granular(b, d.pick(TABLES), shape, (None, 0, *((rank - 1,) * 3 if rank > 1 else ()), -1))
     table = b.add_constant("t", q, _stored(b, q, shape))
     counted = tuple(d.integer(0, 4) for _ in range(d.pick((1, 2, 0))))
     at = fill.below(fill.words(d.key(), int(np.prod(counted))), 2 * shape[axis]) - shape[axis]
-    dtype = d.pick(("int64", "int32"))
+    dtype: PlainInteger = d.pick(("int64", "int32"))
     indices = b.add_constant("i", dtype, at.astype(DTYPES[dtype]).reshape(counted))
     b.add_node(Embedding(axis=axis), (table, indices), "float32")
     if d.integer(0, 1):
