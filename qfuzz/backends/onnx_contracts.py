@@ -227,7 +227,13 @@ def _with_rounded_bias(contract: Contract) -> Contract:
 
 
 _BASIC: Mapping[str, Contract] = MappingProxyType(
-    dict(_UNFUSED) | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear")}
+    dict(_UNFUSED)
+    | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear")}
+    | {
+        "weight_only_linear?accuracy=0": _MATMUL_REALS,
+        "weight_only_linear?accuracy=1": _MATMUL_REALS,
+        "weight_only_linear?nbits_fusion=on": _int8_activations(32),  # of weights with blocks of their own
+    }
 )
 _FUSED: Mapping[str, Contract] = MappingProxyType(
     {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()} | dict(_FUSED_NBITS)
