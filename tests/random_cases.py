@@ -14,8 +14,8 @@ import numpy as np
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import Element, QType, float32
-from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
+from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
@@ -48,6 +48,7 @@ from qfuzz.ops.rearrangement import (
 from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Shape = tuple[int, ...]
 
@@ -653,6 +654,51 @@ def _moe(d: Dice) -> Case:
     return _case(d, op, [((tokens, features), "float32"), ((tokens, experts), "float32")], "float32", tuple(constants))
 
 
+def _granular(d: Dice, dtype: Any, shape: Shape, axes: tuple[int | None, ...]) -> QType:
+    """Scales per tensor, per index of an axis, or in blocks along the last."""
+    axis = d.pick(*axes)
+    block = d.integer(1, 4) if axis == len(shape) - 1 and d.chance(0.7) else 0
+    count = 1 if axis is None else -(-shape[axis] // block) * math.prod(shape[:-1]) if block else shape[axis]
+    qmin, qmax = (0, 0) if dtype.startswith("float") else INTEGER_RANGE[dtype]
+    zero_points = tuple(d.pick(qmin, qmax, 0, d.integer(qmin, qmax)) for _ in range(count))
+    return QType(dtype, tuple(d.scale(0.0) for _ in range(count)), zero_points, axis, block)
+
+
+def _stored(d: Dice, q: QType, shape: Shape) -> np.ndarray[Any, Any]:
+    n = math.prod(shape)
+    values = [d.pick(-2.0, 0.5, 0.0, 1.75, 12.0) if q.is_float else d.integer(q.qmin, q.qmax) for _ in range(n)]
+    return np.array(values).astype(DTYPES[q.dtype]).reshape(shape)
+
+
+def _weight_only_linear(d: Dice) -> Case:
+    n, k = d.integer(1, 4), d.integer(1, 9)
+    axes: tuple[int | None, ...] = (None, 0, 1)
+    q = _granular(d, d.pick("uint2", "int2", "uint4", "int4", "uint8", "int8"), (n, k), axes)
+    if q.axis == 1 and not q.block:
+        raise InvalidCase("scales along the summed axis stand for blocks only")
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = [(TensorType((n, k), q), _stored(d, q, (n, k)))]
+    if d.chance(0.5):
+        bias = np.array([d.float32(-99.0, 99.0) for _ in range(n)], dtype=np.float32)
+        constants.append((TensorType((n,), "float32"), bias))
+    return _case(d, WeightOnlyLinear(), [((*d.shape(1, 2), k), "float32")], "float32", tuple(constants))
+
+
+def _embedding(d: Dice) -> Case:
+    shape = d.shape(1, 3)
+    axis = d.integer(0, len(shape) - 1)
+    q = _granular(d, d.pick("uint2", "int4", "uint8", "int16", "float8_e4m3fn"), shape, (None, 0, len(shape) - 1))
+    at = d.shape(0, 2) if d.chance(0.8) else (0,)
+    dtype = d.pick("int32", "int64")
+    indices = np.array([d.integer(-shape[axis], shape[axis] - 1) for _ in range(math.prod(at))], dtype=dtype)
+    return _case(
+        d,
+        Embedding(axis=axis),
+        [],
+        "float32",
+        ((TensorType(shape, q), _stored(d, q, shape)), (TensorType(at, dtype), indices.reshape(at))),
+    )
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -708,6 +754,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "lstm": _lstm,
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
+    "weight_only_linear": _weight_only_linear,
+    "embedding": _embedding,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

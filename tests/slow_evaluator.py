@@ -74,6 +74,10 @@ class Values:
                 blocked = axis == q.axis
                 at = at * (-(-size // q.block) if blocked else size) + (i // q.block if blocked else i)
         return Fraction(q.scale[at]), q.zero_point[at]
+        if self.element.block:
+            return self.block_qparams(index)
+        channel = 0 if self.element.axis is None else index[self.element.axis]
+        return Fraction(self.element.scale[channel]), self.element.zero_point[channel]
 
     def real(self, index: Index) -> Fraction:
         """The real number that is stored at `index`."""
@@ -973,6 +977,28 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
     return (*x.shape[:-1], weight.shape[0]), rational(real)
 
 
+def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        channel = index[-1]
+        products = (x.real((*index[:-1], k)) * weight.real((channel, k)) for k in range(x.shape[-1]))
+        return sum(products, Fraction(0) if bias is None else bias.real((channel,)))
+
+    return (*x.shape[:-1], weight.shape[0]), rational(real)
+
+
+def embedding(op: Any, table: Values, at: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        before, named, after = (
+            index[: op.axis],
+            index[op.axis : op.axis + len(at.shape)],
+            index[op.axis + len(at.shape) :],
+        )
+        position = int(at.at(named))
+        return table.real((*before, position if position >= 0 else position + table.shape[op.axis], *after))
+
+    return (*table.shape[: op.axis], *at.shape, *table.shape[op.axis + 1 :]), rational(real)
+
+
 DEFINITIONS: dict[str, Definition] = {
     "quantize": same,
     "dequantize": same,
@@ -1028,4 +1054,6 @@ DEFINITIONS: dict[str, Definition] = {
     "lstm": slow_composite.lstm,
     "embed_layer_norm": slow_composite.embed_layer_norm,
     "moe": slow_composite.moe,
+    "weight_only_linear": weight_only_linear,
+    "embedding": embedding,
 }

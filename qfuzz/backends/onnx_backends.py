@@ -53,6 +53,16 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "core/providers/cpu/quantization/conv_integer.cc, ORT_ENFORCE(IsScalarOr1ElementVector(W_Zero_Point))",
     ),
     KnownRefusal(
+        "MatMulNBits on CPU does not support 8-bit weights with floating-point zero points",
+        "MatMulNBits of 8 bits takes uint8 zero points only",
+        "the message itself, MatMulNBits in contrib_ops/cpu/quantization/matmul_nbits.cc",
+    ),
+    KnownRefusal(
+        "2-bit MatMulNBits block_size must not exceed 256",
+        "MatMulNBits of 2 bits takes blocks of 256 at most",
+        "the message itself, MatMulNBits in contrib_ops/cpu/quantization/matmul_nbits.cc",
+    ),
+    KnownRefusal(
         "ONNX Runtime only *guarantees* support for models stamped with official released onnx opset versions",
         f"this release of ONNX Runtime does not know opset {OPSET}",
         "ValidateOpsetForDomain in core/graph/model_load_utils.h",

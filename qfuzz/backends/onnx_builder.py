@@ -173,8 +173,8 @@ def lower_graph(network: Network, lowerings: Mapping[str, Lowering], *, integers
     return b.graph
 
 
-OF_ALL_TYPES = ("quantize", "dequantize")
-"""Operators whose kernels take every storage type in both formats."""
+OF_ALL_TYPES = ("quantize", "dequantize", "weight_only_linear", "embedding")
+"""Operators whose kernels take other storage types than bytes in both formats."""
 
 
 def _check_bytes(b: Builder, node: Node) -> None:

@@ -160,6 +160,42 @@ _MOE = Contract(
     source="contrib_ops/cpu/moe/moe_quantization_cpu.cc: weights dequantized to float32, MlasGemm, + bias; "
     "moe_utils.cc: std::exp, 1 / (1 + e) or e / (1 + e), g * sigmoid * (l + beta); sum of weight * (product + bias)",
 )
+_MATMUL_REALS = Contract(
+    terms="real",
+    k=1,
+    tie="half_even",
+    accumulates_float=True,
+    source="docs/ContribOperators.md MatMulNBits, accuracy_level: 0 and 1 are fp32; mlas/lib/sqnbitgemm_kernel_*.cpp, "
+    "q4_dq.cpp: fl((q - zp) * s), times x, summed in any order, the bias added",
+)
+
+
+def _int8_activations(block: int) -> Contract:
+    """Where MatMulNBits may round its activations to int8."""
+    return Contract(
+        terms="affine",
+        k=4,
+        tie="half_even",
+        accumulates_float=True,
+        activation_block=block,
+        source="docs/ContribOperators.md MatMulNBits: accuracy_level 4 'means input A can be quantized with the same "
+        "block_size to int8'; mlas/lib/sqnbitgemm_kernel_avx512.cpp QuantizeARow_CompInt8_avx512: scale of the largest "
+        "magnitude / 127, nearest integer; blocks' integer sums times fl(s_a * s_b), and fl(s_a * sum) * fl(-s_b * zp)",
+    )
+
+
+NBITS_BLOCKS: Mapping[str, int] = MappingProxyType({"16": 16, "64": 64, "128": 128, "256": 256, "fitting": 256})
+"""Form to a multiple of the blocks that MatMulNBits has for weights without them; 32 where no form says else."""
+
+_FUSED_NBITS: Mapping[str, Contract] = MappingProxyType(
+    {
+        "weight_only_linear": _int8_activations(32),
+        "weight_only_linear?accuracy=0": _MATMUL_REALS,
+        "weight_only_linear?accuracy=1": _MATMUL_REALS,
+        **{f"weight_only_linear?nbits_block={form}": _int8_activations(n) for form, n in NBITS_BLOCKS.items()},
+    }
+)
+"""DequantizeLinear and MatMul as MatMulNBits: session.qdq_matmulnbits_accuracy_level is 4 where nothing is said."""
 
 _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
     {
@@ -198,6 +234,13 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "lstm": _LSTM,
         "embed_layer_norm": _EMBED_LAYER_NORM,
         "moe": _MOE,
+        "weight_only_linear": _MATMUL_REALS,
+        "weight_only_linear?accuracy=4": _int8_activations(32),
+        **{
+            f"weight_only_linear?accuracy=4&nbits_block={form}": _int8_activations(block)
+            for form, block in NBITS_BLOCKS.items()
+        },
+        "embedding": _DEQUANTIZE,
     }
 )
 
@@ -300,6 +343,8 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "attention": _float(
             4, "MatMul, Add, MatMul, Mul, Add, Softmax (mlas/lib/compute.cpp), MatMul", sums=True, ulps=4.0
         ),
+        "weight_only_linear": _MATMUL_REALS,
+        "embedding": _DEQUANTIZE,
     }
 )
 
@@ -307,14 +352,19 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
 def _looser(unfused: Contract, fused: Contract) -> Contract:
     """A contract that admits what either admits."""
     order = ("exact", "accumulator", "real", "affine")
-    return Contract(
+    return msgspec.structs.replace(
+        unfused,
         terms=max(unfused.terms, fused.terms, key=order.index),
         k=max(unfused.k, fused.k),
         tie=unfused.tie if unfused.tie == fused.tie else "either_even",
         accumulates_float=unfused.accumulates_float or fused.accumulates_float,
         function_ulps=max(unfused.function_ulps, fused.function_ulps),
+        function_addend=max(unfused.function_addend, fused.function_addend),
         distributes=unfused.distributes or fused.distributes,
         bias_steps=max(unfused.bias_steps, fused.bias_steps),
+        in_real_type=unfused.in_real_type or fused.in_real_type,
+        exact_mean=unfused.exact_mean and fused.exact_mean,
+        rounding_open=unfused.rounding_open or fused.rounding_open,
         source=f"unfused: {unfused.source}; where qdq_selectors.cc fuses: {fused.source}",
     )
 
@@ -328,12 +378,19 @@ def _with_rounded_bias(contract: Contract) -> Contract:
 
 
 _BASIC: Mapping[str, Contract] = MappingProxyType(
-    dict(_UNFUSED) | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear", "conv_transpose")}
+    dict(_UNFUSED)
+    | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear", "conv_transpose")}
+    | {
+        "weight_only_linear?accuracy=0": _MATMUL_REALS,
+        "weight_only_linear?accuracy=1": _MATMUL_REALS,
+        "weight_only_linear?nbits_fusion=on": _int8_activations(32),  # of weights with blocks of their own
+    }
 )
 _FUSED: Mapping[str, Contract] = MappingProxyType(
     {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()}
     # qdq_selectors.cc makes Resize one on stored integers in mode nearest only, where that copies.
     | {"interpolate": _BASIC["interpolate"]}
+    | dict(_FUSED_NBITS)
 )
 
 _QDQ: Mapping[str, Mapping[str, Contract]] = MappingProxyType(

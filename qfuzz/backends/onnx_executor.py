@@ -106,6 +106,15 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "double_qdq=kept": ("session.disable_double_qdq_remover", "1"),
     "qdq_int8=forbidden": ("session.qdqisint8allowed", "0"),
     "saturation=avoided": ("session.x64quantprecision", "1"),
+    "accuracy=0": ("session.qdq_matmulnbits_accuracy_level", "0"),
+    "accuracy=1": ("session.qdq_matmulnbits_accuracy_level", "1"),
+    "accuracy=4": ("session.qdq_matmulnbits_accuracy_level", "4"),
+    "nbits_block=16": ("session.qdq_matmulnbits_block_size", "16"),
+    "nbits_block=64": ("session.qdq_matmulnbits_block_size", "64"),
+    "nbits_block=128": ("session.qdq_matmulnbits_block_size", "128"),
+    "nbits_block=256": ("session.qdq_matmulnbits_block_size", "256"),
+    "nbits_block=fitting": ("session.qdq_matmulnbits_block_size", "-1"),
+    "nbits_fusion=on": ("session.enable_dq_matmulnbits_fusion", "1"),
 }
 """Form to the entry of a session's configuration that has it."""
 

@@ -39,6 +39,8 @@ QPARAMS: Mapping[tuple[str, str], tuple[int, ...]] = {
     (MICROSOFT, "QLinearWhere"): (2, 3, 5, 6, 7, 8),
     (MICROSOFT, "DynamicQuantizeMatMul"): (2, 3),
     (MICROSOFT, "MatMulIntegerToFloat"): (2, 3, 4, 5),
+    (MICROSOFT, "MatMulNBits"): (2, 3),
+    (MICROSOFT, "GatherBlockQuantized"): (2, 3),
 }
 """Inputs that are scales and zero points; QLinearConcat, of any number, is told by `_qparam_positions`."""
 
@@ -56,8 +58,10 @@ OMITTABLE: Mapping[tuple[str, str], tuple[int, ...]] = {
     (MICROSOFT, "QLinearReduceMean"): (2, 4),
     (MICROSOFT, "DynamicQuantizeMatMul"): (3,),
     (MICROSOFT, "MatMulIntegerToFloat"): (4, 5),
+    (MICROSOFT, "MatMulNBits"): (3,),
+    (MICROSOFT, "GatherBlockQuantized"): (3,),
 }
-"""Zero points that the schemas call optional, and 0 where they are left out (QuantizeLinear: of uint8)."""
+"""Zero points that the schemas call optional, and mostly 0 (QuantizeLinear: of uint8) where they are left out."""
 
 ONE_ELEMENT = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul")
 """Operators whose kernels say that they take a scalar or a vector of one element; others insist on scalars."""
@@ -118,7 +122,7 @@ def _zero_points(said: Said, value: str) -> None:
     for node in said.graph.node:
         for position in OMITTABLE.get((node.domain, node.op_type), ()):
             tensor = tensors.get(node.input[position]) if position < len(node.input) else None
-            if tensor is None or numpy_helper.to_array(tensor).any():
+            if tensor is None or (numpy_helper.to_array(tensor) != _default_of(node, tensor)).any():
                 continue
             if node.op_type == "QuantizeLinear" and tensor.data_type != TensorProto.UINT8:
                 if node.domain or said.opset < 21:
@@ -127,6 +131,24 @@ def _zero_points(said: Said, value: str) -> None:
             node.input[position] = ""
         while node.input and not node.input[-1]:
             del node.input[-1]
+
+
+def _default_of(node: NodeProto, tensor: TensorProto) -> int:
+    """The zero points that are meant where none are given: 0, or the middle of `bits` where bytes hold them packed."""
+    bits = next((a.i for a in node.attribute if a.name == "bits"), 0)
+    packed = node.op_type in ("MatMulNBits", "GatherBlockQuantized")
+    if not packed or tensor.data_type not in (TensorProto.UINT8, TensorProto.FLOAT):
+        return 0
+    middle = 1 << (bits - 1)
+    return middle if tensor.data_type == TensorProto.FLOAT else {2: 0xAA, 4: 0x88, 8: 0x80}[bits]
+
+
+def _accuracy(said: Said, value: str) -> None:
+    """accuracy_level of MatMulNBits, and of what a session makes one of."""
+    for node in said.graph.node:
+        if node.op_type == "MatMulNBits":
+            _set(node, "accuracy_level", int(value))
+    said.session.append(f"accuracy={value}")
 
 
 def _parameters(said: Said, value: str) -> None:
@@ -356,7 +378,7 @@ Rewrite: TypeAlias = Callable[[Said, str], None]
 
 SESSION = (
     "saved", "threads", "callers", "execution", "arena", "memory_pattern", "memory_reuse", "prepacking",
-    "qdq_cleanup", "double_qdq", "qdq_int8", "saturation",
+    "qdq_cleanup", "double_qdq", "qdq_int8", "saturation", "nbits_block", "nbits_fusion",
 )  # fmt: skip
 """Dimensions that the executor is told of."""
 
@@ -371,6 +393,7 @@ NODES: tuple[tuple[str, Rewrite], ...] = (
     ("parameters", _parameters),
     ("axes", _axes),
     ("sharing", _sharing),
+    ("accuracy", _accuracy),
 )
 """Dimension to what says it in nodes and initializers, in the order in which they are applied."""
 

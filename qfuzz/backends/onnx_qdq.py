@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.backends import onnx_dynamic, onnx_integer, onnx_qdq_composite, onnx_rearrangement
+from qfuzz.backends import onnx_dynamic, onnx_integer, onnx_qdq_composite, onnx_rearrangement, onnx_weight_only
 from qfuzz.backends.onnx_builder import NONE, Attribute, Attributes, Builder, Lowering
 from qfuzz.backends.onnx_geometry import conv_attributes
 from qfuzz.backends.onnx_quantization import dequantize, quantize
@@ -370,6 +370,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "matmul_integer": onnx_integer.matmul_integer,
         **onnx_dynamic.QDQ,
         **onnx_qdq_composite.LOWERINGS,
+        **onnx_weight_only.QDQ,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

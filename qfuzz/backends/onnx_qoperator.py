@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qfuzz.backends import onnx_dynamic, onnx_integer, onnx_qoperator_composite, onnx_rearrangement
+from qfuzz.backends import onnx_dynamic, onnx_integer, onnx_qoperator_composite, onnx_rearrangement, onnx_weight_only
 from qfuzz.backends.onnx_builder import MICROSOFT, NONE, Attributes, Builder, Lowering, quantized
 from qfuzz.backends.onnx_geometry import conv_attributes
 from qfuzz.backends.onnx_qdq import (
@@ -338,6 +338,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "matmul_integer": onnx_integer.matmul_integer,
         **onnx_dynamic.QOPERATOR,
         **onnx_qoperator_composite.LOWERINGS,
+        **onnx_weight_only.QOPERATOR,
     }
 )
 """Operator name to the function that writes its nodes, or says why there are none."""

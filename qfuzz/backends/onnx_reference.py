@@ -72,6 +72,8 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "elu": _float(4, ulps=4.0, terms="affine"),
         "softmax": _float(4, ulps=4.0),
         "attention": _float(4, sums=True, ulps=4.0),
+        "weight_only_linear": _float(1, sums=True),
+        "embedding": _IN_TYPE,
         "hardsigmoid": _float(6),
         "hardswish": _float(7),
         "div": _float(4),

@@ -45,6 +45,9 @@ def runtime_lines(
     ]
 
 
+_LEVEL, _BLOCK = "session.qdq_matmulnbits_accuracy_level", "session.qdq_matmulnbits_block_size"
+_BLOCKS = ("16", "64", "128", "256")
+
 _SETTING: Mapping[str, str] = MappingProxyType(
     {
         "prepacking=off": 'options.add_session_config_entry("session.disable_prepacking", "1")',
@@ -52,6 +55,10 @@ _SETTING: Mapping[str, str] = MappingProxyType(
         "double_qdq=kept": 'options.add_session_config_entry("session.disable_double_qdq_remover", "1")',
         "qdq_int8=forbidden": 'options.add_session_config_entry("session.qdqisint8allowed", "0")',
         "saturation=avoided": 'options.add_session_config_entry("session.x64quantprecision", "1")',
+        **{f"accuracy={n}": f'options.add_session_config_entry("{_LEVEL}", "{n}")' for n in ("0", "1", "4")},
+        **{f"nbits_block={n}": f'options.add_session_config_entry("{_BLOCK}", "{n}")' for n in _BLOCKS},
+        "nbits_block=fitting": f'options.add_session_config_entry("{_BLOCK}", "-1")',
+        "nbits_fusion=on": 'options.add_session_config_entry("session.enable_dq_matmulnbits_fusion", "1")',
         "execution=parallel": "options.execution_mode = ort.ExecutionMode.ORT_PARALLEL; "
         "options.inter_op_num_threads = 2",
         "arena=on": "options.enable_cpu_mem_arena = True",

@@ -17,6 +17,7 @@ from qfuzz.cli.explain_table import print_page
 from qfuzz.cli.options import backend_option, case_argument, chosen_specs, output_options, print_json
 from qfuzz.cli.rim import OK
 from qfuzz.findings.corpus import read_case
+from qfuzz.ir.contract import contract_of
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.protocols import Array
@@ -161,7 +162,7 @@ def _own(case: Case, node: Node, spec: str, values: Mapping[str, Array] | str) -
         if why:
             return f"{name}: {why}"
     inputs, constants = [known[i] for i in node.inputs], case.network.constant_data
-    contract = load_backend(spec).contracts.get(node.op.name, DEFAULT_CONTRACT)
+    contract = contract_of(load_backend(spec).contracts, node.op.name, case.network.forms, DEFAULT_CONTRACT)
     received = [None if i in constants else known[i] for i in node.inputs]
     return _Own(inputs, known[node.name], Reference(case).node(node, received, contract))
 

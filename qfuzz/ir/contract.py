@@ -1,5 +1,7 @@
 """What an implementation promises: which roundings it may do, as data. `qfuzz.oracle` says what follows from it."""
 
+from collections.abc import Iterable, Mapping
+from itertools import combinations
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -51,6 +53,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         that is computed as a quotient plus 1/2.
     in_real_type
         Whether it computes in the type of the reals (float16, bfloat16) where that is not float32.
+    activation_block
+        Where real activations may be rounded to int8 on the way: how many neighbours along the summed axis share a
+        scale where the weight has no blocks of its own; else 0.
     bias_steps
         Error of the bias in units of scale_x * scale_w: 0.5 where a float32 bias is rounded to int32.
     exact_mean
@@ -75,3 +80,18 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exact_mean: bool = False
     distributes: bool = False
     rounding_open: bool = False
+    activation_block: int = 0
+
+
+def contract_of(contracts: Mapping[str, Contract], op: str, forms: Iterable[str], otherwise: Contract) -> Contract:
+    """The contract of an operator in a network of these forms.
+
+    A table may have one for forms that ask for another arithmetic, as ``op?name=value``, ``op?name=value&name=value``.
+    Two forms that it has one for decide before one does, and earlier dimensions before later ones.
+    """
+    said = tuple(forms)
+    for chosen in (*combinations(said, 2), *combinations(said, 1)):
+        own = contracts.get(f"{op}?{'&'.join(chosen)}")
+        if own is not None:
+            return own
+    return contracts.get(op, otherwise)

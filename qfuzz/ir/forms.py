@@ -46,6 +46,23 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("layout", ("channels_first", "channels_last"), "of kernels on stored integers that have both"),
     Dimension("qdq", ("single", "unshared", "doubled"), "DequantizeLinear: one a value, one a reader, or a pair twice"),
     Dimension("qdq_domain", ("onnx", "microsoft"), "whose QuantizeLinear and DequantizeLinear"),
+    Dimension(
+        "accuracy",
+        ("unset", "0", "1", "4"),
+        "accuracy_level of MatMulNBits, which DequantizeLinear and MatMul may become; 4: int8 activations",
+    ),
+    Dimension(
+        "weight_graph",
+        ("matmul", "gemm", "transposed", "reshaped"),
+        "how dequantized weights of reals are said: [K, N] to MatMul or Gemm, [N, K] transposed, blocks reshaped",
+    ),
+    Dimension(
+        "nbits_block",
+        ("32", "16", "64", "128", "256", "fitting"),
+        "blocks of MatMulNBits along K, where the weight has none of its own",
+    ),
+    Dimension("nbits_zero_points", ("integers", "reals"), "zero points of MatMulNBits: packed, or float32"),
+    Dimension("table", ("typed", "bytes"), "4-bit tables of GatherBlockQuantized: of their type, or packed in bytes"),
     Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),
     Dimension("threads", ("1", "3"), "threads of one operator"),
     Dimension("callers", ("1", "2"), "threads that run one session at the same time"),
@@ -58,6 +75,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("double_qdq", ("removed", "kept"), "pairs of QuantizeLinear and DequantizeLinear after another"),
     Dimension("qdq_int8", ("plain", "forbidden"), "whether int8 activations are fused as they are"),
     Dimension("saturation", ("plain", "avoided"), "products of u8 and s8 that could leave 16 bits are done otherwise"),
+    Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
 )
 """All dimensions, those of the model before those of the session."""
 

@@ -25,6 +25,7 @@ from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, 
 from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 OPERATORS: tuple[type[Operator], ...] = (
     Quantize,
@@ -81,6 +82,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     Lstm,
     EmbedLayerNorm,
     Moe,
+    WeightOnlyLinear,
+    Embedding,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

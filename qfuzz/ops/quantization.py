@@ -156,12 +156,12 @@ def scale_type(q: QType, real: Element) -> Element:
 
 def check_dequantized(q: QType, real: Element) -> None:
     """Raise `InvalidCase` if real values, or the products of q and its zero point apart, overflow the type `real`."""
-    largest = _largest(q) * max(q.scale)
+    largest = largest_stored(q) * max(q.scale)
     if largest > FORMATS[str(real)].largest:
         raise InvalidCase(f"x: scale {max(q.scale)!r}; real values of {largest!r} overflow {real}")
 
 
-def _largest(q: QType) -> float:
+def largest_stored(q: QType) -> float:
     """The largest magnitude of q, and of q and its zero point taken apart."""
     bounds = integer_range(q)
     if bounds is None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qfuzz.ir.contract import contract_of
 from qfuzz.ir.errors import Corrupted, Crashed, Rejected, Unsupported
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ir.protocols import Backend, NotSupported, Program
@@ -307,7 +308,7 @@ class _Run:
             assert got is not None
             known[node.name] = got
             received = [known.get(i) if i not in self.network.constant_data else None for i in node.inputs]
-            contract = self.backend.contracts.get(node.op.name, DEFAULT_CONTRACT)
+            contract = contract_of(self.backend.contracts, node.op.name, self.network.forms, DEFAULT_CONTRACT)
             first = not self.mismatches
             self._judge(node, got, self.reference.node(node, received, contract), tapped=True)
             if first and self.mismatches and self.explain is not None:

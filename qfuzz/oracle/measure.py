@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.exact.reals import FilterCount
-from qfuzz.ir.contract import Contract
+from qfuzz.ir.contract import Contract, contract_of
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType
@@ -34,7 +34,7 @@ def worst_errors(case: Case, backend: Backend) -> dict[str, float]:
     worst: dict[str, float] = {}
     for node in network.nodes:
         operands = [Operand.point(t, known[i]) for i, t in zip(node.inputs, network.input_types(node), strict=True)]
-        contract = backend.contracts.get(node.op.name, DEFAULT_CONTRACT)
+        contract = contract_of(backend.contracts, node.op.name, network.forms, DEFAULT_CONTRACT)
         image = image_of(node, operands)
         if isinstance(image, SteppedImage):
             e = _least_k(image, contract, known[node.name], node.element)

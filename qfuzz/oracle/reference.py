@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.exact.reals import FilterCount
-from qfuzz.ir.contract import Contract
+from qfuzz.ir.contract import Contract, contract_of
 from qfuzz.ir.network import Case, Network, Node
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.oracle.admissible import NAN, Admissible, Settled, admissible, settle
@@ -82,7 +82,7 @@ class Reference:
         uncertain: dict[str, Operand] = {}
         sets: dict[str, Admissible] = {}
         for node in self.network.nodes:
-            contract = contracts.get(node.op.name, DEFAULT_CONTRACT)
+            contract = contract_of(contracts, node.op.name, self.network.forms, DEFAULT_CONTRACT)
             if not uncertain or not any(i in uncertain for i in node.inputs):
                 s = self._set(node, [None if i in self._constants else known[i] for i in node.inputs], contract)
             else:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from qfuzz.ir.network import Case, Constant, Input, Network, Node, dead_values
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType
-from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ir.tensor import Tensor, TensorType, blocks_of
 
 replace = msgspec.structs.replace
 
@@ -53,6 +53,10 @@ def take(case: Case, cuts: Mapping[tuple[str, int], Array], ops: Mapping[str, Op
 
     def cut_type(name: str, type_: TensorType, shape: tuple[int, ...]) -> TensorType:
         q = type_.element
+        if isinstance(q, QType) and q.block:
+            return TensorType(
+                shape, _cut_blocks(q, type_.shape, {d: k for (owner, d), k in cuts.items() if owner == name})
+            )
         kept = cuts.get((name, q.axis)) if isinstance(q, QType) and q.axis is not None else None
         if isinstance(q, QType) and kept is not None:
             q = replace(q, scale=tuple(q.scale[i] for i in kept), zero_point=tuple(q.zero_point[i] for i in kept))
@@ -70,6 +74,16 @@ def take(case: Case, cuts: Mapping[tuple[str, int], Array], ops: Mapping[str, Op
     nodes = [n if not ops or n.name not in ops else replace(n, op=ops[n.name]) for n in network.nodes]
     changed = replace(network, inputs=tuple(inputs), constants=tuple(constants), nodes=tuple(nodes))
     return Case(changed, tuple(tensors))
+
+
+def _cut_blocks(q: QType, shape: tuple[int, ...], cuts: Mapping[int, Array]) -> QType:
+    """A blocked type with the indices that are kept; a block made of several has the parameters of the first."""
+    places = np.arange(len(q.scale)).reshape(blocks_of(q, shape))
+    for dimension, kept in cuts.items():
+        kept_places = kept[:: q.block] // q.block if dimension == q.axis else kept
+        places = np.take(places, kept_places, axis=dimension)
+    chosen = places.ravel().tolist()
+    return replace(q, scale=tuple(q.scale[i] for i in chosen), zero_point=tuple(q.zero_point[i] for i in chosen))
 
 
 def with_elements(case: Case, change: Callable[[str, Element], Element]) -> Case:

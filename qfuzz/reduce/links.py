@@ -18,6 +18,7 @@ from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
+from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Dimension = tuple[str, int]
 Labels = list[Dimension | None]
@@ -74,7 +75,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [x[0], read[1][1] if groups == 1 else None, *(None for _ in range(rank - 2))]
         case MatMul() | MatMulInteger():
             return _product(x, read[1], types, join)
-        case Linear() | LinearInteger() | DynamicLinear():
+        case Linear() | LinearInteger() | DynamicLinear() | WeightOnlyLinear():
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])
@@ -107,6 +108,8 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for state in read[4:6]:
                 join(x[1], state[1])
             return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
+        case Embedding(axis=axis):
+            return [*x[:axis], *read[1], *x[axis + 1 :]]
         case MaxPool() | AvgPool() | GlobalAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):

@@ -396,6 +396,12 @@ def _equal(replaced: Element, simpler: Element, each: str, old: Element) -> Elem
 
 def _simpler_qtypes(q: QType) -> Iterator[QType]:
     if q.axis is not None:
+        n = len(q.scale)
+        if any(q.zero_point):
+            yield replace(q, zero_point=(0,) * n)
+        for scales in ((1.0,) * n, tuple(2.0 ** round(np.log2(s)) for s in q.scale)):
+            if scales != q.scale:
+                yield replace(q, scale=scales)
         return
     (scale,), (zero_point,) = q.scale, q.zero_point
     for s in _simpler_floats(scale):

@@ -49,6 +49,7 @@ class Builder:
     """Values in the order in which they came to be; `current` is what the next node reads.
 
     `ranges` says how float32 inputs are filled whose own range says how they are quantized.
+    `forms` are those that drawing an operator chose for the network, beside the ones that are drawn for all.
     """
 
     d: Draw
@@ -59,6 +60,7 @@ class Builder:
     types: dict[str, TensorType] = field(default_factory=dict)
     ranges: dict[str, RealRange] = field(default_factory=dict)
     current: str = ""
+    forms: list[tuple[str, str]] = field(default_factory=list)
 
     def add_input(self, shape: tuple[int, ...], element: Element) -> str:
         """A new graph input."""
@@ -118,9 +120,8 @@ class Builder:
         return self.output(around, unit=self.qtype.scale[0])
 
     def network(self, forms: tuple[str, ...] = ()) -> Network:
-        """The network whose outputs are all values that nothing reads."""
+        """The network whose outputs are all values that nothing reads, without inputs that nothing reads."""
         read = {i for n in self.nodes for i in n.inputs}
         outputs = tuple(n.name for n in self.nodes if n.name not in read)
-        return Network(
-            tuple(i for i in self.inputs if i.name in read), tuple(self.constants), tuple(self.nodes), outputs, forms
-        )
+        inputs = tuple(i for i in self.inputs if i.name in read)
+        return Network(inputs, tuple(self.constants), tuple(self.nodes), outputs, forms)

@@ -19,6 +19,7 @@ from qfuzz.strategies import (
     pooling,
     rearrangement,
     resizing,
+    weight_only,
 )
 from qfuzz.strategies.builder import Builder
 from qfuzz.strategies.draw import Draw
@@ -125,6 +126,8 @@ DRAWINGS: dict[str, Drawing] = {
     "lstm": Drawing(_ANY, composite.draw_lstm),
     "embed_layer_norm": Drawing(composite.fits_embed_layer_norm, composite.draw_embed_layer_norm, (2,)),
     "moe": Drawing(_ANY, composite.draw_moe),
+    "weight_only_linear": Drawing(weight_only.fits, weight_only.draw_weight_only_linear),
+    "embedding": Drawing(weight_only.fits, weight_only.draw_embedding),
 }
 
 

@@ -11,7 +11,7 @@ from qfuzz.ir.forms import CHOICES, forms_from
 from qfuzz.ir.network import Case, Input, Network
 from qfuzz.ir.qtype import QType, QuantizedDType, integer_range
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.strategies import fill
+from qfuzz.strategies import fill, weight_only
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
 from qfuzz.strategies.directed import direct
 from qfuzz.strategies.draw import Draw, strategy_of
@@ -29,11 +29,15 @@ WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
+GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in weight_only.FORMS)
+"""Those that are drawn for every network; others are drawn with the operators that they are about."""
+
 UNUSUAL = (
     *("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean"),
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "embed_layer_norm", "moe"),
+    *("weight_only_linear", "embedding"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
@@ -124,7 +128,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
             name = "relu"
         with d.part():
             DRAWINGS[name].draw(b)
-    network = b.network(_forms(d))
+    network = b.network(_forms(d, b.forms))
     key, style = (
         d.key(),
         d.pick((fill.UNIFORM, fill.UNIFORM, fill.UNIFORM, fill.MIXED, fill.EDGES, fill.EXTREMES, fill.NARROW)),
@@ -137,15 +141,15 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         else:
             inputs.append(_filled(own_key, style, v.type, _step(network, v.name)))
     edits = d.integer(0, 3)
-    for _ in range(edits if edits < 3 else 0):
+    for _ in range(edits if edits < 3 and inputs else 0):
         _edit(d, inputs[0], network.inputs[0], network)
     case = Case(network, tuple(Tensor(a) for a in inputs))
-    return direct(case, key) if key and d.integer(0, 1) else case
+    return direct(case, key) if key and inputs and d.integer(0, 1) else case
 
 
-def _forms(d: Draw) -> tuple[str, ...]:
-    """Mostly one or two forms that are not the plain ones: any two of them meet."""
-    return forms_from(d.pick(CHOICES) for _ in range(d.pick(HOW_MANY_FORMS)))
+def _forms(d: Draw, own: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Mostly one or two forms that are not the plain ones, so that any two of them meet; and an operator's own."""
+    return forms_from([*(d.pick(GENERAL_FORMS) for _ in range(d.pick(HOW_MANY_FORMS))), *own])
 
 
 def _is_read(b: Builder) -> bool:

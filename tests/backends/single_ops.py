@@ -7,8 +7,8 @@ import numpy as np
 
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import Element, QType, float32
-from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
+from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
@@ -32,6 +32,7 @@ from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, 
 from qfuzz.ops.reduction import Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 
 class Draw:
@@ -505,6 +506,38 @@ def _moe(d: Draw) -> Case:
     return d.case(op, types, "float32", constants=constants)
 
 
+def _stored_weight(d: Draw, dtype: str, shape: tuple[int, int]) -> tuple[TensorType, np.ndarray[Any, Any]]:
+    """In blocks along the last axis, per row or per tensor; the zero points are of each of these."""
+    low, high = INTEGER_RANGE[dtype]
+    granularity, block = d.integer(0, 2), int(d.rng.choice([16, 32, 64]))
+    count = (1, shape[0], shape[0] * -(-shape[1] // block))[granularity]
+    zero_points = (
+        tuple(d.integer(low, high) for _ in range(count)) if d.chance(0.6) else ((low + high + 1) // 2,) * count
+    )
+    name: Any = dtype
+    axis = (None, 0, 1)[granularity]
+    q = QType(name, tuple(d.scale() for _ in range(count)), zero_points, axis, block if granularity == 2 else 0)
+    return TensorType(shape, q), d.rng.integers(low, high + 1, shape).astype(DTYPES[dtype])
+
+
+def _weight_only_linear(d: Draw) -> Case:
+    n, k = int(d.rng.choice([1, 3, 4, 16, 17, 33])), int(d.rng.choice([1, 15, 16, 17, 32, 48, 65, 130]))
+    dtype = str(d.rng.choice(["uint4", "uint8", "uint2"] if d.dtype == "uint8" else ["int4", "int8", "int2"]))
+    constants = {1: _stored_weight(d, dtype, (n, k))}
+    if d.chance(0.5):
+        constants[2] = (TensorType((n,), "float32"), d.rng.normal(0, 9, n).astype(np.float32))
+    shape = (*(d.integer(1, 4) for _ in range(d.integer(1, 2))), k)
+    return d.case(WeightOnlyLinear(), [(shape, "float32")], "float32", constants=constants)
+
+
+def _embedding(d: Draw) -> Case:
+    rows, columns = d.integer(2, 9), int(d.rng.choice([16, 24, 32, 36, 80]))
+    dtype = str(d.rng.choice(["uint4", "uint8", "uint2"] if d.dtype == "uint8" else ["int4", "int8", "int2"]))
+    at = d.rng.integers(-rows, rows, (d.integer(1, 5), d.integer(1, 3))).astype(np.int64)
+    constants = {0: _stored_weight(d, dtype, (rows, columns)), 1: (TensorType(at.shape, "int64"), at)}
+    return d.case(Embedding(), [], "float32", constants=constants)
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -562,5 +595,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "lstm": _lstm,
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
+    "weight_only_linear": _weight_only_linear,
+    "embedding": _embedding,
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

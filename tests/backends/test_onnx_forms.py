@@ -9,6 +9,7 @@ import pytest
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.forms import CHOICES, DIMENSIONS, forms_from
 from qfuzz.ir.network import Case
+from qfuzz.strategies import weight_only
 from qfuzz.strategies.generate import cases_of
 
 onnx = pytest.importorskip("onnx")
@@ -18,7 +19,11 @@ from qfuzz.backends import onnx_executor, onnx_source  # noqa: E402
 from qfuzz.backends.onnx_dialect import FORMATS, lower, serialize  # noqa: E402
 from qfuzz.backends.onnx_forms import NODES, SESSION, VALUES  # noqa: E402
 
-CASES = tuple(itertools.islice(cases_of(31, 1, max_nodes=3), 60))
+WEIGHT_ONLY = ("weight_only_linear", "embedding")
+CASES = (
+    *itertools.islice(cases_of(31, 1, max_nodes=3), 60),
+    *itertools.islice(cases_of(31, 1, ops=WEIGHT_ONLY, max_nodes=1), 40),
+)
 CHECKED_OPSETS = range(1, onnx.defs.onnx_opset_version() + 1)
 
 
@@ -50,7 +55,7 @@ def test_a_form_changes_the_model_or_the_session(name: str, value: str) -> None:
     network = _in_form(CASES[0], name, value).network
     if name in SESSION:
         assert f"{name}={value}" in lower(network, "qdq").session
-    elif name in dict((*NODES, *VALUES)):
+    elif name in dict((*NODES, *VALUES)) or name in weight_only.FORMS:
         assert any(plain != said for plain, said in _models(name, value))
 
 
