@@ -34,8 +34,8 @@ from qfuzz.ops.table import known_reals
 
 
 def check_operands(inputs: Sequence[TensorType], element: Element) -> None:
-    """Raise `InvalidCase` unless float32 holds the real numbers of both inputs, and them over the output scale."""
-    for name, t in zip("ab", inputs, strict=True):
+    """Raise `InvalidCase` unless float32 holds the real numbers of all inputs, and them over the output scale."""
+    for name, t in zip("abcdefgh", inputs, strict=False):
         q = per_tensor(t, name)
         check_multipliers([q.scale[0], largest_real(q)], element, name)
 

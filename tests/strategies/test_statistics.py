@@ -112,7 +112,10 @@ def test_many_cases_hold_results_next_to_ties(op: str) -> None:
 
 def test_forms_of_operators_of_two_operands() -> None:
     ops = ("add", "mul", "sub", "div", "minimum", "maximum", "where")
-    cases = [c for shard in range(4) for c in cases_of(22, shard, ops=ops, max_nodes=1)]
+    drawn = [c for shard in range(4) for c in cases_of(22, shard, ops=ops, max_nodes=1)]
+    extremes = [len(c.network.nodes[0].inputs) for c in drawn if c.network.nodes[0].op.name in ("minimum", "maximum")]
+    assert {1, 2, 3} == set(extremes)
+    cases = [c for c in drawn if len(c.network.nodes[0].inputs) > 1]
     pairs = [[c.network.types[i] for i in c.network.nodes[0].inputs[:2]] for c in cases]
     ranks = Counter((len(a.shape) > len(b.shape)) - (len(a.shape) < len(b.shape)) for a, b in pairs)
     assert min(ranks.values()) >= 5 and len(ranks) == 3
