@@ -290,6 +290,19 @@ def _two(op: Operator, *, divides: bool = False) -> Callable[[Dice], Case]:
     return draw
 
 
+def _several(op: Operator) -> Callable[[Dice], Case]:
+    """One to four operands of any ranks, near each other in scale, or not."""
+
+    def draw(d: Dice) -> Case:
+        shape, first = d.shape(0), d.qtype()
+        about = math.log2(first.scale[0])
+        types = [first, *(d.qtype(about) if d.chance(0.7) else d.qtype() for _ in range(d.pick(1, 1, 0, 2, 3)))]
+        out = first if d.chance(0.3) else d.qtype(about + d.random.uniform(-4.0, 4.0))
+        return _case(d, op, [(d.broadcast(shape), q) for q in types], out)
+
+    return draw
+
+
 def _where(d: Dice) -> Case:
     shape = d.shape(0)
     a = d.qtype()
@@ -727,8 +740,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "softmax": _softmax,
     "sub": _two(Sub()),
     "div": _two(Div(), divides=True),
-    "minimum": _two(Minimum()),
-    "maximum": _two(Maximum()),
+    "minimum": _several(Minimum()),
+    "maximum": _several(Maximum()),
     "where": _where,
     "gelu": _unary(lambda d: Gelu(approximate=d.pick("none", "tanh")), bounded=True),
     "layer_norm": lambda d: _normalization(d, instance=False),

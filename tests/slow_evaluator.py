@@ -652,6 +652,23 @@ def without_relu(combine: Callable[[Fraction, Fraction], Fraction]) -> Definitio
     return define
 
 
+def extreme(sign: int) -> Definition:
+    """The largest of any number of numbers, or the smallest where `sign` is -1."""
+
+    def define(op: Any, *inputs: Values) -> tuple[Shape, Real]:
+        def real(index: Index) -> Fraction:
+            best = inputs[0].real(shared_index(inputs[0], index))
+            for v in inputs[1:]:
+                other = v.real(shared_index(v, index))
+                if (other - best) * sign > 0:
+                    best = other
+            return best
+
+        return broadcast_to(*inputs), rational(real)
+
+    return define
+
+
 BEYOND = Fraction(10) ** 90
 """More than any output range: what an infinity is before it saturates."""
 
@@ -1027,8 +1044,8 @@ DEFINITIONS: dict[str, Definition] = {
     "softmax": softmax,
     "sub": without_relu(lambda a, b: a - b),
     "div": without_relu(quotient),
-    "minimum": without_relu(lambda a, b: a if a < b else b),
-    "maximum": without_relu(lambda a, b: b if a < b else a),
+    "minimum": extreme(-1),
+    "maximum": extreme(1),
     "where": where,
     "gelu": elementary(gelu),
     "layer_norm": layer_norm,

@@ -256,9 +256,8 @@ def _extreme(op_type: str) -> Lowering:
     """Min or Max of stored integers: legal where all stand for the same real numbers."""
 
     def lowering(b: Builder, node: Node) -> None:
-        _same_qparams(b, node)
-        if b.type(node, 1).element != node.element:
-            raise Unsupported("inputs: the kernel compares stored integers, so both have the output's type")
+        if any(b.type(node, i).element != node.element for i in range(len(node.inputs))):
+            raise Unsupported("inputs: the kernel compares stored integers, so all have the output's type")
         b.emit(op_type, node.inputs, node.name)
 
     return lowering

@@ -139,7 +139,7 @@ class _Element:
         return [f"real = {sign}Fraction(10) ** 90  # {dividend} * scale / 0 is an infinity; it saturates"]
 
     def extreme(self, function: str) -> list[str]:
-        return [f"real = {function}({self.operand(0)}, {self.operand(1)})"]
+        return [f"real = {function}([{', '.join(self.operand(i) for i in range(len(self.arrays)))}])"]
 
     def own(self, position: int) -> Index:
         """Where an input that is broadcast has the element."""

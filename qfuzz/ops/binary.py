@@ -26,6 +26,7 @@ from qfuzz.ops.semantics import (
     check_multipliers,
     float_scale,
     is_power_of_two,
+    output_scale,
     per_tensor,
     quantized_output,
     zero_point_magnitude,
@@ -34,8 +35,8 @@ from qfuzz.ops.table import known_reals
 
 
 def check_operands(inputs: Sequence[TensorType], element: Element) -> None:
-    """Raise `InvalidCase` unless float32 holds the real numbers of both inputs, and them over the output scale."""
-    for name, t in zip("ab", inputs, strict=True):
+    """Raise `InvalidCase` unless float32 holds the real numbers of all inputs, and them over the output scale."""
+    for name, t in zip("abcdefgh", inputs, strict=False):
         q = per_tensor(t, name)
         check_multipliers([q.scale[0], largest_real(q)], element, name)
 
@@ -85,8 +86,8 @@ class Div(ExactOperator, frozen=True, kw_only=True, tag="div"):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         a, b = operands
         shape = broadcast_shape([a.type, b.type])
-        # A product of two float32 scales is exact in float64.
-        m = Multiplier.quotient(a.float_scale, b.float_scale * float_scale(element))
+        # Not `Multiplier.quotient`: a divisor of 48 bits times a quotient of 24 is no proof in float64.
+        m = Multiplier.of(a.scale / (b.scale * output_scale(element)))
         (a_lo, a_hi), (b_lo, b_hi) = a.centered(), b.centered()
         if a.is_point and b.is_point:
             lower = upper = _quotient(a_lo, b_lo, m, shape)

@@ -1,17 +1,17 @@
-"""minimum, maximum, where: each element is one of two activations' elements, with NumPy broadcasting.
+"""minimum, maximum, where: each element is one of several activations' elements, with NumPy broadcasting.
 
-Semantics: ONNX Min and Max (opset 13) and Where (opset 16) on dequantized operands; com.microsoft QLinearWhere. With
-equal types of all three, Min and Max of stored integers are the same, for dequantizing increases.
+Semantics: ONNX Min and Max (opset 13) and Where (opset 16) on dequantized operands; com.microsoft QLinearWhere. Where
+all have one type, Min and Max of stored integers are the same, for dequantizing increases.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from qfuzz.exact.combination import Multiplier, Term
-from qfuzz.exact.rounding import Floats
+from qfuzz.exact.rounding import Floats, Ints
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import TensorType
@@ -26,16 +26,14 @@ from qfuzz.ops.semantics import (
     quantized_output,
 )
 
-Bools = npt.NDArray[np.bool_]
-
 
 class _Extreme(ExactOperator, frozen=True, kw_only=True):
-    """The smaller or the larger of `a` and `b`."""
+    """The smallest or the largest of one or more operands."""
 
-    arity: ClassVar[tuple[int, int]] = (2, 2)
+    arity: ClassVar[tuple[int, int]] = (1, 8)
 
-    def takes_a(self, a: Floats, b: Floats) -> Bools:
-        """Whether the result is `a`, of real numbers."""
+    def first(self, reals: Floats) -> Ints:
+        """Which of the operands is the result, along the first axis of real numbers."""
         raise NotImplementedError
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
@@ -44,33 +42,34 @@ class _Extreme(ExactOperator, frozen=True, kw_only=True):
         return broadcast_shape(inputs)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
-        a, b = operands
-        shape = broadcast_shape([a.type, b.type])
-        # Real values are exact in float64: a stored integer less a zero point times the 24 bits of a scale.
-        ends = [
-            self.takes_a(x * a.float_scale, y * b.float_scale) for x, y in zip(a.centered(), b.centered(), strict=True)
-        ]
-        m = [Multiplier.quotient(o.float_scale, float_scale(element)) for o in operands]
+        shape = broadcast_shape([o.type for o in operands])
 
-        def affine() -> Floats:
-            # A kernel may see either operand moved, and then take the other: by the larger of the two at most.
-            return np.maximum(*(o.affine_magnitude() * k.approx for o, k in zip(operands, m, strict=True)))
+        def choice(end: int) -> Ints:
+            # Real values are exact in float64: a stored integer less a zero point times the 24 bits of a scale.
+            reals = [o.centered()[end] * o.float_scale for o in operands]
+            return self.first(np.stack([np.broadcast_to(r, shape) for r in reals]))
 
-        return _selected(operands, ends, m, shape, element, affine, is_point=a.is_point and b.is_point)
+        is_point = all(o.is_point for o in operands)
+        return _selected(operands, choice, _largest, shape, element, is_point=is_point)
+
+
+def _largest(magnitudes: Sequence[Floats]) -> Floats:
+    """A kernel may see any operand moved, and then take another one: by the largest magnitude of all at most."""
+    return functools.reduce(np.maximum, magnitudes)
 
 
 class Minimum(_Extreme, frozen=True, kw_only=True, tag="minimum"):
-    """The smaller of `a` and `b`."""
+    """The smallest of the operands."""
 
-    def takes_a(self, a: Floats, b: Floats) -> Bools:
-        return np.asarray(a <= b)
+    def first(self, reals: Floats) -> Ints:
+        return np.asarray(reals.argmin(axis=0))
 
 
 class Maximum(_Extreme, frozen=True, kw_only=True, tag="maximum"):
-    """The larger of `a` and `b`."""
+    """The largest of the operands."""
 
-    def takes_a(self, a: Floats, b: Floats) -> Bools:
-        return np.asarray(a >= b)
+    def first(self, reals: Floats) -> Ints:
+        return np.asarray(reals.argmax(axis=0))
 
 
 class Where(ExactOperator, frozen=True, kw_only=True, tag="where"):
@@ -93,47 +92,62 @@ class Where(ExactOperator, frozen=True, kw_only=True, tag="where"):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         *values, condition = operands
         surely, maybe = condition.lo != 0, condition.hi != 0
-        (a_lo, a_hi), (b_lo, b_hi) = ([c * o.float_scale for c in o.centered()] for o in values)
-        # Where the condition is uncertain, either is: the smaller lower and the larger upper bound.
-        ends = [surely | (maybe & (a_lo <= b_lo)), surely | (maybe & (a_hi >= b_hi))]
-        m = [Multiplier.quotient(o.float_scale, float_scale(element)) for o in values]
+
+        def choice(end: int) -> Ints:
+            # Where the condition is uncertain, either is taken: the smaller lower and the larger upper bound.
+            a, b = (o.centered()[end] * o.float_scale for o in values)
+            return np.where(surely | (maybe & ((a >= b) if end else (a <= b))), 0, 1)
+
+        def magnitude(both: Sequence[Floats]) -> Floats:
+            return np.where(surely, both[0], np.where(maybe, np.maximum(*both), both[1]))
+
         shape = broadcast_shape([o.type for o in operands])
-
-        def affine() -> Floats:
-            a, b = (o.affine_magnitude() * k.approx for o, k in zip(values, m, strict=True))
-            return np.where(surely, a, np.where(maybe, np.maximum(a, b), b))
-
-        is_point = all(o.is_point for o in operands)
-        return _selected(values, ends, m, shape, element, affine, is_point=is_point)
+        return _selected(values, choice, magnitude, shape, element, is_point=all(o.is_point for o in operands))
 
 
 def _selected(
     operands: Sequence[Operand],
-    takes_a: Sequence[Bools],
-    m: Sequence[Multiplier],
+    choice: Callable[[int], Ints],
+    affine: Callable[[Sequence[Floats]], Floats],
     shape: tuple[int, ...],
     element: Element,
-    affine: Callable[[], Floats],
     *,
     is_point: bool,
 ) -> Image:
-    """The image of the operand that is taken, by `takes_a` for the lower and for the upper bound.
+    """The image of one operand of several per element.
 
     Roundings keep the order of real numbers, so that a kernel's result is off by roundings of the operand it takes.
+
+    Parameters
+    ----------
+    choice
+        Which operand gives the lower (0) or the upper bound (1).
+    affine
+        What the operands' affine magnitudes come to.
     """
-    a, b = operands
-    integers = a.are_integers and b.are_integers
+    m = [Multiplier.quotient(o.float_scale, float_scale(element)) for o in operands]
+    integers = all(o.are_integers for o in operands)
 
     def terms(end: int) -> list[Term]:
-        take = np.broadcast_to(takes_a[end], shape)
-        values = (np.where(take, a.centered()[end], 0.0), np.where(take, 0.0, b.centered()[end]))
-        return [Term(v, k, are_integers=integers) for v, k in zip(values, m, strict=True)]
+        taken = np.broadcast_to(choice(end), shape)
+        return [
+            Term(np.where(taken == i, o.centered()[end], 0.0), k, are_integers=integers)
+            for i, (o, k) in enumerate(zip(operands, m, strict=True))
+        ]
 
     lower = terms(0)
     upper = None if is_point else terms(1)
 
     def real() -> Floats:
-        low, high = ([np.abs(t.values) * t.multiplier.approx for t in end] for end in (lower, upper or lower))
-        return np.maximum(low[0] + low[1], high[0] + high[1])
+        ends = [[np.abs(t.values) * t.multiplier.approx for t in end] for end in (lower, upper or lower)]
+        return np.maximum(*(functools.reduce(np.add, end) for end in ends))
 
-    return linear_image(lower, upper, shape, element, accumulator=real, real=real, affine=affine)
+    return linear_image(
+        lower,
+        upper,
+        shape,
+        element,
+        accumulator=real,
+        real=real,
+        affine=lambda: affine([o.affine_magnitude() * k.approx for o, k in zip(operands, m, strict=True)]),
+    )

@@ -16,6 +16,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Reshape, Slice
+from qfuzz.ops.selection import Maximum, Minimum
 from qfuzz.ops.semantics import Operand
 from qfuzz.oracle.reference import exact_outputs, image_of
 from qfuzz.reduce.edit import Array, pruned, replace, take, with_arrays, with_elements, with_node
@@ -68,9 +69,9 @@ def cut_network(case: Case) -> Iterator[Candidate]:
 
 
 def drop_concat_inputs(case: Case) -> Iterator[Candidate]:
-    """Concatenate fewer inputs."""
+    """Concatenate, or compare, fewer inputs."""
     for node in case.network.nodes:
-        if isinstance(node.op, Concat) and len(node.inputs) > 1:
+        if isinstance(node.op, Concat | Minimum | Maximum) and len(node.inputs) > 1:
             for i in range(len(node.inputs)):
                 rest = node.inputs[:i] + node.inputs[i + 1 :]
                 yield partial(with_node, case, replace(node, inputs=rest))

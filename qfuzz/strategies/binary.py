@@ -41,8 +41,14 @@ def draw_maximum(b: Builder) -> None:
 
 
 def _draw_extreme(b: Builder, op: Operator) -> None:
+    """Of two operands mostly; else of one only, or of one more, a scalar or like the first."""
+    number = b.d.integer(0, 7)
+    if number == 7:
+        b.add_node(op, (b.current,), b.same_or_output(b.qtype.scale[0]))
+        return
     pair, element = _selected(b)
-    b.add_node(op, pair, element)
+    third = (b.add_input(b.types[pair[0]].shape if number == 5 else (), b.qtype),) if number in (5, 6) else ()
+    b.add_node(op, (*pair, *third), element)
 
 
 def _selected(b: Builder) -> tuple[tuple[str, str], QType]:

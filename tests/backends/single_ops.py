@@ -245,6 +245,8 @@ def _two(op: Operator, *, divides: bool = False) -> Callable[[Draw], Case]:
         typical = a.scale[0] / b.scale[0] / 8 if divides else max(a.scale[0], b.scale[0])
         out = b if d.chance(0.4) else d.qtype(typical / 4, typical * 4)
         types: list[tuple[tuple[int, ...], Element]] = [(d.broadcast(shape), a), (d.broadcast(shape), b)]
+        if isinstance(op, Minimum | Maximum):
+            types = [*types, (d.broadcast(shape), b)][: int(d.rng.choice([1, 2, 2, 3]))]
         if not isinstance(op, Where):
             return d.case(op, types, out)
         condition = d.broadcast(shape)

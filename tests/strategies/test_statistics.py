@@ -108,3 +108,25 @@ def test_forms_of_contractions() -> None:
 def test_many_cases_hold_results_next_to_ties(op: str) -> None:
     cases = list(cases_of(3, 1, ops=(op,), max_nodes=1))
     assert _share(sum(near_ties(c, 2.0**-16) > 0 for c in cases), len(cases)) > 0.2
+
+
+def test_forms_of_operators_of_two_operands() -> None:
+    ops = ("add", "mul", "sub", "div", "minimum", "maximum", "where")
+    drawn = [c for shard in range(4) for c in cases_of(22, shard, ops=ops, max_nodes=1)]
+    extremes = [len(c.network.nodes[0].inputs) for c in drawn if c.network.nodes[0].op.name in ("minimum", "maximum")]
+    assert {1, 2, 3} == set(extremes)
+    cases = [c for c in drawn if len(c.network.nodes[0].inputs) > 1]
+    pairs = [[c.network.types[i] for i in c.network.nodes[0].inputs[:2]] for c in cases]
+    ranks = Counter((len(a.shape) > len(b.shape)) - (len(a.shape) < len(b.shape)) for a, b in pairs)
+    assert min(ranks.values()) >= 5 and len(ranks) == 3
+    assert any(not t.shape for pair in pairs for t in pair), "no scalar"
+    assert any(a.dtype != b.dtype for a, b in pairs)
+    assert any(a.shape != b.shape and len(a.shape) == len(b.shape) for a, b in pairs)
+    conditions = [(c, c.network.nodes[0]) for c in cases if c.network.nodes[0].op.name == "where"]
+    constant = [n.inputs[2] in c.network.constant_data for c, n in conditions]
+    assert 0.3 < _share(sum(constant), len(constant)) < 0.7
+    broadcast = [c.network.types[n.inputs[2]].shape != c.network.types[n.name].shape for c, n in conditions]
+    assert 0.1 < _share(sum(broadcast), len(broadcast)) < 0.7
+    values = [c.arrays[n.inputs[2]] for c, n in conditions]
+    assert any(v.any() and not v.all() for v in values)
+    assert any(v.size > 1 and v.all() for v in values)
