@@ -163,7 +163,7 @@ def lower_graph(network: Network, lowerings: Mapping[str, Lowering], *, integers
     for node in network.nodes:
         try:
             lowering = lowerings[node.op.name]
-            if integers_only and node.op.name not in OF_ALL_TYPES:
+            if node.op.name in OF_BYTES or (integers_only and node.op.name not in OF_ALL_TYPES):
                 _check_bytes(b, node)
             lowering(b, node)
         except KeyError:
@@ -172,6 +172,9 @@ def lower_graph(network: Network, lowerings: Mapping[str, Lowering], *, integers
             raise Unsupported(f"{node.op.name} {node.name!r}: {e}") from None
     return b.graph
 
+
+OF_BYTES = ("conv_integer", "linear_integer", "matmul_integer")
+"""Operators whose kernels are the same in both formats, on bytes."""
 
 OF_ALL_TYPES = ("quantize", "dequantize", "weight_only_linear", "embedding")
 """Operators whose kernels take other storage types than bytes in both formats."""
