@@ -43,6 +43,8 @@ def _case(op: Operator, element: Element, *inputs: tuple[list[float], Element]) 
     )
 
 
+NO_KERNEL = "\u2013"
+
 CORNERS: dict[str, Case] = {
     "quantize NaN to uint8": _case(Quantize(), QType.per_tensor("uint8", 1.0, 0), ([float("nan")], "float32")),
     "quantize NaN to int8": _case(Quantize(), QType.per_tensor("int8", 1.0, 0), ([float("nan")], "float32")),
@@ -63,7 +65,7 @@ CORNERS: dict[str, Case] = {
 def _answer(spec: str, case: Case) -> str:
     backend: Any = load_backend(spec)
     if isinstance(backend.supports(case.network), NotSupported):
-        return "–"
+        return NO_KERNEL
     try:
         (value,) = backend.compile(case.network).run({n: np.array(t.array) for n, t in case.feeds.items()}).values()
     except QfuzzError:
