@@ -1,6 +1,7 @@
 """The ONNX backends against the exact reference: operator by operator, near ties, and on drawn networks."""
 
 import itertools
+import json
 import platform
 import subprocess
 import sys
@@ -290,9 +291,9 @@ def test_error_near_ties_stays_within_the_contract(op: str, backend: Any) -> Non
 def test_a_campaign_finds_nothing_new(backend: Any, tmp_path: Path) -> None:
     """Drawn networks in all their forms, in processes of their own: kernels die of some. The corpus knows which."""
     done = subprocess.run(
-        [sys.executable, "-m", "qfuzz.cli", "run", "-b", backend.name, "--max-examples", str(DRAWN), "--seed", "3",
+        [sys.executable, "-c", "from qfuzz.cli import main; main()", "run", "-b", backend.name, "--max-examples", str(DRAWN), "--seed", "3",
          "--max-nodes", "3", "--jobs", "1", "--json", "--out", str(tmp_path / "out")],
-        capture_output=True, text=True, check=False, cwd=ROOT,
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stderr
     findings = json.loads(done.stdout)["findings"]
