@@ -105,6 +105,8 @@ def _stored_weights(backend: Any, network: Network) -> bool:
         return True
     if "weight_graph=transposed" in forms and backend.format == "qdq" and backend.opt == "basic":
         return any(q.dtype.endswith("int2") for q in types)  # Transpose is folded into a constant of another type
+    if fuses and {"weight_graph=transposed", "constants=inputs"} <= forms and any(q.dtype == "int8" for q in types):
+        return True  # a QuantizeLinear is put after Transpose, and says uint8
     reads_real = any(n.inputs[0] not in {i.name for i in network.inputs} for n in nodes)
     return fuses and any(q.dtype.endswith("int2") or (q.block and reads_real) for q in types)
 
