@@ -170,6 +170,15 @@ _MATMUL_REALS = Contract(
 )
 
 
+_MATMUL_REAL_ZERO_POINTS = msgspec.structs.replace(
+    _MATMUL_REALS,
+    terms="affine",
+    k=2,
+    source="contrib_ops/cpu/quantization/matmul_nbits_impl.cc Dequantize4BitsKernelReOrder: q * s + (-s * zp), "
+    "times x, summed in any order, the bias added",
+)
+
+
 def _int8_activations(block: int) -> Contract:
     """Where MatMulNBits may round its activations to int8."""
     return Contract(
@@ -235,6 +244,7 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "embed_layer_norm": _EMBED_LAYER_NORM,
         "moe": _MOE,
         "weight_only_linear": _MATMUL_REALS,
+        "weight_only_linear?nbits_zero_points=reals": _MATMUL_REAL_ZERO_POINTS,
         "weight_only_linear?accuracy=4": _int8_activations(32),
         **{
             f"weight_only_linear?accuracy=4&nbits_block={form}": _int8_activations(block)

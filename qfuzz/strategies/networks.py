@@ -103,6 +103,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     n_nodes = min(max(d.pick((1, 2, 3, 3, 4, 3)), min_nodes), max_nodes)
     if max_nodes > 4 and d.integer(0, 1):
         n_nodes = d.integer(min_nodes, max_nodes)
+    b.most_nodes = n_nodes
     menu = selected if filtered else _menu(flavour, selected)
     quantized_first = not filtered and n_nodes > 1 and d.rarely(12)
     first = d.pick(menu if filtered or n_nodes == 1 else [name for name in menu if name != "quantize"])
