@@ -109,7 +109,7 @@ NEEDS: Mapping[str, Need] = MappingProxyType(
         "Pad": lambda node, arrays: 13 if _stored(node, arrays) else 2,
         "Squeeze": _since(1),
         "Unsqueeze": _since(1),
-        "Split": _since(2),
+        "Split": lambda node, arrays: 18 if _has(node, "num_outputs") else 2,
         "Expand": _since(8),
         "Gather": _since(11),
         "DepthToSpace": _since(11),
