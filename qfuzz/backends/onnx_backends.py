@@ -53,6 +53,11 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "core/providers/cpu/quantization/conv_integer.cc, ORT_ENFORCE(IsScalarOr1ElementVector(W_Zero_Point))",
     ),
     KnownRefusal(
+        "should have 2 dimensions and dimension size is known",
+        "QEmbedLayerNormalization takes tables of a size that the model says",
+        "the message itself, EmbedLayerNormalizationShapeInference in core/graph/contrib_ops/bert_defs.cc",
+    ),
+    KnownRefusal(
         "MatMulNBits on CPU does not support 8-bit weights with floating-point zero points",
         "MatMulNBits of 8 bits takes uint8 zero points only",
         "the message itself, MatMulNBits in contrib_ops/cpu/quantization/matmul_nbits.cc",

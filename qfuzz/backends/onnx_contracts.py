@@ -375,6 +375,7 @@ def _looser(unfused: Contract, fused: Contract) -> Contract:
         in_real_type=unfused.in_real_type or fused.in_real_type,
         exact_mean=unfused.exact_mean and fused.exact_mean,
         rounding_open=unfused.rounding_open or fused.rounding_open,
+        activation_block=max(unfused.activation_block, fused.activation_block),
         source=f"unfused: {unfused.source}; where qdq_selectors.cc fuses: {fused.source}",
     )
 
@@ -396,8 +397,27 @@ _BASIC: Mapping[str, Contract] = MappingProxyType(
         "weight_only_linear?nbits_fusion=on": _int8_activations(32),  # of weights with blocks of their own
     }
 )
-_FUSED: Mapping[str, Contract] = MappingProxyType(
+_FUSED_PLAIN: Mapping[str, Contract] = MappingProxyType(
     {name: _looser(c, _QOPERATOR[name]) if name in _QOPERATOR else c for name, c in _BASIC.items()}
+)
+
+
+def _of_16_bits(op: str) -> Mapping[str, Contract]:
+    """No kernel takes activations of 16 bits with weights of 8: that becomes MatMulNBits, as reals times weights do."""
+    plain = _FUSED_PLAIN[op]
+    contracts = {}
+    for x in ("x=int16", "x=uint16"):
+        contracts[f"{op}?{x}"] = _looser(plain, _int8_activations(32))
+        for level in ("0", "1"):
+            contracts[f"{op}?accuracy={level}&{x}"] = _looser(plain, _MATMUL_REALS)
+        for form, block in NBITS_BLOCKS.items():
+            contracts[f"{op}?nbits_block={form}&{x}"] = _looser(plain, _int8_activations(block))
+    return contracts
+
+
+_FUSED: Mapping[str, Contract] = MappingProxyType(
+    dict(_FUSED_PLAIN)
+    | {key: c for op in ("linear", "attention") for key, c in _of_16_bits(op).items()}
     # qdq_selectors.cc makes Resize one on stored integers in mode nearest only, where that copies.
     | {"interpolate": _BASIC["interpolate"]}
     | dict(_FUSED_NBITS)

@@ -109,7 +109,7 @@ NEEDS: Mapping[str, Need] = MappingProxyType(
         "Pad": lambda node, arrays: 13 if _stored(node, arrays) else 2,
         "Squeeze": _since(1),
         "Unsqueeze": _since(1),
-        "Split": _since(2),
+        "Split": lambda node, arrays: 18 if _has(node, "num_outputs") else 2,
         "Expand": _since(8),
         "Gather": _since(11),
         "DepthToSpace": _since(11),
@@ -118,7 +118,7 @@ NEEDS: Mapping[str, Need] = MappingProxyType(
         "Min": _since(12),
         "Max": _since(12),
         "Where": _since(9),
-        "ReduceMean": _since(11),
+        "ReduceMean": lambda node, arrays: 18 if _flag(node, "noop_with_empty_axes") else 11,
         "Cast": _since(13),
         "Constant": _since(9),
     }
@@ -151,6 +151,8 @@ def _older(node: NodeProto, arrays: Arrays, opset: int) -> None:
         _drop(node, "allowzero")
     if node.op_type == "AveragePool" and opset < 19:
         _drop(node, "dilations")
+    if node.op_type == "ReduceMean" and opset < 18:
+        _drop(node, "noop_with_empty_axes")
     for op_type, since, inputs in _MOVED:
         if node.op_type == op_type and opset < since:
             for position, name in reversed(inputs):

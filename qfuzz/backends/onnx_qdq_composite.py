@@ -27,7 +27,10 @@ def dequantized(b: Builder, name: str) -> str:
 
 
 def _attention(b: Builder, node: Node) -> None:
-    """Projections, then per head softmax(scale Q K^T + mask) V."""
+    """Projections, then per head softmax(scale Q K^T + mask) V.
+
+    Values inside have shapes of their own, so that their names begin with no value's (`onnx_forms.Said.shape`).
+    """
     op: Any = node.op
     assert isinstance(op, Attention)
     batch, length, _ = b.type(node).shape
@@ -35,7 +38,7 @@ def _attention(b: Builder, node: Node) -> None:
     head = hidden // op.num_heads
 
     def emit(op_type: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        return b.emit(op_type, inputs, f"{node.name}/{name}", attributes)
+        return b.emit(op_type, inputs, f"/{node.name}/{name}", attributes)
 
     weight = dequantized(b, node.inputs[1])
     product = emit("MatMul", [dequantized(b, node.inputs[0]), weight], "product")

@@ -61,13 +61,19 @@ def _check_relu(relu: bool, q: QType) -> None:
 
 def _check_contraction(b: Builder, node: Node, kernel: str) -> QType:
     op: Any = node.op
-    q_y, q_w = _same_dtype(b, node), b.qtype(node, 1)
+    q_y = _same_dtype(b, node)
     _check_relu(op.relu, q_y)
-    if q_y.dtype == "int8" and q_w.dtype != "int8":
+    _check_factors(b, node, kernel, q_y)
+    return q_y
+
+
+def _check_factors(b: Builder, node: Node, kernel: str, q: QType) -> None:
+    """What the kernel takes with activations of the type `q`."""
+    q_w = b.qtype(node, 1)
+    if q.dtype == "int8" and q_w.dtype != "int8":
         raise Unsupported(f"weight: {q_w.dtype}; {kernel} of int8 activations takes int8 weights")
     if len(node.inputs) == 3 and b.type(node, 2).element != "int32":
         raise Unsupported(f"bias: float32; {kernel} takes an int32 bias in units of scale_x * scale_w")
-    return q_y
 
 
 def _conv(b: Builder, node: Node) -> None:
@@ -82,33 +88,48 @@ def _conv(b: Builder, node: Node) -> None:
 
 def _linear(b: Builder, node: Node) -> None:
     op: Any = node.op
-    x = b.type(node)
-    has_bias = len(node.inputs) == 3
-    qparams_x, qparams_w = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
-    if node.element == "float32":
-        _linear_to_float(b, node)
-        return
-    if len(x.shape) == 2:
-        q_y = _check_contraction(b, node, "QGemm")
-        if has_bias and op.beta != op.alpha:
-            raise Unsupported(
-                f"beta {op.beta}: QGemm has none; its int32 bias has scale alpha / beta * scale_x * scale_w, which is "
-                f"scale_x * scale_w for alpha {op.alpha} only"
-            )
-        alpha = {} if op.alpha == 1.0 else {"alpha": op.alpha}
-        bias = b.constant(node.inputs[2]) if has_bias else ""
-        inputs = [node.inputs[0], *qparams_x, b.constant(node.inputs[1]), *qparams_w, bias, *b.qparams(q_y)]
-        b.emit("QGemm", inputs, node.name, {"transB": 1, **alpha}, MICROSOFT)
+    is_matrix, to_float = len(b.type(node).shape) == 2, node.element == "float32"
+    has_int32_bias = len(node.inputs) == 3 and b.type(node, 2).element == "int32"
+    if is_matrix and (not to_float or gemm_factors(op) or has_int32_bias):
+        _gemm(b, node)
         return
     if gemm_factors(op):
-        raise Unsupported(f"alpha or beta: x has rank {len(x.shape)}; QGemm, which has alpha, takes rank 2")
+        raise Unsupported(f"alpha or beta: x has rank {len(b.type(node).shape)}; QGemm, which has alpha, takes rank 2")
+    if to_float:
+        _linear_to_float(b, node)
+        return
     q_y = _check_contraction(b, node, "QLinearMatMul")
-    if has_bias:
+    if len(node.inputs) == 3:
         raise Unsupported(
-            f"bias: x has rank {len(x.shape)}; QGemm takes a bias with rank 2 only, QLinearMatMul takes none"
+            f"bias: x has rank {len(b.type(node).shape)}; QGemm takes a bias with rank 2 only, QLinearMatMul takes none"
         )
     weight = onnx_dynamic.transposed_weight(b, node)
+    qparams_x, qparams_w = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
     b.emit("QLinearMatMul", [node.inputs[0], *qparams_x, weight, *qparams_w, *b.qparams(q_y)], node.name)
+
+
+def _gemm(b: Builder, node: Node) -> None:
+    """QGemm, whose output is float32 where it is given no scale for it."""
+    op: Any = node.op
+    has_bias, to_float = len(node.inputs) == 3, node.element == "float32"
+    qparams_x, qparams_w = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))
+    if to_float:
+        _check_factors(b, node, "QGemm", b.qtype(node))
+        qparams_y: tuple[str, ...] = ()
+    else:
+        qparams_y = b.qparams(_check_contraction(b, node, "QGemm"))
+    if has_bias and op.beta != op.alpha:
+        raise Unsupported(
+            f"beta {op.beta}: QGemm has none; its int32 bias has scale alpha / beta * scale_x * scale_w, which is "
+            f"scale_x * scale_w for alpha {op.alpha} only"
+        )
+    alpha = {} if op.alpha == 1.0 else {"alpha": op.alpha}
+    bias = [b.constant(node.inputs[2])] if has_bias else [""] * bool(qparams_y)
+    inputs = [node.inputs[0], *qparams_x, b.constant(node.inputs[1]), *qparams_w, *bias, *qparams_y]
+    out = f"{node.name}/float" if to_float and op.relu else node.name
+    b.emit("QGemm", inputs, out, {"transB": 1, **alpha}, MICROSOFT)
+    if out != node.name:
+        b.emit("Relu", [out], node.name)
 
 
 def _matmul(b: Builder, node: Node) -> None:
@@ -127,7 +148,7 @@ def _linear_to_float(b: Builder, node: Node) -> None:
     op: Any = node.op
     has_bias = len(node.inputs) == 3
     if has_bias and b.type(node, 2).element != "float32":
-        raise Unsupported("bias: int32; MatMulIntegerToFloat takes a float32 bias")
+        raise Unsupported("bias: int32; MatMulIntegerToFloat, for x of any rank, takes a float32 bias")
     if b.qtype(node).dtype == "int8" and b.qtype(node, 1).dtype != "int8":
         raise Unsupported("weight: uint8; MatMulIntegerToFloat of int8 activations takes int8 weights")
     (scale_x, zero_x), (scale_w, zero_w) = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))

@@ -162,7 +162,7 @@ def _own(case: Case, node: Node, spec: str, values: Mapping[str, Array] | str) -
         if why:
             return f"{name}: {why}"
     inputs, constants = [known[i] for i in node.inputs], case.network.constant_data
-    contract = contract_of(load_backend(spec).contracts, node.op.name, case.network.forms, DEFAULT_CONTRACT)
+    contract = contract_of(load_backend(spec).contracts, node.op.name, case.network.said_of(node), DEFAULT_CONTRACT)
     received = [None if i in constants else known[i] for i in node.inputs]
     return _Own(inputs, known[node.name], Reference(case).node(node, received, contract))
 

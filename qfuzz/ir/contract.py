@@ -54,8 +54,8 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in_real_type
         Whether it computes in the type of the reals (float16, bfloat16) where that is not float32.
     activation_block
-        Where real activations may be rounded to int8 on the way: how many neighbours along the summed axis share a
-        scale where the weight has no blocks of its own; else 0.
+        Where activations may be rounded to int8 on the way: how many neighbours along the summed axis share a scale
+        where the weight has no blocks of its own; else 0.
     bias_steps
         Error of the bias in units of scale_x * scale_w: 0.5 where a float32 bias is rounded to int32.
     exact_mean
@@ -83,13 +83,13 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activation_block: int = 0
 
 
-def contract_of(contracts: Mapping[str, Contract], op: str, forms: Iterable[str], otherwise: Contract) -> Contract:
-    """The contract of an operator in a network of these forms.
+def contract_of(contracts: Mapping[str, Contract], op: str, said: Iterable[str], otherwise: Contract) -> Contract:
+    """The contract of an operator of which that is said (`Network.said_of`).
 
-    A table may have one for forms that ask for another arithmetic, as ``op?name=value``, ``op?name=value&name=value``.
-    Two forms that it has one for decide before one does, and earlier dimensions before later ones.
+    A table may have one for forms or types that ask for another arithmetic, as ``op?name=value``,
+    ``op?name=value&name=value``. Two of them that it has one for decide before one does, and earlier ones before later.
     """
-    said = tuple(forms)
+    said = tuple(said)
     for chosen in (*combinations(said, 2), *combinations(said, 1)):
         own = contracts.get(f"{op}?{'&'.join(chosen)}")
         if own is not None:

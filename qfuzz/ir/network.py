@@ -99,6 +99,10 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         """The value of a dimension of form."""
         return form_of(self.forms, dimension) if self.forms else DEFAULTS[dimension]
 
+    def said_of(self, node: Node) -> tuple[str, ...]:
+        """What a contract may depend on: the network's forms, and the type of what `node` reads first."""
+        return (*self.forms, f"x={self.types[node.inputs[0]].dtype}")
+
     @property
     def leaves(self) -> tuple[Input | Constant, ...]:
         """Everything that holds data: inputs, then constants."""

@@ -24,6 +24,7 @@ from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, float32
 from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops.rounded_activations import rounded_product
 from qfuzz.ops.semantics import (
     MAX_WINDOWED,
     ExactOperator,
@@ -159,6 +160,10 @@ class Attention(ExactOperator, frozen=True, kw_only=True, tag="attention"):
             "real": lambda: x.magnitude() @ np.abs(w) * unit + b,
             "affine": lambda: x.affine_magnitude() @ weight.affine_magnitude() * unit + b,
         }
+
+        def rounded(block: int) -> tuple[Floats, Floats]:
+            return rounded_product(x.magnitude() * x.float_scale, weight, block, summed=0)
+
         mask = operands[3].lo.astype(np.int32) if len(operands) > 3 else None
         heads = _Heads(self, self.filtered(mask, batch, length), self.attended(length))
         # One product and one sum: accumulators are exact in float64.
@@ -170,8 +175,9 @@ class Attention(ExactOperator, frozen=True, kw_only=True, tag="attention"):
             approx, _ = heads.output(projected, NONE)
             error = np.maximum(hi - approx, approx - lo) * (1 + 2.0**-20)
             r = settled_float32(Reals(approx, error, heads.refine(acc_lo, unit, bias.lo)))
-            return AttentionImage(r, r, around, magnitudes, weight.type.shape[0] + 1, heads)
-        return AttentionImage(known_reals(lo), known_reals(hi), around, magnitudes, weight.type.shape[0] + 1, heads)
+            return AttentionImage(r, r, around, magnitudes, weight.type.shape[0] + 1, heads, rounded)
+        low, high = known_reals(lo), known_reals(hi)
+        return AttentionImage(low, high, around, magnitudes, weight.type.shape[0] + 1, heads, rounded)
 
 
 @dataclass(frozen=True)
@@ -308,6 +314,8 @@ class AttentionImage(Image):
         By terms of a contract, what the rounding of x W + b is relative to.
     n_summed
         Terms of one element of x W + b.
+    rounded
+        Where x is rounded to int8: how far that moves x W + b, and what its rounding is relative to then, too.
     """
 
     lower: Reals
@@ -316,6 +324,7 @@ class AttentionImage(Image):
     magnitudes: Mapping[str, Callable[[], Floats]]
     n_summed: int
     heads: _Heads
+    rounded: Callable[[int], tuple[Floats, Floats]]
 
     def error(self, contract: Contract) -> Floats:
         lo, hi = self.ends(contract)
@@ -330,5 +339,8 @@ class AttentionImage(Image):
         terms = "affine" if contract.terms == "fixed_point" else contract.terms
         n = contract.k + (self.n_summed if contract.accumulates_float else 0)
         off = rounding.gamma(n) * self.magnitudes[terms]() + rounding.lost(n)
+        if contract.activation_block:
+            moved, summed = self.rounded(contract.activation_block)
+            off = off + moved * (1 + 2.0**-40) + rounding.gamma(n) * summed
         lo, hi = self.heads.output((self.projected[0] - off, self.projected[1] + off), rounding)
         return np.minimum(lo, least), np.maximum(hi, greatest)

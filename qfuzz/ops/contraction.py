@@ -13,7 +13,6 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.semantics import (
-    Image,
     LinearImage,
     Operand,
     check_multipliers,
@@ -173,7 +172,7 @@ def contraction_image(
     relu: bool,
     scales: Sequence[float] = (),
     factors: Factors = ONES,
-) -> Image:
+) -> LinearImage:
     """The image of a bilinear `multiply(x - zero_point_x, weight - zero_point_w)`, plus bias, over the output scale.
 
     Parameters

@@ -2,11 +2,12 @@
 
 Semantics: `torch.nn.functional.linear`; ONNX Gemm with transB = 1, "Y = alpha * A' * B' + beta * C", and com.microsoft
 QGemm for its quantized form, whose int32 C has scale alpha / beta * a_scale * b_scale. An output of float32 elements is
-the real number itself: com.microsoft MatMulIntegerToFloat.
+the real number itself: com.microsoft MatMulIntegerToFloat, and QGemm without an output scale.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,8 @@ from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.contraction import Factors, check_bias, check_normal, check_weight, contraction_image, require_int32
 from qfuzz.ops.quantization import check_dequantized
-from qfuzz.ops.semantics import ExactOperator, Image, Operand, per_tensor, quantized_output
+from qfuzz.ops.rounded_activations import rounded_product
+from qfuzz.ops.semantics import ExactOperator, Image, Operand, float_scale, per_tensor, quantized_output
 
 
 class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
@@ -78,7 +80,7 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             return np.asarray(np.matmul(a, w.T))
 
         shape = (*x.type.shape[:-1], weight.type.shape[0])
-        return contraction_image(
+        image = contraction_image(
             operands,
             element,
             multiply,
@@ -88,6 +90,13 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             relu=self.relu,
             factors=Factors(self.alpha, self.beta),
         )
+        to_output = abs(self.alpha) * x.float_scale / float_scale(element)
+
+        def rounded(block: int) -> tuple[Floats, Floats]:
+            moved, summed = rounded_product(x.magnitude(), weight, block, summed=1)
+            return moved * to_output, summed * to_output
+
+        return replace(image, rounded=rounded)
 
 
 def _check_finite(q_x: QType, q_w: QType, n_summed: int) -> None:

@@ -21,6 +21,7 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType, check_shape, laid_out
 from qfuzz.ops.quantization import largest_stored
+from qfuzz.ops.rounded_activations import rounded_product
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, linear_image
 
 WEIGHT_DTYPES = ("uint2", "int2", "uint4", "int4", "uint8", "int8")
@@ -117,11 +118,8 @@ class WeightOnlyLinear(ExactOperator, frozen=True, kw_only=True, tag="weight_onl
             return np.asarray(magnitude < 2.0**24 * place) & (short and place >= 2.0**-149)
 
         def rounded(block: int) -> tuple[Floats, Floats]:
-            largest = _block_maximum(_magnitude(x), q.block or block)
-            step = _int8_error(largest)
-            magnitude = (_magnitude(x) + step) @ apart().T + np.abs(bias)
-            # What scales of the blocks lose to underflow, times integers of 127 at most, is far below 2^-140.
-            return step @ np.abs(weights).T + 2.0**-140 * apart().sum(axis=1), magnitude
+            moved, magnitude = rounded_product(_magnitude(x), weight, block, summed=1)
+            return moved, magnitude + np.abs(bias)
 
         lower = _product(x, weights, bias, real(), upper=False)
         upper = lower if x.is_point else _product(x, weights, bias, real(), upper=True)
@@ -236,20 +234,3 @@ def _product(x: Operand, weights: Floats, bias: Floats, magnitude: Floats, *, up
         return total, total
 
     return Reals(np.asarray(approx), error, refine)
-
-
-def _block_maximum(values: Floats, block: int) -> Floats:
-    """The largest of the block along the last axis that each value belongs to."""
-    length = values.shape[-1]
-    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, -length % block)])
-    largest = padded.reshape(*values.shape[:-1], -(-length // block), block).max(axis=-1)
-    return np.asarray(largest.repeat(block, axis=-1)[..., :length])
-
-
-def _int8_error(largest: Floats) -> Floats:
-    """How far from a real number the nearest int8, times a block's scale, may be.
-
-    The scale is largest / 127, and the integer the nearest to x * (127 / largest): half a step, and three roundings of
-    numbers up to `largest`. Where the reciprocal overflows float32, what remains may be nothing of the number.
-    """
-    return np.where(largest < 2.0**-100, largest, largest * (0.5 / 127 + gamma(3)))

@@ -308,7 +308,7 @@ class _Run:
             assert got is not None
             known[node.name] = got
             received = [known.get(i) if i not in self.network.constant_data else None for i in node.inputs]
-            contract = contract_of(self.backend.contracts, node.op.name, self.network.forms, DEFAULT_CONTRACT)
+            contract = contract_of(self.backend.contracts, node.op.name, self.network.said_of(node), DEFAULT_CONTRACT)
             first = not self.mismatches
             self._judge(node, got, self.reference.node(node, received, contract), tapped=True)
             if first and self.mismatches and self.explain is not None:

@@ -34,7 +34,7 @@ def worst_errors(case: Case, backend: Backend) -> dict[str, float]:
     worst: dict[str, float] = {}
     for node in network.nodes:
         operands = [Operand.point(t, known[i]) for i, t in zip(node.inputs, network.input_types(node), strict=True)]
-        contract = contract_of(backend.contracts, node.op.name, network.forms, DEFAULT_CONTRACT)
+        contract = contract_of(backend.contracts, node.op.name, network.said_of(node), DEFAULT_CONTRACT)
         image = image_of(node, operands)
         if isinstance(image, SteppedImage):
             e = _least_k(image, contract, known[node.name], node.element)

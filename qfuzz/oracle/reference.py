@@ -82,7 +82,7 @@ class Reference:
         uncertain: dict[str, Operand] = {}
         sets: dict[str, Admissible] = {}
         for node in self.network.nodes:
-            contract = contract_of(contracts, node.op.name, self.network.forms, DEFAULT_CONTRACT)
+            contract = contract_of(contracts, node.op.name, self.network.said_of(node), DEFAULT_CONTRACT)
             if not uncertain or not any(i in uncertain for i in node.inputs):
                 s = self._set(node, [None if i in self._constants else known[i] for i in node.inputs], contract)
             else:

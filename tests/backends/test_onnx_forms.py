@@ -20,9 +20,12 @@ from qfuzz.backends.onnx_dialect import FORMATS, lower, serialize  # noqa: E402
 from qfuzz.backends.onnx_forms import NODES, SESSION, VALUES  # noqa: E402
 
 WEIGHT_ONLY = ("weight_only_linear", "embedding")
+OF_MANY_VALUES = ("attention", "mean", "split")
+"""Operators with attributes of a younger opset, or whose values inside have shapes of their own."""
 CASES = (
     *itertools.islice(cases_of(31, 1, max_nodes=3), 60),
     *itertools.islice(cases_of(31, 1, ops=WEIGHT_ONLY, max_nodes=1), 40),
+    *itertools.islice(cases_of(31, 1, ops=OF_MANY_VALUES, max_nodes=1), 60),
 )
 CHECKED_OPSETS = range(1, onnx.defs.onnx_opset_version() + 1)
 
