@@ -119,6 +119,10 @@ NEEDS: Mapping[str, Need] = MappingProxyType(
         "Max": _since(12),
         "Where": _since(9),
         "ReduceMean": _since(11),
+        "ReduceMax": lambda node, arrays: 18 if _flag(node, "noop_with_empty_axes") else 12,
+        "ReduceMin": lambda node, arrays: 18 if _flag(node, "noop_with_empty_axes") else 12,
+        "Tile": _since(6),
+        "GatherElements": _since(11),
         "Cast": _since(13),
         "Constant": _since(9),
     }
@@ -167,6 +171,8 @@ _MOVED: tuple[tuple[str, int, tuple[tuple[int, str], ...]], ...] = (
     ("Unsqueeze", 13, ((1, "axes"),)),
     ("Split", 13, ((1, "split"),)),
     ("ReduceMean", 18, ((1, "axes"),)),
+    ("ReduceMax", 18, ((1, "axes"),)),
+    ("ReduceMin", 18, ((1, "axes"),)),
 )
 """Operator, the opset since which these are inputs, and what they were called as attributes."""
 

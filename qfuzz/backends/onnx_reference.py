@@ -80,6 +80,8 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "minimum": _float(2),
         "maximum": _float(2),
         "where": _float(2),
+        "amax": _float(2),
+        "amin": _float(2),
         "gelu": _float(6, ulps=4.0),
         "layer_norm": _float(9, sums=True),
         "instance_norm": _float(9, sums=True),
@@ -101,8 +103,15 @@ _ROUNDS_AFTER = Contract(
     source="onnx/reference/ops/op_qlinear_conv.py, op_qlinear_matmul.py: "
     "int32 acc * (s_x*s_w/s_y) + zero point, then np.rint",
 )
-_COMPARED = Contract(terms="exact", k=0, tie="half_even", source="op_min.py, op_max.py: np.minimum, np.maximum")
-_INTEGERS = dict.fromkeys(("conv", "linear", "matmul"), _ROUNDS_AFTER) | {"minimum": _COMPARED, "maximum": _COMPARED}
+_COMPARED = Contract(
+    terms="exact",
+    k=0,
+    tie="half_even",
+    source="op_min.py, op_max.py: np.minimum, np.maximum; op_reduce_max.py, op_reduce_min.py: their reductions",
+)
+_INTEGERS = dict.fromkeys(("conv", "linear", "matmul"), _ROUNDS_AFTER) | dict.fromkeys(
+    ("minimum", "maximum", "amax", "amin"), _COMPARED
+)
 _CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {"qdq": _QDQ, "qoperator": MappingProxyType(dict(_QDQ) | _INTEGERS)}
 )
