@@ -31,6 +31,10 @@ def _since(opset: int) -> Need:
     return lambda node, arrays: opset
 
 
+def _reduce(opset: int) -> Need:
+    return lambda node, arrays: 18 if _flag(node, "noop_with_empty_axes") else opset
+
+
 def _stored(node: NodeProto, arrays: Arrays) -> bool:
     """Whether a constant input of the node holds stored integers."""
     return any(i in arrays and arrays[i].dtype.kind in "iu" and arrays[i].dtype.itemsize == 1 for i in node.input)
@@ -118,9 +122,9 @@ NEEDS: Mapping[str, Need] = MappingProxyType(
         "Min": _since(12),
         "Max": _since(12),
         "Where": _since(9),
-        "ReduceMean": _since(11),
-        "ReduceMax": lambda node, arrays: 18 if _flag(node, "noop_with_empty_axes") else 12,
-        "ReduceMin": lambda node, arrays: 18 if _flag(node, "noop_with_empty_axes") else 12,
+        "ReduceMean": _reduce(11),
+        "ReduceMax": _reduce(12),  # int8; float32 was always there
+        "ReduceMin": _reduce(12),
         "Tile": _since(6),
         "GatherElements": _since(11),
         "Cast": _since(13),

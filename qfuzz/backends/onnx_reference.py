@@ -20,6 +20,12 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 
 MODEL_FILE = "model.onnx"
 
+NO_IMPLEMENTATION = "No implementation for operator"
+"""Of onnx/reference/reference_evaluator.py: it has no class of that operator for the model's opset, or for any.
+
+DequantizeLinear, for one, is implemented from opset 19 on.
+"""
+
 
 def _float(k: int, *, sums: bool = False, ulps: float = 0.0, terms: Terms = "real") -> Contract:
     return Contract(
@@ -155,6 +161,8 @@ class OnnxReferenceBackend:
         try:
             evaluation = self._executor.load(serialize(network, lowered, taps))
         except self._executor.Refusal as e:
+            if NO_IMPLEMENTATION in str(e):
+                raise Unsupported(f"the evaluator says so itself: {e}") from None
             raise Rejected(str(e)) from None
         return OnnxReferenceProgram(
             evaluation, network.outputs, Boundary(network, lowered.feeds), self._executor.Refusal

@@ -28,8 +28,9 @@ def draw_tile(b: Builder) -> None:
 
 
 def small_enough(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Short dimensions, of which an index for each element still says something."""
-    return tuple(min(n, 3) if i else min(n, 2) for i, n in enumerate(shape))
+    """Short dimensions, of which an index for each element still says something; one is as it is now and then."""
+    long = d.integer(0, 3 * len(shape) - 1)
+    return tuple(n if i == long else min(n, 3) if i else min(n, 2) for i, n in enumerate(shape))
 
 
 def fits_elements(b: Builder) -> bool:

@@ -193,13 +193,19 @@ def test_every_operator_of_qfuzz_covers_one_of_onnx() -> None:
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("op", ["conv", "add", "concat", "max_pool", "quantize"])
 def test_types_that_reach_a_node_are_those_of_the_network(op: str, form: str) -> None:
+    narrow = 0
     for case in islice(cases_of(1, 0, ops=(op,), max_nodes=1), 60):
         try:
             model = emitted(serialize(case.network, lower(case.network, form)))
         except Unsupported:
             continue
-        dtypes = {t.dtype for t in case.network.types.values() if t.dtype in NARROW}
-        assert set().union(*model.values()) == dtypes
+        # At the boundary, Cast tells types that the runtime takes no arrays of in wider ones.
+        reached = set().union(*(types for key, types in model.items() if key != (ONNX, "Cast")))
+        # ONNX calls float8 types what ml_dtypes calls them, without the underscore: float8e4m3fn.
+        dtypes = {t.dtype.replace("float8_", "float8") for t in case.network.types.values()}
+        assert reached == dtypes & set(NARROW)
+        narrow += bool(reached)
+    assert narrow > 10
 
 
 # What the runtime rewrites in QDQ form is in scope: asked of the runtime, operator by operator.
