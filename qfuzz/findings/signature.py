@@ -60,6 +60,8 @@ def _gist(message: str) -> str:
     return " ".join(w[:40] for w in words[:6]).lower()
 
 
+NARROW = ("int2", "uint2", "int4", "uint4")
+
 _OF_IMAGES = ("conv", "max_pool", "avg_pool", "global_avg_pool", "conv_transpose", "conv_integer")
 """Operators whose first input is mostly an image: where it is none, a signature says so."""
 
@@ -72,8 +74,9 @@ class Signature(msgspec.Struct, frozen=True):
     symptom
         Of the reduced case.
     form
-        What survived reduction, sorted: forms and attributes that differ from the plain ones, dtypes, per-channel,
-        bias, empty dimensions, windows in the padding, a stride but one window, further operators.
+        What survived reduction, sorted: forms and attributes that differ from the plain ones, dtypes, whether some are
+        narrower than a byte, per-channel, bias, empty dimensions, windows in the padding, a stride but one window,
+        further operators.
     """
 
     symptom: Symptom
@@ -109,14 +112,14 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
     if any(0 in t.shape for t in network.types.values()):
         form.add("empty")
     for node in accused or nodes:
-        form |= _windows(case, node) | _layout(case, node)
+        form |= _windows(case, node) | _layout(case, node) | _narrow(case, node)
     return Signature(symptom, tuple(sorted(form)))
 
 
 def node_form(case: Case, node: Node) -> set[str]:
     """What there is to say of one node: attributes that are not the plain ones, dtypes, per-channel, windows, empty."""
     network = case.network
-    form = _attributes(node) | _types(case, node) | _windows(case, node) | _layout(case, node)
+    form = _attributes(node) | _types(case, node) | _windows(case, node) | _layout(case, node) | _narrow(case, node)
     if any(0 in network.types[name].shape for name in (*node.inputs, node.name)):
         form.add("empty")
     return form
@@ -147,6 +150,12 @@ def _layout(case: Case, node: Node) -> set[str]:
         return set()
     scales = [s.scale for s in op.samplings(shape)]
     return {"channels last"} if scales[1] != 1 and scales[3] == 1 else set()
+
+
+def _narrow(case: Case, node: Node) -> set[str]:
+    """Whether what the node reads or gives are integers of less than a byte, which runtimes treat apart."""
+    types = (case.network.types[name].dtype for name in (*node.inputs, node.name))
+    return {"narrow"} if any(t in NARROW for t in types) else set()
 
 
 def _attributes(node: Node) -> set[str]:
