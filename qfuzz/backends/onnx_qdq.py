@@ -318,7 +318,9 @@ def _mean(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Mean)
     axes = [b.integers(*op.axes)] if op.axes else []
-    noop = {"noop_with_empty_axes": True} if op.noop_with_empty_axes else NONE  # before opset 18, there is no such thing
+    noop = (
+        {"noop_with_empty_axes": True} if op.noop_with_empty_axes else NONE
+    )  # before opset 18, there is no such thing
     _through(b, node, "ReduceMean", *axes, attributes={"keepdims": op.keepdims, **noop})
 
 
