@@ -14,7 +14,7 @@ import pytest
 
 from qfuzz.backends.onnx_coverage import COVERED, PENDING, Covered, Row, counts, rows, summary
 from qfuzz.backends.onnx_kernels import MICROSOFT, NARROW, ONNX, Key, OperatorKernels, Runtime, ask_runtime
-from qfuzz.backends.onnx_scope import NO_SUCH_KERNEL, NOT_YET, OUT_OF_SCOPE
+from qfuzz.backends.onnx_scope import NO_SUCH_KERNEL, NOT_YET, OUT_OF_SCOPE, SCALES_OF_OTHERS
 from qfuzz.ir.errors import BackendMissing, Unsupported
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.strategies import cases_of
@@ -118,7 +118,31 @@ def test_nothing_with_scales_or_zero_points_is_out_of_scope() -> None:
         if any(has_scales.search(p.name.lower()) for p in schema.inputs):
             found.add((schema.domain, schema.name))
     assert found >= {(ONNX, "QuantizeLinear"), (MICROSOFT, "GroupQueryAttention"), (MICROSOFT, "MatMulBnb4")}
-    assert not found & set(OUT_OF_SCOPE)
+    assert found & set(OUT_OF_SCOPE) <= set(SCALES_OF_OTHERS)
+
+
+SAYS: Mapping[str, str] = {
+    "GatherPacked": "block-packed embedding table",
+    "GroupQueryAttention": "quantization for the KV cache",
+    "MatMulBnb4": "FP4 or NF4 data type",
+    "MatMulFpQ4": "pre-packed and quantized int4 data blob",
+}
+"""Of operators with other scales than those of quantized tensors: words of their schemas that say so."""
+
+
+@pytest.mark.parametrize("key", SCALES_OF_OTHERS, ids=str)
+def test_scales_that_are_out_of_scope_are_what_the_schema_says(key: Key) -> None:
+    texts = [s.doc for s in onnx_executor.ort_state.get_all_operator_schema() if (s.domain, s.name) == key]
+    if not texts:
+        pytest.skip(f"onnxruntime {runtime().version} has no {key[1]}")
+    assert any(SAYS[key[1]] in " ".join(t.split()) for t in texts)
+    assert OUT_OF_SCOPE[key].startswith("has scales ")
+
+
+def test_only_named_operators_have_scales_and_are_out_of_scope() -> None:
+    assert {k for k, why in OUT_OF_SCOPE.items() if not why.startswith(("has no scales", "control flow"))} == set(
+        SCALES_OF_OTHERS
+    )
 
 
 # Every claim is true.
