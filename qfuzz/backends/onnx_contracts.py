@@ -101,7 +101,10 @@ _RESIZED = Contract(
     "ONNX Resize says nothing of how a weighted average of integers is rounded",
 )
 
-MOVED = ("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax")
+MOVED = (
+    *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax"),
+    *("tile", "gather_elements", "amax", "amin"),
+)
 """Operators whose ONNX kernels copy or compare."""
 
 _INTEGER = Contract(

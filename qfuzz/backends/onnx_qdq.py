@@ -318,8 +318,10 @@ def _mean(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Mean)
     axes = [b.integers(*op.axes)] if op.axes else []
-    attributes = {"keepdims": op.keepdims, "noop_with_empty_axes": op.noop_with_empty_axes}
-    _through(b, node, "ReduceMean", *axes, attributes=attributes)
+    noop = (
+        {"noop_with_empty_axes": True} if op.noop_with_empty_axes else NONE
+    )  # before opset 18, there is no such thing
+    _through(b, node, "ReduceMean", *axes, attributes={"keepdims": op.keepdims, **noop})
 
 
 def _read(b: Builder, node: Node) -> str:

@@ -39,6 +39,7 @@ UNUSUAL = (
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "embed_layer_norm", "moe"),
     *("weight_only_linear", "embedding"),
+    *("tile", "gather_elements", "amax", "amin"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 

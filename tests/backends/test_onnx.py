@@ -36,6 +36,7 @@ from qfuzz.ops.movement import Flatten, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize, Requantize
 from qfuzz.ops.rearrangement import Expand
+from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -108,6 +109,15 @@ def _transposes_wrongly(network: Network, node: Node) -> bool:
     depthwise = node.op.groups == channels and filters == 1 and len(node.inputs) == 2
     unsaid = node.op.says_sizes and any(node.op.padding)
     return (node.op.groups > 1 and not depthwise) or unsaid or network.types[node.inputs[0]].shape[0] == 0
+
+
+def _gathers_equal_shapes(network: Network, node: Node) -> bool:
+    """The reference evaluator's GatherElements takes as many indices as data along other axes, and from the front."""
+    if not isinstance(node.op, GatherElements):
+        return False
+    shape, axis = network.types[node.inputs[0]].shape, node.op.axis
+    pairs = zip(shape, node.op.indices_shape, strict=True)
+    return axis < 0 or shape[axis] > 64 or any(n != k for d, (n, k) in enumerate(pairs) if d != axis)
 
 
 def _pads_integers_with_nan(network: Network, node: Node) -> bool:
@@ -217,6 +227,7 @@ def _known_bug(backend: Any, network: Network) -> bool:
     if isinstance(backend, OnnxReferenceBackend):
         bugs = (
             _pools_out_of_bounds, _channels_of_images, _pads_integers_with_nan, _resizes_by_itself, _transposes_wrongly,
+            _gathers_equal_shapes,
         )  # fmt: skip
         return any(bug(network, n) for n in network.nodes for bug in bugs)
     if _stored_weights(backend, network):
