@@ -61,7 +61,7 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             check_normal(abs(self.alpha) * x.qtype.scale[0], "alpha * scale_x")
         if self.beta not in (0.0, 1.0) and len(inputs) > 2:
             check_weight(x, weight, element, factor=self.beta)
-        check_bias(inputs, weight.shape[0])
+        check_bias(inputs, weight.shape[0], element, beta=self.beta)
         return (*x.shape[:-1], weight.shape[0])
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
