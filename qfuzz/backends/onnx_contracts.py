@@ -377,6 +377,20 @@ def _with_rounded_bias(contract: Contract) -> Contract:
     )
 
 
+def _linear_fused() -> dict[str, Contract]:
+    """A linear layer whose MatMul may become MatMulNBits: where its activations are no bytes."""
+    fused = _looser(_BASIC["linear"], _QOPERATOR["linear"])
+    tables = {key.replace("weight_only_linear", "linear"): c for key, c in _FUSED_NBITS.items()}
+    return {
+        key: msgspec.structs.replace(
+            fused,
+            activation_block=c.activation_block,
+            source=f"{fused.source}; of activations that are no bytes, MatMul becomes MatMulNBits: {c.source}",
+        )
+        for key, c in tables.items()
+    }
+
+
 _BASIC: Mapping[str, Contract] = MappingProxyType(
     dict(_UNFUSED)
     | {name: _with_rounded_bias(_UNFUSED[name]) for name in ("conv", "linear", "conv_transpose")}
@@ -391,6 +405,7 @@ _FUSED: Mapping[str, Contract] = MappingProxyType(
     # qdq_selectors.cc makes Resize one on stored integers in mode nearest only, where that copies.
     | {"interpolate": _BASIC["interpolate"]}
     | dict(_FUSED_NBITS)
+    | _linear_fused()
 )
 
 _QDQ: Mapping[str, Mapping[str, Contract]] = MappingProxyType(

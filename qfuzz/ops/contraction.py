@@ -14,7 +14,6 @@ from qfuzz.ir.qtype import BYTES, FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.quantization import largest_stored
 from qfuzz.ops.semantics import (
-    Image,
     LinearImage,
     Operand,
     check_multipliers,
@@ -227,7 +226,7 @@ def contraction_image(
     relu: bool,
     scales: Sequence[float] = (),
     factors: Factors = ONES,
-) -> Image:
+) -> LinearImage:
     """The image of a bilinear `multiply(x - zero_point_x, weight - zero_point_w)`, plus bias, over the output scale.
 
     Parameters

@@ -7,23 +7,28 @@ the real number itself: com.microsoft MatMulIntegerToFloat.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
 
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType, float32
+from qfuzz.ir.qtype import BYTES, FLOAT32_MAX, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.contraction import Factors, check_bias, check_normal, check_weight, contraction_image, require_int32
 from qfuzz.ops.quantization import check_dequantized
-from qfuzz.ops.semantics import ExactOperator, Image, Operand, per_tensor, quantized_output
+from qfuzz.ops.semantics import ExactOperator, Image, Operand, float_scale, per_tensor, quantized_output
+from qfuzz.ops.weight_only import WEIGHT_DTYPES, int8_activations
 
 
 class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
     """``alpha * (x * weight^T) + beta * bias`` of `x` [..., K], `weight` [M, K] and `bias` [M].
 
-    An int32 bias counts units of scale_x * scale_w, whatever the factors.
+    A plain int32 bias counts units of scale_x * scale_w, whatever the factors.
+
+    Where activations are no bytes, but weights have 8 bits at most, MatMul may be computed as MatMulNBits, and that as
+    with activations of int8: a contract says whether they may be.
 
     Attributes
     ----------
@@ -78,7 +83,7 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             return np.asarray(np.matmul(a, w.T))
 
         shape = (*x.type.shape[:-1], weight.type.shape[0])
-        return contraction_image(
+        image = contraction_image(
             operands,
             element,
             multiply,
@@ -88,6 +93,16 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             relu=self.relu,
             factors=Factors(self.alpha, self.beta),
         )
+        if weight.type.dtype not in WEIGHT_DTYPES or x.type.dtype in BYTES or len(shape) < 3:
+            return image
+
+        def rounded(block: int) -> tuple[Floats, Floats]:
+            real = x.affine_magnitude() * x.float_scale
+            moved, magnitude = int8_activations(real, weight, block)
+            # The bias is one of the terms of `real`, which sums less than that beside it.
+            return moved / float_scale(element), magnitude / float_scale(element) + image.real()
+
+        return replace(image, rounded=rounded)
 
 
 def _check_finite(q_x: QType, q_w: QType, n_summed: int) -> None:

@@ -183,6 +183,9 @@ class LinearImage(Image):
         Unit roundoff of the type of the reals over that of float32.
     extra_roundings
         How many more float32 roundings the node's own attributes ask for than a contract counts.
+    rounded
+        For activations that may be rounded to int8, in blocks of a length along the summed axis: by how much that moves
+        the result at most, and the magnitudes of all that is summed then.
     """
 
     lower: Reals
@@ -200,6 +203,7 @@ class LinearImage(Image):
     real_unit: float = 1.0
     nan: npt.NDArray[np.bool_] | None = None
     extra_roundings: int = 0
+    rounded: Callable[[int], tuple[Floats, Floats]] | None = None
 
     def error(self, contract: Contract) -> Floats:
         if contract.terms == "exact":
@@ -218,6 +222,9 @@ class LinearImage(Image):
         bound = np.where(exact, 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
         if contract.bias_steps and self.bias_unit.any():
             bound = bound + contract.bias_steps * self.bias_unit * (1 + gamma(contract.k))
+        if contract.activation_block and self.rounded is not None:
+            moved, magnitude = self.rounded(contract.activation_block)
+            bound = np.maximum(bound, (moved + gamma(contract.k + self.n_summed) * magnitude) * (1 + 2.0**-40))
         return bound
 
 

@@ -103,12 +103,8 @@ class WeightOnlyLinear(ExactOperator, frozen=True, kw_only=True, tag="weight_onl
             return np.asarray(real() < 2.0**24 * place) & (short and place >= 2.0**-149)
 
         def rounded(block: int) -> tuple[Floats, Floats]:
-            largest = _block_maximum(_magnitude(x), q.block or block)
-            step = _int8_error(largest)
-            apart = scales * (np.abs(weight.lo - q.qmin) + np.abs(weight.zero_points - q.qmin))
-            magnitude = (_magnitude(x) + step) @ apart.T + np.abs(bias)
-            # What scales of the blocks lose to underflow, times integers of 127 at most, is far below 2^-140.
-            return step @ np.abs(weights).T + 2.0**-140 * apart.sum(axis=1), magnitude
+            moved, magnitude = int8_activations(_magnitude(x), weight, q.block or block)
+            return moved, magnitude + np.abs(bias)
 
         lower = _product(x, weights, bias, real(), upper=False)
         upper = lower if x.is_point else _product(x, weights, bias, real(), upper=True)
@@ -167,6 +163,30 @@ class Embedding(ExactOperator, frozen=True, kw_only=True, tag="embedding"):
 
         term = Term(stored, m, are_integers=table.are_integers)
         return linear_image([term], None, stored.shape, element, accumulator=real, real=real, affine=affine)
+
+
+def int8_activations(x: Floats, weight: Operand, block: int) -> tuple[Floats, Floats]:
+    """What comes of rounding activations to int8, in blocks along the last axis, before they meet a weight [N, K].
+
+    Parameters
+    ----------
+    x
+        Magnitudes of the activations, as real numbers.
+
+    Returns
+    -------
+    moved, magnitude
+        By how much sums of products are off at most, and the magnitudes of all that is summed then.
+    """
+    q = weight.type.qtype
+    scales = laid_out(q, q.scale, weight.type.shape)
+    step = _int8_error(_block_maximum(x, block))
+    apart = np.broadcast_to(
+        scales * (np.abs(weight.lo - q.qmin) + np.abs(weight.zero_points - q.qmin)), weight.type.shape
+    )
+    # What scales of the blocks lose to underflow, times integers of 127 at most, is far below 2^-140.
+    moved = step @ (scales * weight.magnitude()).T + 2.0**-140 * apart.sum(axis=1)
+    return moved, (x + step) @ apart.T
 
 
 def _check_weight(weight: TensorType) -> None:

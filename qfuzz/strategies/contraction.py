@@ -266,6 +266,8 @@ def _own_bias(b: Builder, units: Array, integers: Array) -> str:
         case 3:
             about = float(of[0]) * (1.0 if dtype == "int32" else max(1.0, float(np.abs(integers).max()) / 100))
             of = of * (b.scale(about, 4) / float(of[0]))
+        case _:
+            pass
     scales = tuple(float32(float(s)) for s in of)
     axis = 0 if per_channel else None
     if dtype == "int32":
