@@ -374,9 +374,11 @@ def mul(op: Any, a: Values, b: Values) -> tuple[Shape, Real]:
 
 
 def bias_at(bias: Values | None, channel: int, unit: Fraction) -> Fraction:
-    """The bias as a real number; int32 ones count units of scale_x * scale_w."""
+    """The bias as a real number; int32 ones without a scale count units of scale_x * scale_w."""
     if bias is None:
         return Fraction(0)
+    if isinstance(bias.element, QType):
+        return bias.real((channel,))
     stored = Fraction(bias.at((channel,)))
     return stored * unit if bias.element == "int32" else stored
 

@@ -405,11 +405,11 @@ _FUSED_PLAIN: Mapping[str, Contract] = MappingProxyType(
 )
 
 
-def _of_16_bits(op: str) -> Mapping[str, Contract]:
-    """No kernel takes activations of 16 bits with weights of 8: that becomes MatMulNBits, as reals times weights do."""
+def _of_no_bytes(op: str) -> Mapping[str, Contract]:
+    """No kernel takes such activations with weights of 8 bits: that becomes MatMulNBits, as reals times weights do."""
     plain = _FUSED_PLAIN[op]
     contracts = {}
-    for x in ("x=int16", "x=uint16"):
+    for x in ("x=int16", "x=uint16", "x=int4", "x=uint4", "x=int2", "x=uint2"):
         contracts[f"{op}?{x}"] = _looser(plain, _int8_activations(32))
         for level in ("0", "1"):
             contracts[f"{op}?accuracy={level}&{x}"] = _looser(plain, _MATMUL_REALS)
@@ -420,7 +420,7 @@ def _of_16_bits(op: str) -> Mapping[str, Contract]:
 
 _FUSED: Mapping[str, Contract] = MappingProxyType(
     dict(_FUSED_PLAIN)
-    | {key: c for op in ("linear", "attention") for key, c in _of_16_bits(op).items()}
+    | {key: c for op in ("linear", "attention") for key, c in _of_no_bytes(op).items()}
     # qdq_selectors.cc makes Resize one on stored integers in mode nearest only, where that copies.
     | {"interpolate": _BASIC["interpolate"]}
     | dict(_FUSED_NBITS)

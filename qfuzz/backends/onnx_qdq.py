@@ -71,10 +71,19 @@ def _weight(b: Builder, node: Node, *, transposed: bool = False) -> str:
 
 
 def _bias(b: Builder, node: Node) -> list[str]:
-    """The float32 bias, if there is one: int32 is dequantized with the float32 product of the scales."""
+    """The float32 bias, if there is one: integers are dequantized.
+
+    Plain int32 is dequantized with the float32 product of the scales, other integers with scales of their own.
+    """
     if len(node.inputs) < 3:
         return []
     name = b.constant(node.inputs[2])
+    own = b.type(node, 2).element
+    if isinstance(own, QType):
+        real = f"{name}/real"
+        if b.is_new(real):
+            b.emit("DequantizeLinear", [name, *b.qparams(own)], real, NONE if own.axis is None else {"axis": 0})
+        return [real]
     if b.type(node, 2).element == "float32":
         return [name]
     q_x, q_w = b.qtype(node), b.qtype(node, 1)

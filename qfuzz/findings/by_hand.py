@@ -123,9 +123,13 @@ class _Element:
         if alpha != 1.0:
             lines.append(f"real *= {_fraction(alpha)}  # alpha")
         if len(self.arrays) > 2:
-            bias = self.arrays[2][channel if bias_channel is None else bias_channel]
-            is_integer = self.types[2].element == "int32"
-            value = f"{int(bias)} * {scale_x} * {scale_w}" if is_integer else _fraction(float(bias))
+            own = channel if bias_channel is None else bias_channel
+            bias, element = self.arrays[2][own], self.types[2].element
+            if isinstance(element, QType):
+                scale_b, zero_b = self.scale(2, own)
+                value = f"({int(bias)} - {zero_b}) * {scale_b}"
+            else:
+                value = f"{int(bias)} * {scale_x} * {scale_w}" if element == "int32" else _fraction(float(bias))
             lines.append(f"real += {value}{'' if beta == 1.0 else f' * {_fraction(beta)}'}  # bias")
         return lines
 
