@@ -9,6 +9,7 @@ from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.interpolation import Interpolate
+from qfuzz.ops.pooling import AvgPool
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN, plain_value
 
@@ -75,8 +76,8 @@ class Signature(msgspec.Struct, frozen=True):
         Of the reduced case.
     form
         What survived reduction, sorted: forms and attributes that differ from the plain ones, dtypes, whether some are
-        narrower than a byte, per-channel, bias, empty dimensions, windows in the padding, a stride but one window,
-        further operators.
+        narrower than a byte, per-channel, bias, empty dimensions, windows in the padding or beyond it, a stride
+        but one window, further operators.
     """
 
     symptom: Symptom
@@ -126,8 +127,13 @@ def node_form(case: Case, node: Node) -> set[str]:
 
 
 def _windows(case: Case, node: Node) -> set[str]:
-    """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window."""
+    """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window.
+
+    And whether the last window of an average reaches beyond the padding.
+    """
     op = node.op
+    if isinstance(op, AvgPool):
+        return {"window overhangs"} if _overhangs(case, node, op) else set()
     if not isinstance(op, Conv):
         return set()
     form = set()
@@ -141,6 +147,13 @@ def _windows(case: Case, node: Node) -> set[str]:
         if y[d] == 1 and op.strides[d] > 1:
             form.add("one strided window")
     return form
+
+
+def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:
+    x, y = (case.network.types[name].shape[2:] for name in (node.inputs[0], node.name))
+    n = len(x)
+    ends = ((y[d] - 1) * op.strides[d] + op.kernel[d] for d in range(n))
+    return any(end > x[d] + op.padding[d] + op.padding[n + d] for d, end in enumerate(ends))
 
 
 def _layout(case: Case, node: Node) -> set[str]:
