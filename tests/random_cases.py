@@ -45,7 +45,8 @@ from qfuzz.ops.rearrangement import (
     Unsqueeze,
     equal_parts,
 )
-from qfuzz.ops.reduction import Mean
+from qfuzz.ops.reduction import Amax, Amin, Mean
+from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -712,6 +713,22 @@ def _embedding(d: Dice) -> Case:
     )
 
 
+def _gather_elements(d: Dice, shape: Shape) -> Operator:
+    axis = d.integer(-len(shape), len(shape) - 1)
+    wanted = tuple(d.integer(0, 3) if i == axis % len(shape) else d.integer(0, n) for i, n in enumerate(shape))
+    taken = tuple(d.integer(-shape[axis], shape[axis] - 1) for _ in range(math.prod(wanted)))
+    return GatherElements(axis=axis, indices=taken, indices_shape=wanted, index_dtype=d.pick("int64", "int32"))
+
+
+def _reduced(kind: type[Amax | Amin]) -> Callable[[Dice, Shape], Operator]:
+    def operator(d: Dice, shape: Shape) -> Operator:
+        rank = len(shape)
+        axes = tuple(a - d.pick(0, rank) for a in d.random.sample(range(rank), d.integer(0, rank)))
+        return kind(axes=axes, keepdims=d.chance(0.5), noop_with_empty_axes=d.chance(0.5))
+
+    return operator
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -769,6 +786,10 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
+    "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.pick(1, 2, 3, 0) for _ in shape))),
+    "gather_elements": _moved(_gather_elements),
+    "amax": _moved(_reduced(Amax)),
+    "amin": _moved(_reduced(Amin)),
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

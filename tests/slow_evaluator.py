@@ -374,9 +374,11 @@ def mul(op: Any, a: Values, b: Values) -> tuple[Shape, Real]:
 
 
 def bias_at(bias: Values | None, channel: int, unit: Fraction) -> Fraction:
-    """The bias as a real number; int32 ones count units of scale_x * scale_w."""
+    """The bias as a real number; int32 ones without a scale count units of scale_x * scale_w."""
     if bias is None:
         return Fraction(0)
+    if isinstance(bias.element, QType):
+        return bias.real((channel,))
     stored = Fraction(bias.at((channel,)))
     return stored * unit if bias.element == "int32" else stored
 
@@ -1016,6 +1018,40 @@ def embedding(op: Any, table: Values, at: Values) -> tuple[Shape, Real]:
     return (*table.shape[: op.axis], *at.shape, *table.shape[op.axis + 1 :]), rational(real)
 
 
+def tile(op: Any, x: Values) -> tuple[Shape, Real]:
+    shape = tuple(n * r for n, r in zip(x.shape, op.repeats, strict=True))
+    return shape, rational(lambda index: x.real(tuple(i % n for i, n in zip(index, x.shape, strict=True))))
+
+
+def gather_elements(op: Any, x: Values) -> tuple[Shape, Real]:
+    axis = op.axis % len(x.shape)
+    looked_up = dict(zip(indices(op.indices_shape), op.indices, strict=True))
+
+    def real(index: Index) -> Fraction:
+        entry = looked_up[index]
+        return x.real((*index[:axis], entry if entry >= 0 else x.shape[axis] + entry, *index[axis + 1 :]))
+
+    return op.indices_shape, rational(real)
+
+
+def over_axes(choose: Callable[[Iterable[Fraction]], Fraction]) -> Definition:
+    """The largest or smallest real number over the axes of a node."""
+
+    def definition(op: Any, x: Values) -> tuple[Shape, Real]:
+        rank = len(x.shape)
+        gone = {a + rank if a < 0 else a for a in op.axes}
+        if not op.axes and not op.noop_with_empty_axes:
+            gone = set(range(rank))
+        members: dict[Index, list[Fraction]] = {}
+        for index in indices(x.shape):
+            left = tuple(0 if d in gone else i for d, i in enumerate(index) if op.keepdims or d not in gone)
+            members.setdefault(left, []).append(x.real(index))
+        shape = tuple(1 if d in gone else n for d, n in enumerate(x.shape) if op.keepdims or d not in gone)
+        return shape, rational(lambda index: choose(members[index]))
+
+    return definition
+
+
 DEFINITIONS: dict[str, Definition] = {
     "quantize": same,
     "dequantize": same,
@@ -1073,4 +1109,8 @@ DEFINITIONS: dict[str, Definition] = {
     "moe": slow_composite.moe,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
+    "tile": tile,
+    "gather_elements": gather_elements,
+    "amax": over_axes(max),
+    "amin": over_axes(min),
 }

@@ -46,7 +46,8 @@ from qfuzz.ops.rearrangement import (
     Unsqueeze,
     equal_parts,
 )
-from qfuzz.ops.reduction import Mean
+from qfuzz.ops.reduction import Amax, Amin, Mean
+from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.ops.softmax import Softmax
@@ -629,6 +630,31 @@ def _argmax(t: NodeTest) -> Iterator[Check]:
     yield equals(op, [(ranks, qtype(np.ones(()), np.zeros((), np.uint8)))], "int64", t.expected)
 
 
+def _gather_elements(t: NodeTest) -> Iterator[Check]:
+    indices = t.input(1)
+    op = GatherElements(
+        axis=t.get("axis", 0),
+        indices=tuple(int(i) for i in indices.ravel()),
+        indices_shape=indices.shape,
+        index_dtype=indices.dtype.name,  # type: ignore[arg-type]
+    )
+    yield from _moved(t, op)
+
+
+def _reduced(kind: type[Amax | Amin]) -> Callable[[NodeTest], Iterator[Check]]:
+    def translation(t: NodeTest) -> Iterator[Check]:
+        if t.input(0).dtype == np.bool_:
+            raise CannotSay("data of bool")
+        op = kind(
+            axes=_axes(t),
+            keepdims=bool(t.get("keepdims", 1)),
+            noop_with_empty_axes=bool(t.get("noop_with_empty_axes", 0)),
+        )
+        yield from _moved(t, op)
+
+    return translation
+
+
 def _resize(t: NodeTest) -> Iterator[Check]:
     x, scales, sizes = t.input(0), t.optional(2), t.optional(3)
     coordinates = t.get("coordinate_transformation_mode", "half_pixel")
@@ -704,6 +730,10 @@ TRANSLATIONS: dict[str, Callable[[NodeTest], Iterator[Check]]] = {
     "ArgMax": _argmax,
     "Resize": _resize,
     "DynamicQuantizeLinear": _dynamic_quantize,
+    "Tile": lambda t: _moved(t, Tile(repeats=tuple(int(r) for r in t.input(1)))),
+    "GatherElements": _gather_elements,
+    "ReduceMax": _reduced(Amax),
+    "ReduceMin": _reduced(Amin),
 }
 LEAST_RUN = 200
 """How many node tests can be said here, at the least."""

@@ -1,6 +1,6 @@
 """The catalogue: every family of arithmetics, the kernels that are published to work so, and faults by name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qfuzz.arithmetic import contraction, conversions, functions, matrices, means, quantizing, rounded, sums
 from qfuzz.arithmetic.contracting import ContractionEvaluation
@@ -9,6 +9,9 @@ from qfuzz.arithmetic.contraction_published import PUBLISHED, TO_FLOAT32
 from qfuzz.arithmetic.dynamic import DynamicEvaluation
 from qfuzz.arithmetic.family import Family
 from qfuzz.ir.network import Node
+from qfuzz.ir.qtype import BYTES
+from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 
 FAMILIES: tuple[Family, ...] = (
@@ -137,7 +140,20 @@ def family_of(op: str) -> Family:
     return next((f for f in FAMILIES if op in f.operators), ROUNDED)
 
 
-def family_of_node(node: Node) -> Family:
-    """The family of a node's operator: no model of a linear layer has the factors of ONNX Gemm."""
-    has_factors = isinstance(node.op, Linear) and (node.op.alpha, node.op.beta) != (1.0, 1.0)
-    return ROUNDED if has_factors else family_of(node.op.name)
+def family_of_node(node: Node, types: Sequence[TensorType]) -> Family:
+    """The family of a node's operator, where it has models of such a node.
+
+    No model of a convolution or linear layer has the factors of ONNX Gemm, operands other than bytes, or a bias with a
+    scale of its own.
+
+    Parameters
+    ----------
+    types
+        Of all inputs of `node`, constants included.
+    """
+    if isinstance(node.op, Linear | Conv):
+        has_factors = isinstance(node.op, Linear) and (node.op.alpha, node.op.beta) != (1.0, 1.0)
+        of_bytes = all(t.dtype in BYTES for t in types[:2])
+        if has_factors or not of_bytes or any(t.is_quantized for t in types[2:]):
+            return ROUNDED
+    return family_of(node.op.name)

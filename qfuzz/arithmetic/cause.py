@@ -34,7 +34,7 @@ def explaining(node: Node, types: Sequence[TensorType], arrays: Sequence[Array],
     """
     if not is_modelled(node, types):
         return ()
-    family = family_of_node(node)
+    family = family_of_node(node, types)
     evaluation = family.evaluate(node, types, arrays)
     giving = tuple(e for e in kernels(family) if gives(evaluation, e.model, got))
     return giving or tuple(_faults(family, evaluation, got))
@@ -50,7 +50,7 @@ def cause_of(
     """
     if not is_modelled(node, types):
         return None
-    family = family_of_node(node)
+    family = family_of_node(node, types)
     evaluation = family.evaluate(node, types, arrays)
     likely = list(_faults(family, evaluation, got))
     if not likely:

@@ -56,9 +56,10 @@ class PlantedProgram:
         values.update(inputs)
         for node in self._network.nodes:
             arrays = [values[i] for i in node.inputs]
-            family = family_of_node(node)
+            types = self._network.input_types(node)
+            family = family_of_node(node, types)
             exact = family.model()
-            evaluation = family.evaluate(node, self._network.input_types(node), arrays)
+            evaluation = family.evaluate(node, types, arrays)
             values[node.name] = evaluation.stored(family.departing(exact, self._choices) or exact)
         return {name: values[name] for name in (*self._network.outputs, *taps)}
 

@@ -47,7 +47,7 @@ class Product(msgspec.Struct, frozen=True):
 
 def products(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], index: Index) -> tuple[Product, ...]:
     """What a convolution or linear layer sums for one element, in the order of the weight's dimensions."""
-    evaluation = family_of_node(node).evaluate(node, types, arrays)
+    evaluation = family_of_node(node, types).evaluate(node, types, arrays)
     if not isinstance(evaluation, ContractionEvaluation):
         return ()
     x, w, zero_x, zero_w = evaluation.operands_of(index)
@@ -56,14 +56,14 @@ def products(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], i
 
 def exact_steps(node: Node, types: Sequence[TensorType], arrays: Sequence[Array], index: Index) -> tuple[Step, ...]:
     """The exact column: the accumulator where there is one, the real number, and its correctly rounded integer."""
-    return model_steps(node, types, arrays, index, family_of_node(node).model())
+    return model_steps(node, types, arrays, index, family_of_node(node, types).model())
 
 
 def model_steps(
     node: Node, types: Sequence[TensorType], arrays: Sequence[Array], index: Index, model: Any
 ) -> tuple[Step, ...]:
     """The column of a model."""
-    family = family_of_node(node)
+    family = family_of_node(node, types)
     evaluation, is_exact = family.evaluate(node, types, arrays), model == family.model()
     stored = evaluation.stored(model)[index]
     steps = tuple(Step(name, *_written(value)) for name, value in evaluation.on_the_way(model, index))

@@ -46,7 +46,7 @@ def fitting(
         How many pairs of products leave int16. Where none does, saturating kernels compute as others do.
     """
     whole = _Part(node, types, arrays, got)
-    left = [e for e in kernels(family_of_node(node)) if saturating_pairs or not _saturates(e)]
+    left = [e for e in kernels(family_of_node(node, types)) if saturating_pairs or not _saturates(e)]
     for part in whole.beginnings():
         left = [e for e in left if part.is_explained(e.model) is not False]
     answers = [(e, whole.is_explained(e.model)) for e in left]
@@ -70,7 +70,7 @@ class _Part:
 
     def __init__(self, node: Node, types: Sequence[TensorType], arrays: Sequence[Array], got: Array) -> None:
         self.node, self.types, self.arrays, self.got = node, types, arrays, got
-        self.evaluation = family_of_node(node).evaluate(node, types, arrays)
+        self.evaluation = family_of_node(node, types).evaluate(node, types, arrays)
 
     def is_explained(self, model: Choices) -> bool | None:
         """Whether a model gives every element; None where it is not tried."""

@@ -101,7 +101,10 @@ _RESIZED = Contract(
     "ONNX Resize says nothing of how a weighted average of integers is rounded",
 )
 
-MOVED = ("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax")
+MOVED = (
+    *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax"),
+    *("tile", "gather_elements", "amax", "amin"),
+)
 """Operators whose ONNX kernels copy or compare."""
 
 _INTEGER = Contract(
@@ -170,6 +173,15 @@ _MATMUL_REALS = Contract(
 )
 
 
+_MATMUL_REAL_ZERO_POINTS = msgspec.structs.replace(
+    _MATMUL_REALS,
+    terms="affine",
+    k=2,
+    source="contrib_ops/cpu/quantization/matmul_nbits_impl.cc Dequantize4BitsKernelReOrder: q * s + (-s * zp), "
+    "times x, summed in any order, the bias added",
+)
+
+
 def _int8_activations(block: int) -> Contract:
     """Where MatMulNBits may round its activations to int8."""
     return Contract(
@@ -235,6 +247,7 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "embed_layer_norm": _EMBED_LAYER_NORM,
         "moe": _MOE,
         "weight_only_linear": _MATMUL_REALS,
+        "weight_only_linear?nbits_zero_points=reals": _MATMUL_REAL_ZERO_POINTS,
         "weight_only_linear?accuracy=4": _int8_activations(32),
         **{
             f"weight_only_linear?accuracy=4&nbits_block={form}": _int8_activations(block)
@@ -392,9 +405,9 @@ _FUSED_PLAIN: Mapping[str, Contract] = MappingProxyType(
 )
 
 
-MATMUL_OF_REALS = ("x=int16", "x=uint16", "qdq_cleanup=on")
-"""No kernel takes activations of 16 bits with weights of 8, and nothing is quantized once that was cleaned up: then
-DequantizeLinear and MatMul become MatMulNBits, as reals times weights do."""
+MATMUL_OF_REALS = (*(f"x={x}" for x in ("int16", "uint16", "int4", "uint4", "int2", "uint2")), "qdq_cleanup=on")
+"""No kernel takes activations that are no bytes with weights of 8 bits, and nothing is quantized once that was cleaned
+up: then DequantizeLinear and MatMul become MatMulNBits, as reals times weights do."""
 
 
 def _as_of_reals(op: str) -> Mapping[str, Contract]:

@@ -108,6 +108,10 @@ _ONNX: Mapping[str, Covered] = {
     "SpaceToDepth": _both("space_to_depth"),
     "ArgMax": _both("argmax"),
     "Resize": _both("interpolate"),
+    "Tile": _both("tile"),
+    "GatherElements": _both("gather_elements"),
+    "ReduceMax": _both("amax"),
+    "ReduceMin": _both("amin"),
 }
 
 _MICROSOFT: Mapping[str, Covered] = {

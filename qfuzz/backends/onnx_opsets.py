@@ -31,6 +31,10 @@ def _since(opset: int) -> Need:
     return lambda node, arrays: opset
 
 
+def _reduce(opset: int) -> Need:
+    return lambda node, arrays: 18 if _flag(node, "noop_with_empty_axes") else opset
+
+
 def _stored(node: NodeProto, arrays: Arrays) -> bool:
     """Whether a constant input of the node holds stored integers."""
     return any(i in arrays and arrays[i].dtype.kind in "iu" and arrays[i].dtype.itemsize == 1 for i in node.input)
@@ -118,7 +122,11 @@ NEEDS: Mapping[str, Need] = MappingProxyType(
         "Min": _since(12),
         "Max": _since(12),
         "Where": _since(9),
-        "ReduceMean": lambda node, arrays: 18 if _flag(node, "noop_with_empty_axes") else 11,
+        "ReduceMean": _reduce(11),
+        "ReduceMax": _reduce(12),  # int8; float32 was always there
+        "ReduceMin": _reduce(12),
+        "Tile": _since(6),
+        "GatherElements": _since(11),
         "Cast": _since(13),
         "Constant": _since(9),
     }
@@ -169,6 +177,8 @@ _MOVED: tuple[tuple[str, int, tuple[tuple[int, str], ...]], ...] = (
     ("Unsqueeze", 13, ((1, "axes"),)),
     ("Split", 13, ((1, "split"),)),
     ("ReduceMean", 18, ((1, "axes"),)),
+    ("ReduceMax", 18, ((1, "axes"),)),
+    ("ReduceMin", 18, ((1, "axes"),)),
 )
 """Operator, the opset since which these are inputs, and what they were called as attributes."""
 

@@ -71,10 +71,19 @@ def _weight(b: Builder, node: Node, *, transposed: bool = False) -> str:
 
 
 def _bias(b: Builder, node: Node) -> list[str]:
-    """The float32 bias, if there is one: int32 is dequantized with the float32 product of the scales."""
+    """The float32 bias, if there is one: integers are dequantized.
+
+    Plain int32 is dequantized with the float32 product of the scales, other integers with scales of their own.
+    """
     if len(node.inputs) < 3:
         return []
     name = b.constant(node.inputs[2])
+    own = b.type(node, 2).element
+    if isinstance(own, QType):
+        real = f"{name}/real"
+        if b.is_new(real):
+            b.emit("DequantizeLinear", [name, *b.qparams(own)], real, NONE if own.axis is None else {"axis": 0})
+        return [real]
     if b.type(node, 2).element == "float32":
         return [name]
     q_x, q_w = b.qtype(node), b.qtype(node, 1)
@@ -318,8 +327,10 @@ def _mean(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Mean)
     axes = [b.integers(*op.axes)] if op.axes else []
-    attributes = {"keepdims": op.keepdims, "noop_with_empty_axes": op.noop_with_empty_axes}
-    _through(b, node, "ReduceMean", *axes, attributes=attributes)
+    noop = (
+        {"noop_with_empty_axes": True} if op.noop_with_empty_axes else NONE
+    )  # before opset 18, there is no such thing
+    _through(b, node, "ReduceMean", *axes, attributes={"keepdims": op.keepdims, **noop})
 
 
 def _read(b: Builder, node: Node) -> str:

@@ -72,7 +72,24 @@ def _check_factors(b: Builder, node: Node, kernel: str, q: QType) -> None:
     q_w = b.qtype(node, 1)
     if q.dtype == "int8" and q_w.dtype != "int8":
         raise Unsupported(f"weight: {q_w.dtype}; {kernel} of int8 activations takes int8 weights")
-    if len(node.inputs) == 3 and b.type(node, 2).element != "int32":
+    if len(node.inputs) == 3:
+        _check_bias(b, node, kernel)
+
+
+def _check_bias(b: Builder, node: Node, kernel: str) -> None:
+    """Raise `Unsupported` unless the bias counts units of scale_x * scale_w, whatever its type says."""
+    bias = b.type(node, 2)
+    if isinstance(bias.element, QType):
+        q_x, q_w = b.qtype(node), b.qtype(node, 1)
+        channels = bias.shape[0]
+        units = [s * q_x.exact_scale[0] for s in q_w.exact_scale]
+        own = bias.element.exact_scale
+        same = [u == s for u, s in zip(units * (channels // len(units)), own * (channels // len(own)), strict=True)]
+        if bias.dtype != "int32" or not all(same):
+            raise Unsupported(
+                f"bias: {bias.dtype} with a scale of its own; {kernel} takes int32 in units of scale_x * scale_w"
+            )
+    elif bias.element != "int32":
         raise Unsupported(f"bias: float32; {kernel} takes an int32 bias in units of scale_x * scale_w")
 
 
@@ -148,7 +165,9 @@ def _linear_to_float(b: Builder, node: Node) -> None:
     op: Any = node.op
     has_bias = len(node.inputs) == 3
     if has_bias and b.type(node, 2).element != "float32":
-        raise Unsupported("bias: int32; MatMulIntegerToFloat, for x of any rank, takes a float32 bias")
+        raise Unsupported(
+            f"bias: {b.type(node, 2).dtype}; MatMulIntegerToFloat, for x of any rank, takes a float32 bias"
+        )
     if b.qtype(node).dtype == "int8" and b.qtype(node, 1).dtype != "int8":
         raise Unsupported("weight: uint8; MatMulIntegerToFloat of int8 activations takes int8 weights")
     (scale_x, zero_x), (scale_w, zero_w) = b.qparams(b.qtype(node)), b.qparams(b.qtype(node, 1))

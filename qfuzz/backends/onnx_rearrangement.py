@@ -15,6 +15,8 @@ from qfuzz.ir.network import Node
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
+from qfuzz.ops.reduction import Amax, Amin
+from qfuzz.ops.repetition import GatherElements, Tile
 
 Read: TypeAlias = Callable[[Builder, Node], str]
 """The value that the ONNX operator reads, for a node that this form has a kernel for."""
@@ -66,6 +68,10 @@ def lowerings(read: Read, finish: Finish | None, read_whole: Read) -> Mapping[st
             "space_to_depth": through(_space_to_depth),
             "argmax": argmax,
             "interpolate": through(_interpolate),
+            "tile": through(_tile),
+            "gather_elements": through(_gather_elements),
+            "amax": through(_extreme),
+            "amin": through(_extreme),
         }
     )
 
@@ -117,6 +123,21 @@ def _depth_to_space(b: Builder, op: DepthToSpace) -> tuple[str, list[str], Attri
 
 def _space_to_depth(b: Builder, op: SpaceToDepth) -> tuple[str, list[str], Attributes]:
     return "SpaceToDepth", [], {"blocksize": op.blocksize}
+
+
+def _tile(b: Builder, op: Tile) -> tuple[str, list[str], Attributes]:
+    return "Tile", [b.integers(*op.repeats)], NONE
+
+
+def _gather_elements(b: Builder, op: GatherElements) -> tuple[str, list[str], Attributes]:
+    indices = np.array(op.indices, dtype=op.index_dtype).reshape(op.indices_shape)
+    return "GatherElements", [b.shared(indices)], {"axis": op.axis}
+
+
+def _extreme(b: Builder, op: Amax | Amin) -> tuple[str, list[str], Attributes]:
+    noop = {"noop_with_empty_axes": True} if op.noop_with_empty_axes else NONE
+    axes = [b.integers(*op.axes)] if op.axes else []
+    return "ReduceMax" if isinstance(op, Amax) else "ReduceMin", axes, {"keepdims": op.keepdims, **noop}
 
 
 def _interpolate(b: Builder, op: Interpolate) -> tuple[str, list[str], Attributes]:

@@ -20,6 +20,12 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 
 MODEL_FILE = "model.onnx"
 
+NO_IMPLEMENTATION = "No implementation for operator"
+"""Of onnx/reference/reference_evaluator.py: it has no class of that operator for the model's opset, or for any.
+
+DequantizeLinear, for one, is implemented from opset 19 on.
+"""
+
 
 def _float(k: int, *, sums: bool = False, ulps: float = 0.0, terms: Terms = "real") -> Contract:
     return Contract(
@@ -80,6 +86,8 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "minimum": _float(2),
         "maximum": _float(2),
         "where": _float(2),
+        "amax": _float(2),
+        "amin": _float(2),
         "gelu": _float(6, ulps=4.0),
         "layer_norm": _float(9, sums=True),
         "instance_norm": _float(9, sums=True),
@@ -101,8 +109,15 @@ _ROUNDS_AFTER = Contract(
     source="onnx/reference/ops/op_qlinear_conv.py, op_qlinear_matmul.py: "
     "int32 acc * (s_x*s_w/s_y) + zero point, then np.rint",
 )
-_COMPARED = Contract(terms="exact", k=0, tie="half_even", source="op_min.py, op_max.py: np.minimum, np.maximum")
-_INTEGERS = dict.fromkeys(("conv", "linear", "matmul"), _ROUNDS_AFTER) | {"minimum": _COMPARED, "maximum": _COMPARED}
+_COMPARED = Contract(
+    terms="exact",
+    k=0,
+    tie="half_even",
+    source="op_min.py, op_max.py: np.minimum, np.maximum; op_reduce_max.py, op_reduce_min.py: their reductions",
+)
+_INTEGERS = dict.fromkeys(("conv", "linear", "matmul"), _ROUNDS_AFTER) | dict.fromkeys(
+    ("minimum", "maximum", "amax", "amin"), _COMPARED
+)
 _CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {"qdq": _QDQ, "qoperator": MappingProxyType(dict(_QDQ) | _INTEGERS)}
 )
@@ -146,6 +161,8 @@ class OnnxReferenceBackend:
         try:
             evaluation = self._executor.load(serialize(network, lowered, taps))
         except self._executor.Refusal as e:
+            if NO_IMPLEMENTATION in str(e):
+                raise Unsupported(f"the evaluator says so itself: {e}") from None
             raise Rejected(str(e)) from None
         return OnnxReferenceProgram(
             evaluation, network.outputs, Boundary(network, lowered.feeds), self._executor.Refusal

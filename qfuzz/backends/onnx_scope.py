@@ -2,7 +2,8 @@
 
 What makes an operator out of scope is that it has no scales of quantized values, as inputs, as attributes or in a
 packed format, and that the runtime does not rewrite it in QDQ form: no real numbers are meant, so that no integer is
-the rounded one.
+the rounded one. Four have scales and are out of scope (`SCALES_OF_OTHERS`): what these scale is no tensor of integers
+or float8 with a scale and a zero point, or lives in an operator that has a state.
 What has scales, or is rewritten, and is not drawn stands in `NOT_YET`. The texts are those of the operators' schemas.
 """
 
@@ -40,6 +41,9 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         ONNX: "RandomNormalLike RandomUniformLike"
     },
     "has no scales: reads the shape only": {ONNX: "Shape Size"},
+    "has no scales and no zero points: sums of products of int16 as they are, in 32 bits": {
+        MICROSOFT: "MatMulInteger16"
+    },
     "control flow: runs graphs whose operators are covered themselves, or not": {ONNX: "If Loop Scan"},
     "has no scales: puts tensors into a sequence or an optional, or takes them out": {
         ONNX: "ConcatFromSequence Optional OptionalGetElement OptionalHasElement SequenceAt SequenceConstruct "
@@ -54,19 +58,18 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-_MISSING: Mapping[str, Mapping[str, str]] = {
-    "copies stored values, and the optimizer drops DequantizeLinear and QuantizeLinear around it": {
-        ONNX: "GatherElements Tile"
-    },
-    "the optimizer drops DequantizeLinear and QuantizeLinear around it, where the scale is positive": {
-        ONNX: "ReduceMax ReduceMin"
-    },
-    "has scales in the blocks of a packed table (packed_type)": {MICROSOFT: "GatherPacked"},
-    "has scales of a quantized cache of keys and values (k_scale, v_scale)": {MICROSOFT: "GroupQueryAttention"},
-    "has scales, one for each block of a weight of FP4 or NF4 (absmax)": {MICROSOFT: "MatMulBnb4"},
-    "has scales in the blocks of a packed weight (blk_quant_type)": {MICROSOFT: "MatMulFpQ4"},
-    "has no scales, but exact sums of int16 products, as MatMulInteger has of 8 bits": {MICROSOFT: "MatMulInteger16"},
+_OTHERS: Mapping[str, str] = {
+    "GatherPacked": "has scales inside of bytes that are packed in a format of ggml, whose number is packed_type: "
+    "no tensor of integers that has a scale, and its layout is no part of the schema",
+    "GroupQueryAttention": "has scales of its cache alone (k_scale, v_scale): attention of real numbers, which rounds "
+    "keys and values itself and appends them to what earlier calls left, at positions that grow from call to call",
+    "MatMulBnb4": "has scales (absmax), but no integers: its 4-bit codes are looked up in a table of 16 real numbers, "
+    "FP4 or NF4, which are no float type of ONNX either",
+    "MatMulFpQ4": "has scales inside of a blob that the runtime's own library packs, in a layout and of a size that no "
+    "text gives, where it has a kernel for the processor",
 }
+
+_MISSING: Mapping[str, Mapping[str, str]] = {}
 
 
 def _by_key(reasons: Mapping[str, Mapping[str, str]]) -> Mapping[Key, str]:
@@ -80,7 +83,10 @@ def _by_key(reasons: Mapping[str, Mapping[str, str]]) -> Mapping[Key, str]:
     )
 
 
-OUT_OF_SCOPE: Mapping[Key, str] = _by_key(_REASONS)
+SCALES_OF_OTHERS: Mapping[Key, str] = MappingProxyType({(MICROSOFT, name): why for name, why in _OTHERS.items()})
+"""Operator that has scales, but not of integers or float8 with a zero point, to what it has."""
+
+OUT_OF_SCOPE: Mapping[Key, str] = MappingProxyType({**_by_key(_REASONS), **SCALES_OF_OTHERS})
 """Operator to why it is out of scope."""
 
 NOT_YET: Mapping[Key, str] = _by_key(_MISSING)

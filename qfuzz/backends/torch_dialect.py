@@ -176,7 +176,7 @@ def _bias(b: Builder, node: Node) -> Arg:
     if len(node.inputs) < 3:
         return literal(None)
     if b.type(node, 2).element != "float32":
-        raise Unsupported("bias: int32; torch's eager kernels take a float32 bias")
+        raise Unsupported(f"bias: {b.type(node, 2).dtype}; torch's eager kernels take a float32 bias")
     return b.constant(node.inputs[2])
 
 

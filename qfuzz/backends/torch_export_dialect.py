@@ -129,7 +129,7 @@ def _bias(b: Builder, node: Node) -> Arg:
     if len(node.inputs) < 3:
         return literal(None)
     if b.type(node, 2).element != "float32":
-        raise Unsupported("bias: int32; the kernel takes a float32 bias")
+        raise Unsupported(f"bias: {b.type(node, 2).dtype}; the kernel takes a float32 bias")
     return b.constant(node.inputs[2])
 
 

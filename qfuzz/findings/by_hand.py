@@ -30,7 +30,7 @@ from qfuzz.ops.movement import Concat, Moved
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize
-from qfuzz.ops.reduction import Mean
+from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 
@@ -75,6 +75,8 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.normalized()
         case Mean():
             lines = e.mean()
+        case Amax() | Amin():
+            lines = e.reduced_extreme("max" if isinstance(node.op, Amax) else "min")
         case Argmax():
             return e.argmax()
         case Interpolate():
@@ -121,9 +123,13 @@ class _Element:
         if alpha != 1.0:
             lines.append(f"real *= {_fraction(alpha)}  # alpha")
         if len(self.arrays) > 2:
-            bias = self.arrays[2][channel if bias_channel is None else bias_channel]
-            is_integer = self.types[2].element == "int32"
-            value = f"{int(bias)} * {scale_x} * {scale_w}" if is_integer else _fraction(float(bias))
+            own = channel if bias_channel is None else bias_channel
+            bias, element = self.arrays[2][own], self.types[2].element
+            if isinstance(element, QType):
+                scale_b, zero_b = self.scale(2, own)
+                value = f"({int(bias)} - {zero_b}) * {scale_b}"
+            else:
+                value = f"{int(bias)} * {scale_x} * {scale_w}" if element == "int32" else _fraction(float(bias))
             lines.append(f"real += {value}{'' if beta == 1.0 else f' * {_fraction(beta)}'}  # bias")
         return lines
 
@@ -218,14 +224,23 @@ class _Element:
         ]
 
     def mean(self) -> list[str]:
+        scale, zero = self.scale(0)
+        window = self.reduced()
+        return [f"real = sum(x - {zero} for x in {window!r}) * {scale} / {len(window)}"]
+
+    def reduced_extreme(self, which: str) -> list[str]:
+        scale, zero = self.scale(0)
+        return [f"real = ({which}({self.reduced()!r}) - {zero}) * {scale}"]
+
+    def reduced(self) -> list[int]:
+        """The elements that are reduced to this one."""
         op, x = self.node.op, self.arrays[0]
-        assert isinstance(op, Mean)
+        assert isinstance(op, Mean | Amax | Amin)
         axes = op.reduced(x.ndim)
         kept = iter(self.index)
         at = [0 if d in axes and not op.keepdims else next(kept) for d in range(x.ndim)]
-        window = x[tuple(slice(None) if d in axes else at[d] for d in range(x.ndim))].ravel().tolist()
-        scale, zero = self.scale(0)
-        return [f"real = sum(x - {zero} for x in {window!r}) * {scale} / {len(window)}"]
+        window: list[int] = x[tuple(slice(None) if d in axes else at[d] for d in range(x.ndim))].ravel().tolist()
+        return window
 
     def argmax(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]

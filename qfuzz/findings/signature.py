@@ -7,8 +7,10 @@ import msgspec
 
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
+from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.interpolation import Interpolate
+from qfuzz.ops.linear import Linear
 from qfuzz.ops.pooling import AvgPool
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN, plain_value
@@ -204,6 +206,8 @@ def _types(case: Case, node: Node) -> set[str]:
         and node.op.name != "moe"
     ):
         form.add(f"{types[2].dtype} bias")
+    if len(types) > 2 and isinstance(node.op, Conv | ConvTranspose | Linear) and types[2].is_quantized:
+        form.add(f"{types[2].dtype} bias with a scale")
     if node.op.name == "moe" and (network.constant_data[node.inputs[2]].array < 0).any():
         form.add("negative weight")
     if node.op.name in _OF_IMAGES and len(types[0].shape) != 4:

@@ -22,7 +22,8 @@ from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
-from qfuzz.ops.reduction import Mean
+from qfuzz.ops.reduction import Amax, Amin, Mean
+from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -84,6 +85,10 @@ OPERATORS: tuple[type[Operator], ...] = (
     Moe,
     WeightOnlyLinear,
     Embedding,
+    Tile,
+    GatherElements,
+    Amax,
+    Amin,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

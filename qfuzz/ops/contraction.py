@@ -10,8 +10,9 @@ import numpy.typing as npt
 from qfuzz.exact.combination import Multiplier, Term
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, QType
+from qfuzz.ir.qtype import BYTES, FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, QType, QuantizedDType
 from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops.quantization import largest_stored
 from qfuzz.ops.semantics import (
     LinearImage,
     Operand,
@@ -48,6 +49,12 @@ class Factors:
 
 ONES = Factors()
 
+OWN_BIASES: tuple[QuantizedDType, ...] = ("int32", "int8", "uint8")
+"""Storage types of biases that have scales and zero points of their own."""
+
+MAX_EXACT = 2**53
+"""Integers up to this, and sums of such, are exact in float64. No kernel sums products of wider integers as such."""
+
 
 def check_weight(x: TensorType, weight: TensorType, element: Element, *, axis: int = 0, factor: float = 1.0) -> None:
     """Raise `InvalidCase` unless `weight` is quantized per tensor or per output channel, on `axis`.
@@ -68,10 +75,13 @@ def check_normal(value: float, what: str) -> None:
 def check_integers(x: TensorType, weight: TensorType, *, axis: int = 0) -> QType:
     """The weight's type; raises `InvalidCase` unless it is quantized per tensor or on `axis`, and `x` per tensor."""
     q = weight.element
-    if not isinstance(q, QType):
-        raise InvalidCase(f"weight: needs quantized elements, got {q}")
-    if q.axis not in (None, axis):
-        raise InvalidCase(f"weight: scales on axis {q.axis}; per-channel weights have them on axis {axis}")
+    if not isinstance(q, QType) or q.is_float or q.dtype == "int32":
+        raise InvalidCase(f"weight: {weight.dtype}; needs quantized elements, integers of 2 to 16 bits")
+    if q.axis not in (None, axis) or q.block:
+        raise InvalidCase(
+            f"weight: scales on axis {q.axis}{' in blocks' * bool(q.block)}; "
+            f"per-channel weights have them on axis {axis}"
+        )
     per_tensor(x, "x")
     return q
 
@@ -82,41 +92,85 @@ def check_accumulators(element: Element) -> None:
         raise InvalidCase(f"output: {element}; integer products are summed to plain int32")
 
 
-def check_bias(inputs: Sequence[TensorType], n_channels: int) -> None:
-    """Raise `InvalidCase` unless the bias, if any, is [n_channels] of int32 (accumulator units) or float32."""
+def check_bias(inputs: Sequence[TensorType], n_channels: int, element: Element, *, beta: float = 1.0) -> None:
+    """Raise `InvalidCase` unless the bias, if any, is [n_channels] of a type that one may have.
+
+    These are plain int32 (in units of scale_x * scale_w), float32, and integers with scales and zero points of their
+    own: one for all, or one for each channel.
+    """
     if len(inputs) < 3:
         return
     bias = inputs[2]
-    if bias.element not in ("int32", "float32"):
-        raise InvalidCase("bias: needs plain int32 (in units of scale_x * scale_w) or float32 elements")
+    if isinstance(bias.element, QType):
+        _check_own_bias(bias.element, element, beta)
+    elif bias.element not in ("int32", "float32"):
+        raise InvalidCase("bias: needs plain int32 (in units of scale_x * scale_w), float32 or quantized elements")
     if bias.shape != (n_channels,):
         raise InvalidCase(f"bias: shape {bias.shape}; needs ({n_channels},), one for each output channel")
 
 
-def require_int32(constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
-    """Raise `InvalidCase` if an accumulator could leave int32 for some input: kernels accumulate there."""
-    q_x, q_w = inputs[0].qtype, inputs[1].qtype
+def _check_own_bias(q: QType, element: Element, beta: float) -> None:
+    if q.dtype not in OWN_BIASES or q.block:
+        raise InvalidCase(f"bias: {q.dtype}{' in blocks' * bool(q.block)}; one with a scale is {', '.join(OWN_BIASES)}")
+    if q.dtype == "int32" and any(q.zero_point):
+        raise InvalidCase(
+            f"bias: zero points {q.zero_point}; 'there's no zero point in the case of dequantizing int32' "
+            "(DequantizeLinear)"
+        )
+    for factor in {1.0, abs(beta)} - {0.0}:
+        check_multipliers([factor * s for s in (min(q.scale), max(q.scale))], element, "bias")
+        largest = largest_stored(q) * max(q.scale) * factor
+        if largest > FLOAT32_MAX / 2:
+            raise InvalidCase(f"bias: scale {max(q.scale)!r}; real values of {largest!r} overflow float32 when summed")
+
+
+def require_int32(constants: Mapping[int, Tensor], inputs: Sequence[TensorType], *, gives_sums: bool = False) -> None:
+    """Raise `InvalidCase` if an accumulator could leave int32 for some input, where kernels on bytes accumulate.
+
+    Of wider or narrower integers there are no such kernels: what is summed has to be exact in float64 then, unless the
+    sums themselves are given as int32.
+    """
+    sums = channel_magnitudes(constants, inputs)
+    require_sums(sums, inputs, inputs[1].qtype.scale, constants.get(2), gives_sums=gives_sums)
+
+
+def channel_magnitudes(constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> npt.NDArray[np.int64]:
+    """The sum of |weight - zero_point| for each output channel, on the weight's first axis."""
     weight = constants[1].array.astype(np.int64)
-    zero_points = np.array(q_w.zero_point, dtype=np.int64).reshape((-1,) + (1,) * (weight.ndim - 1))
-    centered = np.abs(weight - zero_points)
-    bias = constants.get(2)
-    require_int32_sums(centered.reshape(weight.shape[0], -1).sum(axis=1), q_x, q_w.scale, bias)
+    zero_points = np.array(inputs[1].qtype.zero_point, dtype=np.int64).reshape((-1,) + (1,) * (weight.ndim - 1))
+    return np.asarray(np.abs(weight - zero_points).reshape(weight.shape[0], -1).sum(axis=1))
 
 
-def require_int32_sums(
-    weights: npt.NDArray[np.int64], q_x: QType, scales: Sequence[float], bias: Tensor | None = None
+def require_sums(
+    weights: npt.NDArray[np.int64],
+    inputs: Sequence[TensorType],
+    scales: Sequence[float],
+    bias: Tensor | None = None,
+    *,
+    gives_sums: bool = False,
 ) -> None:
-    """`require_int32` for channels whose |weight - zero_point| sum to `weights`; `scales` is one, or one for each."""
+    """Raise `InvalidCase` if an accumulator could leave what it is summed in.
+
+    Parameters
+    ----------
+    weights
+        The sum of |weight - zero_point| for each output channel.
+    scales
+        The weight's scale for all output channels, or for each.
+    """
+    q_x = inputs[0].qtype
+    in_int32 = gives_sums or (q_x.dtype in BYTES and inputs[1].dtype in BYTES)
     # Kernels also sum x*w, zero_point*w and x*zero_point apart, modulo 2^32: only the final sum has to fit.
     worst: npt.NDArray[np.float64] = np.asarray(weights * largest_distance(q_x), dtype=np.float64)
-    if bias is not None:
+    if bias is not None and not inputs[2].is_quantized:
         values = bias.array.astype(np.float64)
         worst = worst + np.abs(values if bias.dtype == "int32" else values / (np.array(scales) * q_x.scale[0]))
-    limit = INTEGER_RANGE["int32"][1]
+    limit = INTEGER_RANGE["int32"][1] if in_int32 else MAX_EXACT
     if worst.size and float(worst.max()) > limit:
         channel = int(worst.argmax())
+        what = "int32" if in_int32 else "float64, in which wider integers are summed here,"
         raise InvalidCase(
-            f"weight: channel {channel} can reach an accumulator of {float(worst.max()):.0f}; int32 holds {limit}"
+            f"weight: channel {channel} can reach an accumulator of {float(worst.max()):.0f}; {what} holds {limit}"
         )
 
 
@@ -129,7 +183,7 @@ def largest_distance(q: QType) -> int:
 def accumulators(x: Operand, weight: Operand, multiply: Multiply) -> tuple[Floats, Floats]:
     """Bounds of the sums of products for an uncertain `x` and a known `weight`; one object for a point.
 
-    Sums of magnitudes stay below 2^31 (`require_int32`), so float64 holds every accumulator exactly.
+    Sums of magnitudes stay below 2^53 (`require_sums`), so float64 holds every accumulator exactly.
     """
     w, _ = weight.centered()
     x_lo, x_hi = x.centered()
@@ -187,11 +241,12 @@ def contraction_image(
     m = _multiplier(scales, x, element, factors.alpha, channel_shape)
     bias_terms: list[Term] = []
     bias_magnitude: Floats = np.zeros(())
+    affine_bias: Floats | None = None
     bias_unit: Floats | None = None
     joins = False
     if len(operands) > 2 and factors.beta:
         bias = operands[2]
-        values = bias.lo.reshape(channel_shape)
+        values = bias.centered()[0].reshape(channel_shape)
         is_integer = bias.type.element == "int32"
         joins = is_integer and factors.alpha == factors.beta
         if joins:
@@ -200,12 +255,16 @@ def contraction_image(
             m_bias = m
         elif is_integer:
             m_bias = _multiplier(scales, x, element, factors.beta, channel_shape)
+        elif bias.type.is_quantized:
+            m_bias = _own_multiplier(bias.scales, element, factors.beta, channel_shape)
+            affine_bias = bias.affine_magnitude().reshape(channel_shape)
         else:
             m_bias = Multiplier.of(Fraction(factors.beta) / output_scale(element))
             unit = _multiplier(scales, x, element, 1.0, channel_shape).approx * abs(factors.beta)
             bias_unit = _rounded_bias_unit(values * m_bias.approx, unit)
         bias_terms = [] if joins else [Term(values, m_bias)]
         bias_magnitude = np.abs(values * m_bias.approx)
+        affine_bias = bias_magnitude if affine_bias is None else np.abs(affine_bias * m_bias.approx)
     if factors.alpha < 0:
         acc_lo, acc_hi = acc_hi, acc_lo
     size = np.abs(m.approx)
@@ -218,7 +277,8 @@ def contraction_image(
         return multiply(x.magnitude(), weight.magnitude()) * size + bias_magnitude
 
     def affine() -> Floats:
-        return multiply(x.affine_magnitude(), weight.affine_magnitude()) * size + bias_magnitude
+        products = multiply(x.affine_magnitude(), weight.affine_magnitude()) * size
+        return products if affine_bias is None else products + affine_bias
 
     image = linear_image(
         [Term(acc_lo, m), *bias_terms],
@@ -252,6 +312,15 @@ def _multiplier(
     if len(scales) == 1:
         return Multiplier.quotient(scales[0] * x.float_scale, float_scale(element))
     return Multiplier.ratio((np.array(scales) * x.float_scale).reshape(channel_shape), float_scale(element))
+
+
+def _own_multiplier(
+    scales: Sequence[Fraction], element: Element, beta: float, channel_shape: tuple[int, ...]
+) -> Multiplier:
+    """``beta * scale_bias / scale_y``."""
+    y = output_scale(element)
+    m = Multiplier.of(*(Fraction(beta) * s / y for s in scales))
+    return m if len(scales) == 1 else replace(m, approx=m.approx.reshape(channel_shape))
 
 
 def _rounded_bias_unit(bias: Floats, unit: Floats) -> Floats:

@@ -19,7 +19,7 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import Tensor, TensorType, check_shape
-from qfuzz.ops.contraction import check_bias, check_weight, contraction_image, require_int32_sums
+from qfuzz.ops.contraction import check_bias, check_weight, contraction_image, require_sums
 from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
@@ -90,7 +90,7 @@ class ConvTranspose(ExactOperator, frozen=True, kw_only=True, tag="conv_transpos
         quantized_output(element)
         check_weight(x, weight, element, axis=1)
         filters = weight.shape[1] * self.groups
-        check_bias(inputs, filters)
+        check_bias(inputs, filters, element)
         return (x.shape[0], filters, *out)
 
     def _size(self, i: int, size: int, kernel: int, spatial: int) -> int:
@@ -113,7 +113,7 @@ class ConvTranspose(ExactOperator, frozen=True, kw_only=True, tag="conv_transpos
         zero_points = np.array(q_w.zero_point, dtype=np.int64).reshape((-1,) + (1,) * (weight.ndim - 2))
         each = np.abs(weight - zero_points).reshape(self.groups, -1, *weight.shape[1:])
         sums = each.sum(axis=(1, *range(3, each.ndim))).ravel()
-        require_int32_sums(sums, inputs[0].qtype, self.channel_scales(inputs[1]), constants.get(2))
+        require_sums(sums, inputs, self.channel_scales(inputs[1]), constants.get(2))
 
     def channel_scales(self, weight: TensorType) -> tuple[float, ...]:
         """The weight's scale for all output channels, or for each: groups share those of the type."""

@@ -92,7 +92,7 @@ class _Correlation(ExactOperator, frozen=True, kw_only=True):
         return (x.shape[0], filters, *out)
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
-        require_int32(constants, inputs)
+        require_int32(constants, inputs, gives_sums=bool(self.plain_outputs))
 
     def multiply(self, x: TensorType, weight: TensorType) -> Multiply:
         """The correlation of two centered arrays of these types."""
@@ -122,7 +122,7 @@ class Conv(_Correlation, frozen=True, kw_only=True, tag="conv"):
         shape = self.output_shape(x, weight)
         quantized_output(element)
         check_weight(x, weight, element)
-        check_bias(inputs, weight.shape[0])
+        check_bias(inputs, weight.shape[0], element)
         return shape
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
@@ -172,7 +172,7 @@ class ConvInteger(_Correlation, frozen=True, kw_only=True, tag="conv_integer"):
 
 
 def _correlate(a: Floats, w: Floats, op: _Correlation, kernel: tuple[int, ...], n_out: tuple[int, ...]) -> Floats:
-    """Exact cross-correlation of centered values (padding is 0): float64 while magnitudes stay below 2^53."""
+    """Cross-correlation of centered values (padding is 0), exact in float64 while magnitudes stay below 2^53."""
     spatial = len(kernel)
     a = padded(a, op.padding[:spatial], op.padding[spatial:])
     taken = columns(a, op.groups, kernel, op.strides, op.dilations, n_out[2:])

@@ -25,7 +25,10 @@ from qfuzz.ops.semantics import ExactOperator, Image, Operand, float_scale, per_
 class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
     """``alpha * (x * weight^T) + beta * bias`` of `x` [..., K], `weight` [M, K] and `bias` [M].
 
-    An int32 bias counts units of scale_x * scale_w, whatever the factors.
+    A plain int32 bias counts units of scale_x * scale_w, whatever the factors.
+
+    Where activations are no bytes, but weights have 8 bits at most, MatMul may be computed as MatMulNBits, and that as
+    with activations of int8: a contract says whether they may be.
 
     Attributes
     ----------
@@ -63,7 +66,7 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             check_normal(abs(self.alpha) * x.qtype.scale[0], "alpha * scale_x")
         if self.beta not in (0.0, 1.0) and len(inputs) > 2:
             check_weight(x, weight, element, factor=self.beta)
-        check_bias(inputs, weight.shape[0])
+        check_bias(inputs, weight.shape[0], element, beta=self.beta)
         return (*x.shape[:-1], weight.shape[0])
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 from qfuzz.exact.combination import Multiplier, Term
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import INTEGER_RANGE, Element, PlainInteger
+from qfuzz.ir.qtype import BYTES, INTEGER_RANGE, Element, PlainInteger
 from qfuzz.ir.tensor import Tensor, TensorType, check_shape
 from qfuzz.ops.contraction import (
+    MAX_EXACT,
     accumulator_image,
     accumulators,
     check_accumulators,
@@ -66,13 +67,20 @@ def product_shape(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _inferred(inputs: Sequence[TensorType]) -> tuple[int, ...]:
-    """Shape and type rule of two activations, whose accumulators fit int32 whatever they hold."""
+def _inferred(inputs: Sequence[TensorType], *, gives_sums: bool = False) -> tuple[int, ...]:
+    """Shape and type rule of two activations, whose accumulators fit int32 whatever they hold.
+
+    Of two that are not both bytes they are exact in float64, unless they are given as they are.
+    """
     q_a, q_b = (per_tensor(t, name) for name, t in zip("ab", inputs, strict=True))
     shape = product_shape(inputs[0].shape, inputs[1].shape)
     worst = inputs[0].shape[-1] * largest_distance(q_a) * largest_distance(q_b)
-    if worst > INTEGER_RANGE["int32"][1]:
-        raise InvalidCase(f"inputs: {inputs[0].shape[-1]} products can reach an accumulator of {worst}; int32 does not")
+    in_int32 = gives_sums or (q_a.dtype in BYTES and q_b.dtype in BYTES)
+    if worst > (INTEGER_RANGE["int32"][1] if in_int32 else MAX_EXACT):
+        what = "int32" if in_int32 else "an exact float64"
+        raise InvalidCase(
+            f"inputs: {inputs[0].shape[-1]} products can reach an accumulator of {worst}; {what} does not"
+        )
     return shape
 
 
@@ -155,7 +163,7 @@ class MatMulInteger(ExactOperator, frozen=True, kw_only=True, tag="matmul_intege
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         check_accumulators(element)
-        return _inferred(inputs)
+        return _inferred(inputs, gives_sums=True)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         a, b = operands
@@ -190,7 +198,7 @@ class LinearInteger(ExactOperator, frozen=True, kw_only=True, tag="linear_intege
         return product_shape(x.shape, weight.shape[::-1])
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
-        require_int32(constants, inputs)
+        require_int32(constants, inputs, gives_sums=True)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         x, weight = operands

@@ -1,6 +1,7 @@
-"""mean: the mean over axes.
+"""mean, amax, amin: the mean over axes, the largest and the smallest element.
 
-Semantics: ONNX ReduceMean (opset 18). "Reduction over an empty set of values yields undefined": no network here.
+Semantics: ONNX ReduceMean (opset 18), ReduceMax and ReduceMin (opset 20). Of ReduceMean, "reduction over an empty set
+of values yields undefined", of the others an infinity, which stands for no stored integer: no networks here.
 """
 
 import math
@@ -13,7 +14,8 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.pooling import mean_image
-from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_rescaling
+from qfuzz.ops.rearrangement import normal_axes
+from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_rescaling, identity_image
 
 
 class Mean(ExactOperator, frozen=True, kw_only=True, tag="mean"):
@@ -57,3 +59,61 @@ class Mean(ExactOperator, frozen=True, kw_only=True, tag="mean"):
             return np.asarray(a.sum(axis=axes, keepdims=self.keepdims))
 
         return mean_image(x, element, shape, summed, np.full((), n), n)
+
+
+class _Extreme(ExactOperator, frozen=True, kw_only=True):
+    """The largest or the smallest element over `axes`: dequantizing increases, so that stored integers tell.
+
+    Attributes
+    ----------
+    axes
+        In any order, and negative ones count from the back. None at all are all of them, or with
+        `noop_with_empty_axes` truly none.
+    keepdims
+        Whether reduced dimensions stay, with size 1.
+    """
+
+    axes: tuple[int, ...]
+    keepdims: bool = True
+    noop_with_empty_axes: bool = False
+
+    def extreme(self, a: Floats, axes: tuple[int, ...]) -> Floats:
+        """The largest or the smallest of stored integers."""
+        raise NotImplementedError
+
+    def reduced(self, rank: int) -> tuple[int, ...]:
+        """The axes that are reduced of a value of `rank` dimensions, counted from the front."""
+        axes = normal_axes("axes", self.axes, rank)
+        return axes if axes or self.noop_with_empty_axes else tuple(range(rank))
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        (x,) = inputs
+        check_rescaling(x, element)
+        axes = self.reduced(len(x.shape))
+        if any(x.shape[a] == 0 for a in axes):
+            raise InvalidCase(f"axes: {self.axes} of shape {x.shape}; of no elements none is the {self.name}")
+        if self.keepdims:
+            return tuple(1 if d in axes else n for d, n in enumerate(x.shape))
+        return tuple(n for d, n in enumerate(x.shape) if d not in axes)
+
+    def image(self, operands: Sequence[Operand], element: Element) -> Image:
+        (x,) = operands
+        shape = self.infer([x.type], element)
+        axes = self.reduced(len(x.type.shape))
+        lo = self.extreme(x.lo, axes).reshape(shape)
+        hi = lo if x.is_point else self.extreme(x.hi, axes).reshape(shape)
+        return identity_image(x, lo, hi, shape, element)
+
+
+class Amax(_Extreme, frozen=True, kw_only=True, tag="amax"):
+    """The largest element over `axes`."""
+
+    def extreme(self, a: Floats, axes: tuple[int, ...]) -> Floats:
+        return np.asarray(a.max(axis=axes))
+
+
+class Amin(_Extreme, frozen=True, kw_only=True, tag="amin"):
+    """The smallest element over `axes`."""
+
+    def extreme(self, a: Floats, axes: tuple[int, ...]) -> Floats:
+        return np.asarray(a.min(axis=axes))

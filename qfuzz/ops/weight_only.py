@@ -36,12 +36,14 @@ class WeightOnlyImage(Image):
 
     Attributes
     ----------
-    real
-        Sums of the magnitudes of all products, and of the bias.
+    real, affine
+        Sums of the magnitudes of all products, and of the bias; `affine`: of those with the stored weight, and of those
+        with its zero point, both counted from the smallest that is stored, as kernels on unsigned integers have it.
     n_summed
         How many numbers are summed for one element.
     float32_exact
-        Where every float32 operation is exact, in whatever order products are summed.
+        Where every float32 operation is exact, in whatever order products are summed; given true, also where products
+        with stored weights and zero points are taken apart.
     rounded
         For activations that are rounded to int8, in blocks of a length along the summed axis where the weight has none
         of its own: by how much that moves the result at most, and the magnitudes of all that is summed then.
@@ -50,8 +52,9 @@ class WeightOnlyImage(Image):
     lower: Reals
     upper: Reals
     real: Callable[[], Floats]
+    affine: Callable[[], Floats]
     n_summed: int
-    float32_exact: Callable[[], npt.NDArray[np.bool_]]
+    float32_exact: Callable[[bool], npt.NDArray[np.bool_]]
     rounded: Callable[[int], tuple[Floats, Floats]]
 
     def error(self, contract: Contract) -> Floats:
@@ -62,7 +65,9 @@ class WeightOnlyImage(Image):
         if contract.activation_block:
             moved, magnitude = self.rounded(contract.activation_block)
             return moved * _SLACK + roundings * magnitude + underflow
-        return np.where(self.float32_exact(), 0.0, roundings * self.real() + underflow)
+        is_affine = contract.terms == "affine"
+        magnitude = self.affine() if is_affine else self.real()
+        return np.where(self.float32_exact(is_affine), 0.0, roundings * magnitude + underflow)
 
 
 class WeightOnlyLinear(ExactOperator, frozen=True, kw_only=True, tag="weight_only_linear"):
@@ -98,10 +103,19 @@ class WeightOnlyLinear(ExactOperator, frozen=True, kw_only=True, tag="weight_onl
         def real() -> Floats:
             return np.asarray(_magnitude(x) @ np.abs(weights).T + np.abs(bias))
 
-        def float32_exact() -> npt.NDArray[np.bool_]:
-            place = _place(x, weights, bias)
-            short = float(np.abs(weights).max(initial=0.0)) < 2.0**24 * array_lsb(weights)
-            return np.asarray(real() < 2.0**24 * place) & (short and place >= 2.0**-149)
+        def apart() -> Floats:
+            return np.asarray(scales * (np.abs(weight.lo - q.qmin) + np.abs(weight.zero_points - q.qmin)))
+
+        def affine() -> Floats:
+            return np.asarray(_magnitude(x) @ apart().T + np.abs(bias))
+
+        def float32_exact(is_affine: bool) -> npt.NDArray[np.bool_]:
+            factors = apart() if is_affine else np.abs(weights)
+            units = np.broadcast_to(scales, weights.shape) if is_affine else weights
+            place = _place(x, units, bias)
+            short = float(factors.max(initial=0.0)) < 2.0**24 * array_lsb(units)
+            magnitude = affine() if is_affine else real()
+            return np.asarray(magnitude < 2.0**24 * place) & (short and place >= 2.0**-149)
 
         def rounded(block: int) -> tuple[Floats, Floats]:
             moved, magnitude = rounded_product(_magnitude(x), weight, block, summed=1)
@@ -109,7 +123,8 @@ class WeightOnlyLinear(ExactOperator, frozen=True, kw_only=True, tag="weight_onl
 
         lower = _product(x, weights, bias, real(), upper=False)
         upper = lower if x.is_point else _product(x, weights, bias, real(), upper=True)
-        return WeightOnlyImage(lower, upper, real, weights.shape[1] + (len(operands) == 3), float32_exact, rounded)
+        n_summed = weights.shape[1] + (len(operands) == 3)
+        return WeightOnlyImage(lower, upper, real, affine, n_summed, float32_exact, rounded)
 
 
 class Embedding(ExactOperator, frozen=True, kw_only=True, tag="embedding"):

@@ -18,6 +18,8 @@ from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
+from qfuzz.ops.reduction import Amax, Amin
+from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Dimension = tuple[str, int]
@@ -129,9 +131,11 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             while same < min(len(x), rank) and types[0].shape[same] == out.shape[same]:
                 same += 1
             return [*x[:same], *(None for _ in range(rank - same))]
-        case Moved() | Argmax() if rank != len(x):
+        case Moved() | Argmax() | Amax() | Amin() if rank != len(x):
             return [None] * rank
-        case Split() | Gather() | Argmax() | Interpolate() | DepthToSpace() | SpaceToDepth():
+        case GatherElements():
+            return [None] * rank
+        case Split() | Gather() | Argmax() | Amax() | Amin() | Tile() | Interpolate() | DepthToSpace() | SpaceToDepth():
             sizes = types[0].shape
             fixed = node.op.axes if isinstance(node.op, Interpolate) else ()
             stays = [d for d in range(rank) if sizes[d] == out.shape[d] and d not in fixed and d - rank not in fixed]

@@ -10,7 +10,7 @@ from qfuzz.ir.alone import node_alone
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import BYTES, INTEGER_RANGE, REALS, Element, QType, float32
-from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ir.tensor import Tensor, TensorType, laid_out, qparams_at
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.interpolation import Interpolate
@@ -176,8 +176,11 @@ def merge_products(case: Case) -> Iterator[Candidate]:
         plain = QType(q_w.dtype, (q_w.scale[at],), (q_w.zero_point[at],))
         bias = 0.0
         if len(node.inputs) > 2:
-            bias = float(_data(case, node.inputs[2])[c])
-            if network.types[node.inputs[2]].element == "float32":
+            bias, type_ = float(_data(case, node.inputs[2])[c]), network.types[node.inputs[2]]
+            if type_.is_quantized:
+                scale, zero_point = qparams_at(type_, (c,))
+                bias = (bias - zero_point) * scale
+            if type_.element != "int32":
                 bias /= q_x.scale[0] * plain.scale[0]
         accs = np.rint(of_channel.ravel()[:16] * node.element.scale[0] / (q_x.scale[0] * plain.scale[0]) - bias)
         for acc in dict.fromkeys(int(a) for a in accs):
@@ -215,7 +218,10 @@ def _of_products(case: Case, node: Node, channel: int, q_w: QType, pairs: list[t
     constants = [Constant(names[1], TensorType(w.shape, q_w), Tensor(w))]
     for name in names[2:]:
         one = _data(case, name)[channel : channel + 1]
-        constants.append(Constant(name, TensorType((1,), network.types[name].element), Tensor(one)))
+        element = network.types[name].element
+        if isinstance(element, QType) and element.axis is not None:
+            element = QType(element.dtype, (element.scale[channel],), (element.zero_point[channel],))
+        constants.append(Constant(name, TensorType((1,), element), Tensor(one)))
     fed = Input(names[0], TensorType(x.shape, x_type.element))
     whole = Network((fed,), tuple(constants), (replace(node, op=op),), network.outputs, network.forms)
     return Case(whole, (Tensor(x),))
@@ -309,6 +315,47 @@ def per_tensor_types(case: Case) -> Iterator[Candidate]:
             for s, z in list(dict.fromkeys(zip(q.scale, q.zero_point, strict=True)))[:16]:
                 plain = QType(q.dtype, (s,), (z,))
                 yield partial(with_elements, case, partial(_named, name, plain))
+
+
+def plain_biases(case: Case) -> Iterator[Candidate]:
+    """Biases with scales of their own as counts of scale_x * scale_w, as near as those come."""
+    network = case.network
+    for node in network.nodes:
+        if len(node.inputs) < 3 or not isinstance(node.op, Conv | ConvTranspose | Linear):
+            continue
+        x, weight, bias = network.input_types(node)
+        if not bias.is_quantized or not x.is_quantized:
+            continue
+        q, q_w = bias.qtype, weight.qtype
+        real = (_data(case, node.inputs[2]).astype(np.float64) - laid_out(q, q.zero_point, bias.shape)) * laid_out(
+            q, q.scale, bias.shape
+        )
+        units = np.tile(q_w.scale, bias.shape[0] // len(q_w.scale)) * x.qtype.scale[0]
+        counts = np.clip(np.rint(real / units), *INTEGER_RANGE["int32"]).astype(np.int32)
+        yield partial(_with_constant, case, node.inputs[2], "int32", counts)
+
+
+def _with_constant(case: Case, name: str, element: Element, data: Array) -> Case:
+    network = case.network
+    new = Constant(name, TensorType(data.shape, element), Tensor(data))
+    constants = tuple(new if c.name == name else c for c in network.constants)
+    return Case(replace(network, constants=constants), case.inputs)
+
+
+def byte_weights(case: Case) -> Iterator[Candidate]:
+    """int8 in the place of other weights, as near as it comes."""
+    network = case.network
+    for node in network.nodes:
+        for position in node.op.constant_inputs[:1]:
+            name = node.inputs[position]
+            q = network.types[name].element
+            if not isinstance(node.op, Conv | ConvTranspose | Linear) or not isinstance(q, QType) or q.dtype in BYTES:
+                continue
+            data, shape = _data(case, name).astype(np.int64), network.types[name].shape
+            centered = np.clip(data - laid_out(q, q.zero_point, shape).astype(np.int64), -128, 127).astype(np.int8)
+            yield partial(
+                _with_constant, case, name, replace(q, dtype="int8", zero_point=(0,) * len(q.scale)), centered
+            )
 
 
 def plain_reals(case: Case) -> Iterator[Candidate]:
@@ -471,7 +518,9 @@ def _filled(tensor: Tensor, where: slice, value: float) -> Array:
 
 STRUCTURE: list[Pass] = [plain_forms, one_node_alone, cut_network, drop_concat_inputs, drop_bias]
 SHAPES: list[Pass] = [drop_indices, drop_groups, merge_products, cut_kernels, fewer_dimensions]
-SAYING_NOTHING: list[Pass] = [simpler_attributes, plain_reals, per_tensor_types, scale_together, simpler_types]
+SAYING_NOTHING: list[Pass] = [
+    *(simpler_attributes, plain_reals, plain_biases, byte_weights, per_tensor_types, scale_together, simpler_types),
+]
 DATA: list[Pass] = [simpler_data]
 
 TIERS: list[list[Pass]] = [STRUCTURE, SHAPES, SAYING_NOTHING, DATA]

@@ -48,8 +48,9 @@ class RealRange(NamedTuple):
 class Builder:
     """Values in the order in which they came to be; `current` is what the next node reads.
 
-    `ranges` says how float32 inputs are filled whose own range says how they are quantized.
-    `forms` are those that drawing an operator chose for the network, beside the ones that are drawn for all.
+    `ranges` says how float32 inputs are filled whose own range says how they are quantized. `forms` are those that
+    drawing an operator chose for the network, beside the ones that are drawn for all; `most_nodes` bounds what an
+    operator may draw around itself.
     """
 
     d: Draw
@@ -61,6 +62,7 @@ class Builder:
     ranges: dict[str, RealRange] = field(default_factory=dict)
     current: str = ""
     forms: list[tuple[str, str]] = field(default_factory=list)
+    most_nodes: int = 1
 
     def add_input(self, shape: tuple[int, ...], element: Element) -> str:
         """A new graph input."""
@@ -84,6 +86,11 @@ class Builder:
         self.types[name] = TensorType(shape, element)
         self.current = name
         return name
+
+    @property
+    def room(self) -> int:
+        """How many more nodes the network may have."""
+        return self.most_nodes - len(self.nodes)
 
     @property
     def type(self) -> TensorType:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import QType, QuantizedDType, float32
+from qfuzz.ir.qtype import INTEGER_RANGE, QType, QuantizedDType, float32
+from qfuzz.ops.contraction import OWN_BIASES
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.linear import Linear
@@ -14,10 +15,13 @@ from qfuzz.ops.matmul import LinearInteger
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.fill import Array
+from qfuzz.strategies.qtypes import draw_zero_point
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33)
 """Kernel edges: the widths that vector code handles in blocks, and their neighbours."""
 MAX_PRODUCTS = 400_000
+OTHER_WEIGHTS: tuple[QuantizedDType, ...] = ("int4", "uint4", "int4", "uint4", "int16", "uint16", "int2", "uint2")
+"""Types of weights that no kernel on stored integers takes; those of 4 bits are what tools write."""
 
 
 def fits_linear(b: Builder) -> bool:
@@ -192,8 +196,11 @@ def draw_weight(b: Builder, shape: tuple[int, ...], axis: int = 0, *, apart: boo
     common = b.flavour.common
     kind = d.integer(0, 15)
     dtype: QuantizedDType = "uint8" if kind == 15 and not common else "int8"
-    lo, hi = (0, 255) if dtype == "uint8" else (-128, 127)
-    zero_point = d.pick((0, lo, hi, 1, 128 if dtype == "uint8" else -1)) if kind >= 14 and not common else 0
+    if not common and not apart and d.rarely(6):
+        dtype = d.pick(OTHER_WEIGHTS)
+    lo, hi = INTEGER_RANGE[dtype]
+    middle = -1 if lo < 0 else (hi + 1) // 2
+    zero_point = d.pick((0, lo, hi, 1, middle)) if kind >= 14 and not common else 0
     scale_w = b.scale(2.0**-6, 4)
     style = d.pick((fill.UNIFORM, fill.UNIFORM, fill.EXTREMES, fill.NARROW, fill.EDGES))
     data = fill.quantized(d.key(), style, shape, dtype, zero_point)
@@ -225,7 +232,9 @@ def _operands(
         largest = max(1, int(min(spread, 2.0**24)))
         integers = fill.biases(d.key(), d.pick((fill.UNIFORM, fill.EDGES)), channels, largest)
         units = np.tile(q_w.scale, channels // len(q_w.scale)) * q_x.scale[0]
-        if bias >= 13:
+        if bias >= 11 and not b.flavour.common and d.rarely(2):
+            inputs = (*inputs, _own_bias(b, units, integers))
+        elif bias >= 13:
             inputs = (*inputs, b.add_constant("b", "int32", integers.astype(np.int32)))
         else:
             exact = 0.0 if bias == 10 else 0.25
@@ -237,3 +246,33 @@ def _operands(
     if relu and b.flavour.integer:
         element = QType.per_tensor(element.dtype, element.scale[0], element.qmin)
     return inputs, element
+
+
+def _own_bias(b: Builder, units: Array, integers: Array) -> str:
+    """A bias with scales and zero points of its own, near `integers` times `units`, scale_x * scale_w, if it can be.
+
+    Its scale is that unit (rounded to float32), less than one percent off it, powers of two off, or anything.
+    """
+    d = b.d
+    dtype = d.pick(OWN_BIASES)
+    kind = d.integer(0, 7)
+    per_channel = (kind % 2 == 1) == bool((units == units[0]).all())  # mostly as the weight's scales are
+    of = units if per_channel else units[:1]
+    match kind // 2:
+        case 1 if not b.flavour.dyadic:
+            of = of * (1 + d.pick((2.0**-20, 0.001, -0.001, 0.005, -0.005, 0.009, -0.009)))
+        case 1 | 2:
+            of = of * 2.0 ** d.integer(-8, 8)
+        case 3:
+            about = float(of[0]) * (1.0 if dtype == "int32" else max(1.0, float(np.abs(integers).max()) / 100))
+            of = of * (b.scale(about, 4) / float(of[0]))
+        case _:
+            pass
+    scales = tuple(float32(float(s)) for s in of)
+    axis = 0 if per_channel else None
+    if dtype == "int32":
+        counts = np.clip(np.rint(integers * units / np.array(scales)), -(2**24), 2**24).astype(np.int32)
+        return b.add_constant("b", QType(dtype, scales, (0,) * len(scales), axis), counts)
+    zero_point = draw_zero_point(d, dtype)
+    data = fill.quantized(d.key(), d.pick((fill.UNIFORM, fill.EDGES)), integers.shape, dtype, zero_point)
+    return b.add_constant("b", QType(dtype, scales, (zero_point,) * len(scales), axis), data)

@@ -8,7 +8,7 @@ import numpy as np
 
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
-from qfuzz.ir.tensor import Tensor
+from qfuzz.ir.tensor import Tensor, qparams_at
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 from qfuzz.strategies import fill
@@ -104,14 +104,18 @@ def _move(x: Array, w: Array, distance: int, low: int, high: int) -> Array:
 
 
 def _integer_bias(case: Case, node: Node, channel: int) -> int:
-    if len(node.inputs) < 3:
+    """A bias in units of scale_x * scale_w; 0 where there is none."""
+    if len(node.inputs) < 3 or case.network.types[node.inputs[2]].element != "int32":
         return 0
-    bias = case.network.constant_data[node.inputs[2]].array
-    return int(bias[channel]) if bias.dtype == np.int32 else 0
+    return int(case.network.constant_data[node.inputs[2]].array[channel])
 
 
 def _float_bias(case: Case, node: Node, channel: int) -> float:
+    """A bias as a real number, where it is told as one or has a scale of its own."""
     if len(node.inputs) < 3:
         return 0.0
-    bias = case.network.constant_data[node.inputs[2]].array
-    return float(bias[channel]) if bias.dtype == np.float32 else 0.0
+    type_, bias = case.network.types[node.inputs[2]], case.network.constant_data[node.inputs[2]].array
+    if isinstance(type_.element, QType):
+        scale, zero_point = qparams_at(type_, (channel,))
+        return scale * (int(bias[channel]) - zero_point)
+    return float(bias[channel]) if type_.element == "float32" else 0.0

@@ -18,6 +18,7 @@ from qfuzz.strategies import (
     movement,
     pooling,
     rearrangement,
+    repetition,
     resizing,
     weight_only,
 )
@@ -128,6 +129,12 @@ DRAWINGS: dict[str, Drawing] = {
     "moe": Drawing(_ANY, composite.draw_moe),
     "weight_only_linear": Drawing(weight_only.fits, weight_only.draw_weight_only_linear),
     "embedding": Drawing(weight_only.fits, weight_only.draw_embedding),
+    "tile": Drawing(_ANY, repetition.draw_tile),
+    "gather_elements": Drawing(
+        repetition.fits_elements, repetition.draw_gather_elements, shaped=repetition.small_enough
+    ),
+    "amax": Drawing(_ANY, repetition.draw_amax, (4, 3, 2)),
+    "amin": Drawing(_ANY, repetition.draw_amin, (4, 3, 2)),
 }
 
 

@@ -11,6 +11,7 @@ from qfuzz.ir.forms import CHOICES, forms_from
 from qfuzz.ir.network import Case, Input, Network
 from qfuzz.ir.qtype import QType, QuantizedDType, integer_range
 from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops.quantization import Quantize
 from qfuzz.strategies import fill, weight_only
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
 from qfuzz.strategies.directed import direct
@@ -38,6 +39,7 @@ UNUSUAL = (
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "embed_layer_norm", "moe"),
     *("weight_only_linear", "embedding"),
+    *("tile", "gather_elements", "amax", "amin"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
@@ -102,10 +104,14 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     n_nodes = min(max(d.pick((1, 2, 3, 3, 4, 3)), min_nodes), max_nodes)
     if max_nodes > 4 and d.integer(0, 1):
         n_nodes = d.integer(min_nodes, max_nodes)
+    b.most_nodes = n_nodes
     menu = selected if filtered else _menu(flavour, selected)
-    first = d.pick(menu)
+    quantized_first = not filtered and n_nodes > 1 and d.rarely(12)
+    first = d.pick(menu if filtered or n_nodes == 1 else [name for name in menu if name != "quantize"])
     alone = first in OWN_INPUT and (first not in ENDING or n_nodes == 1)
     _begin(b, first, alone)
+    if quantized_first and b.inputs:
+        _quantize_first(b)
     # A quantize node reads float32, which no connecting node gives: it comes first.
     target = d.integer(0, n_nodes - 1) if filtered and first != "quantize" else 0
     if target == 0:
@@ -150,6 +156,14 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
 def _forms(d: Draw, own: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     """Mostly one or two forms that are not the plain ones, so that any two of them meet; and an operator's own."""
     return forms_from([*(d.pick(GENERAL_FORMS) for _ in range(d.pick(HOW_MANY_FORMS))), *own])
+
+
+def _quantize_first(b: Builder) -> None:
+    """The first input as float32, quantized to the type that it was to have: what is drawn next is drawn as before."""
+    (value,) = b.inputs
+    if value.type.is_quantized:
+        b.inputs.clear()
+        b.add_node(Quantize(), (b.add_input(value.type.shape, "float32"),), value.type.element)
 
 
 def _is_read(b: Builder) -> bool:

@@ -56,7 +56,7 @@ def draw_weight_only_linear(b: Builder) -> None:
     for choices in (_OF_MEANING,) * d.integer(0, 1) + (_LINEAR_FORMS,) * d.pick((0, 1, 2)):
         b.forms.append(d.pick(choices))
     is_linear = len(inputs) == 3 and x not in (i.name for i in b.inputs)
-    if not is_linear and d.rarely(5):
+    if not is_linear and b.room and d.rarely(4):
         spread = max(q.scale) * (q.qmax - q.qmin) * 16.0
         b.add_node(Quantize(), (y,), b.output(spread, spread=4))
     else:
@@ -67,7 +67,8 @@ def _activation(b: Builder) -> str:
     """A float32 input, or the current value dequantized where it can be read."""
     d = b.d
     shape = b.type.shape
-    if len(shape) >= 2 and 0 < shape[-1] <= 600 and b.type.is_quantized and b.qtype.scale[0] < 2.0**40 and d.rarely(6):
+    reads = len(shape) >= 2 and 0 < shape[-1] <= 600 and b.type.is_quantized and b.qtype.scale[0] < 2.0**40
+    if reads and b.room >= 2 and d.rarely(4):
         return b.add_node(Dequantize(), (b.current,), "float32")
     rows = (d.pick(ROWS),) if not d.rarely(4) else (d.pick(ROWS), d.integer(1, 3))
     return b.add_input((*rows, d.pick(FEATURES)), "float32")

@@ -41,7 +41,7 @@ def test_no_operator_has_two_families() -> None:
 def test_the_exact_model_is_the_reference(op: str) -> None:
     for case in examples(op, 60):
         node, types, arrays = parts(case)
-        family = family_of_node(node)
+        family = family_of_node(node, types)
         stored = family.evaluate(node, types, arrays).stored(family.model())
         expected = Reference(case).exact()[node.name]
         assert stored.dtype == expected.dtype
@@ -52,7 +52,7 @@ def test_the_exact_model_is_the_reference(op: str) -> None:
 def test_published_models_are_possible_and_told_step_by_step(op: str) -> None:
     for case in examples(op, 4):
         node, types, arrays = parts(case)
-        family = family_of_node(node)
+        family = family_of_node(node, types)
         evaluation = family.evaluate(node, types, arrays)
         for model in [family.model(), *(p.model for p in family.published)]:
             assert family.why_not(model) is None
@@ -91,7 +91,7 @@ def test_a_planted_fault_is_explained_by_a_model_that_gives_every_element(fault:
             for again in (case, *fresh_inputs(case)):
                 node, types, arrays = parts(again)
                 got = backend.compile(again.network).run({n: t.array for n, t in again.feeds.items()})[node.name]
-                family = family_of_node(node)
+                family = family_of_node(node, types)
                 causes = [
                     family.departing(base, CAUSES[verdict.cause])
                     for base in [family.model(), *(p.model for p in family.published)]

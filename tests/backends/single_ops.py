@@ -1,5 +1,6 @@
 """Small one-operator cases for backend tests, drawn from a seeded generator. No framework is imported here."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,7 +30,8 @@ from qfuzz.ops.normalization import InstanceNorm, LayerNorm
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
-from qfuzz.ops.reduction import Mean
+from qfuzz.ops.reduction import Amax, Amin, Mean
+from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -392,6 +394,21 @@ def _gather(d: Draw, shape: tuple[int, ...]) -> Operator:
     return Gather(axis=axis, indices=taken, indices_shape=(n,), index_dtype="int32" if d.chance(0.5) else "int64")
 
 
+def _gather_elements(d: Draw, shape: tuple[int, ...]) -> Operator:
+    axis = d.integer(0, len(shape) - 1)
+    wanted = tuple(d.integer(1, 4 if i == axis else n) for i, n in enumerate(shape))
+    taken = tuple(d.integer(-shape[axis], shape[axis] - 1) for _ in range(math.prod(wanted)))
+    return GatherElements(axis=axis, indices=taken, indices_shape=wanted)
+
+
+def _extreme(kind: type[Amax | Amin]) -> Callable[[Draw, tuple[int, ...]], Operator]:
+    def operator(d: Draw, shape: tuple[int, ...]) -> Operator:
+        axes = tuple(a - len(shape) * d.integer(0, 1) for a in range(len(shape)) if d.chance(0.5))
+        return kind(axes=axes, keepdims=d.chance(0.7), noop_with_empty_axes=d.chance(0.3))
+
+    return operator
+
+
 def _blocks(d: Draw, *, deep: bool) -> Case:
     q, b = d.qtype(), d.integer(2, 3)
     n, c, h, w = (d.integer(1, 4) for _ in range(4))
@@ -599,5 +616,9 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
+    "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
+    "gather_elements": _moved(_gather_elements),
+    "amax": _moved(_extreme(Amax)),
+    "amin": _moved(_extreme(Amin)),
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

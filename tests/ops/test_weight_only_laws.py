@@ -159,6 +159,26 @@ def test_sums_in_float32_are_admitted_in_any_order(data: st.DataObject) -> None:
         assert _holds(y if first else y + bias, allowed)
 
 
+@LAW
+@given(data=st.data())
+def test_zero_points_taken_apart_are_affine(data: st.DataObject) -> None:
+    w, q = data.draw(weights())
+    x = data.draw(reals((2, w.shape[1])))
+    scales, zero_points = (laid_out(q, v, w.shape).astype(np.float32) for v in (q.scale, q.zero_point))
+    dequantized = (w - q.qmin).astype(np.float32) * scales + -scales * (zero_points - np.float32(q.qmin))
+    contract = msgspec.structs.replace(FLOAT32, terms="affine", k=2)
+    assert _holds(x @ dequantized.T, _admissible(_linear(x, w, q), contract))
+
+
+def test_zero_points_taken_apart_are_not_real() -> None:
+    q, x = QType.per_tensor("uint8", float32(1 / 3), 254), np.ones((1, 1))
+    scale = np.float32(q.scale[0])
+    y = np.array([[np.float32(255) * scale + -scale * np.float32(254)]])
+    case = _linear(x, np.array([[255]]), q)
+    assert not _holds(y, _admissible(case, FLOAT32))
+    assert _holds(y, _admissible(case, msgspec.structs.replace(FLOAT32, terms="affine", k=2)))
+
+
 def test_float16_weights_are_not_admitted() -> None:
     """A contract that admits everything would pass the law above."""
     accused = 0
