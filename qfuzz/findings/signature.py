@@ -169,8 +169,11 @@ def _layout(case: Case, node: Node) -> set[str]:
 
 def _narrow(case: Case, node: Node) -> set[str]:
     """Whether what the node reads or gives are integers of less than a byte, which runtimes treat apart."""
-    types = (case.network.types[name].dtype for name in (*node.inputs, node.name))
-    return {"narrow"} if any(t in NARROW for t in types) else set()
+    types = [case.network.types[name].dtype for name in (*node.inputs, node.name)]
+    form = {"narrow"} if any(t in NARROW for t in types) else set()
+    if 1 in node.op.constant_inputs and types[1] in ("int2", "uint2"):
+        form.add("2-bit weight")
+    return form
 
 
 def _attributes(node: Node) -> set[str]:
