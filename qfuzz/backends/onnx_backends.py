@@ -55,7 +55,7 @@ REFUSALS: tuple[KnownRefusal, ...] = (
     KnownRefusal(
         "should have 2 dimensions and dimension size is known",
         "QEmbedLayerNormalization takes tables of a size that the model says",
-        "the message itself, EmbedLayerNormalizationShapeInference in core/graph/contrib_ops/bert_defs.cc",
+        "the message itself, in core/graph/contrib_ops/shape_inference_functions.cc",
     ),
     KnownRefusal(
         "MatMulNBits on CPU does not support 8-bit weights with floating-point zero points",

@@ -405,22 +405,26 @@ _FUSED_PLAIN: Mapping[str, Contract] = MappingProxyType(
 )
 
 
-def _of_no_bytes(op: str) -> Mapping[str, Contract]:
-    """No kernel takes such activations with weights of 8 bits: that becomes MatMulNBits, as reals times weights do."""
+MATMUL_OF_REALS = (*(f"x={x}" for x in ("int16", "uint16", "int4", "uint4", "int2", "uint2")), "qdq_cleanup=on")
+"""No kernel takes activations that are no bytes with weights of 8 bits, and nothing is quantized once that was cleaned
+up: then DequantizeLinear and MatMul become MatMulNBits, as reals times weights do."""
+
+
+def _as_of_reals(op: str) -> Mapping[str, Contract]:
     plain = _FUSED_PLAIN[op]
     contracts = {}
-    for x in ("x=int16", "x=uint16", "x=int4", "x=uint4", "x=int2", "x=uint2"):
-        contracts[f"{op}?{x}"] = _looser(plain, _int8_activations(32))
+    for said in MATMUL_OF_REALS:
+        contracts[f"{op}?{said}"] = _looser(plain, _int8_activations(32))
         for level in ("0", "1"):
-            contracts[f"{op}?accuracy={level}&{x}"] = _looser(plain, _MATMUL_REALS)
+            contracts[f"{op}?accuracy={level}&{said}"] = _looser(plain, _MATMUL_REALS)
         for form, block in NBITS_BLOCKS.items():
-            contracts[f"{op}?nbits_block={form}&{x}"] = _looser(plain, _int8_activations(block))
+            contracts[f"{op}?nbits_block={form}&{said}"] = _looser(plain, _int8_activations(block))
     return contracts
 
 
 _FUSED: Mapping[str, Contract] = MappingProxyType(
     dict(_FUSED_PLAIN)
-    | {key: c for op in ("linear", "attention") for key, c in _of_no_bytes(op).items()}
+    | {key: c for op in ("linear", "attention") for key, c in _as_of_reals(op).items()}
     # qdq_selectors.cc makes Resize one on stored integers in mode nearest only, where that copies.
     | {"interpolate": _BASIC["interpolate"]}
     | dict(_FUSED_NBITS)

@@ -11,6 +11,7 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.pooling import AvgPool
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN, plain_value
 
@@ -77,8 +78,8 @@ class Signature(msgspec.Struct, frozen=True):
         Of the reduced case.
     form
         What survived reduction, sorted: forms and attributes that differ from the plain ones, dtypes, whether some are
-        narrower than a byte, per-channel, bias, empty dimensions, windows in the padding, a stride but one window,
-        further operators.
+        narrower than a byte, per-channel, bias, empty dimensions, windows in the padding or beyond it, a stride
+        but one window, further operators.
     """
 
     symptom: Symptom
@@ -128,8 +129,13 @@ def node_form(case: Case, node: Node) -> set[str]:
 
 
 def _windows(case: Case, node: Node) -> set[str]:
-    """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window."""
+    """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window.
+
+    And whether the last window of an average reaches beyond the padding.
+    """
     op = node.op
+    if isinstance(op, AvgPool):
+        return {"window overhangs"} if _overhangs(case, node, op) else set()
     if not isinstance(op, Conv):
         return set()
     form = set()
@@ -145,6 +151,13 @@ def _windows(case: Case, node: Node) -> set[str]:
     return form
 
 
+def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:
+    x, y = (case.network.types[name].shape[2:] for name in (node.inputs[0], node.name))
+    n = len(x)
+    ends = ((y[d] - 1) * op.strides[d] + op.kernel[d] for d in range(n))
+    return any(end > x[d] + op.padding[d] + op.padding[n + d] for d, end in enumerate(ends))
+
+
 def _layout(case: Case, node: Node) -> set[str]:
     """Whether an image is resized as one whose channels come last: kernels for that are others."""
     op, shape = node.op, case.network.types[node.inputs[0]].shape
@@ -156,8 +169,11 @@ def _layout(case: Case, node: Node) -> set[str]:
 
 def _narrow(case: Case, node: Node) -> set[str]:
     """Whether what the node reads or gives are integers of less than a byte, which runtimes treat apart."""
-    types = (case.network.types[name].dtype for name in (*node.inputs, node.name))
-    return {"narrow"} if any(t in NARROW for t in types) else set()
+    types = [case.network.types[name].dtype for name in (*node.inputs, node.name)]
+    form = {"narrow"} if any(t in NARROW for t in types) else set()
+    if 1 in node.op.constant_inputs and types[1] in ("int2", "uint2"):
+        form.add("2-bit weight")
+    return form
 
 
 def _attributes(node: Node) -> set[str]:
