@@ -31,6 +31,8 @@ def fits_linear(b: Builder) -> bool:
 
 def draw_linear(b: Builder) -> None:
     """A linear node; seldom with the factors of ONNX Gemm, seldom one that gives real numbers."""
+    if _draw_again(b, Linear):
+        return
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
     out = _channels(b, rows, rows * features)
@@ -44,6 +46,28 @@ def draw_linear(b: Builder) -> None:
         b.current = source
     else:
         b.add_node(op, inputs, element)
+
+
+def _draw_again(b: Builder, kind: type[Operator]) -> bool:
+    """Seldom: an earlier node of that kind once more, with its weight and bias, on its input or another of that shape.
+
+    Returns whether there is one.
+    """
+    d = b.d
+    earlier = (
+        [] if b.flavour.common else [n for n in b.nodes if isinstance(n.op, kind) and isinstance(n.element, QType)]
+    )
+    if not earlier or not d.rarely(3):
+        return False
+    node = d.pick(earlier)
+    x = b.types[node.inputs[0]]
+    q_x, q_y = x.qtype, b.types[node.name].qtype
+    source = node.inputs[0]
+    if d.rarely(2):
+        source = b.add_input(x.shape, QType.per_tensor(q_x.dtype, b.scale(q_x.scale[0], 1), q_x.zero_point[0]))
+    inputs = (source, *(node.inputs[1:] if d.integer(0, 3) else node.inputs[1:2]))
+    b.add_node(node.op, inputs, b.output(q_y.scale[0], spread=1, unit=q_x.scale[0]))
+    return True
 
 
 def _factors(b: Builder) -> tuple[float, float]:
@@ -86,6 +110,8 @@ def fits_conv(b: Builder) -> bool:
 
 def draw_conv(b: Builder) -> None:
     """A conv node: plain, grouped or depthwise; strided, dilated, padded, also unevenly."""
+    if _draw_again(b, Conv):
+        return
     attributes, shape = _windows(b)
     relu = _relu(b)
     inputs, element = _operands(b, shape, relu)
@@ -129,6 +155,8 @@ def fits_conv_transpose(b: Builder) -> bool:
 
 def draw_conv_transpose(b: Builder) -> None:
     """A conv_transpose node: plain, grouped or depthwise; padded at either end, or said with the output's sizes."""
+    if _draw_again(b, ConvTranspose):
+        return
     d = b.d
     shape = b.type.shape
     channels, spatial = shape[1], len(shape) - 2
