@@ -86,10 +86,13 @@ def check_integers(x: TensorType, weight: TensorType, *, axis: int = 0) -> QType
     return q
 
 
-def check_accumulators(element: Element) -> None:
-    """Raise `InvalidCase` unless the output is plain int32, as accumulators are."""
+def check_accumulators(element: Element, inputs: Sequence[TensorType]) -> None:
+    """Raise `InvalidCase` unless the output is plain int32, as accumulators are, and both inputs are bytes."""
     if element != "int32":
         raise InvalidCase(f"output: {element}; integer products are summed to plain int32")
+    for name, t in zip(("x", "weight"), inputs, strict=True):
+        if t.dtype not in BYTES:
+            raise InvalidCase(f"{name}: {t.dtype}; MatMulInteger and ConvInteger take {' and '.join(BYTES)}")
 
 
 def check_bias(inputs: Sequence[TensorType], n_channels: int, element: Element, *, beta: float = 1.0) -> None:

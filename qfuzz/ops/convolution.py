@@ -160,7 +160,7 @@ class ConvInteger(_Correlation, frozen=True, kw_only=True, tag="conv_integer"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs
-        check_accumulators(element)
+        check_accumulators(element, inputs)
         check_integers(x, weight)
         return self.output_shape(x, weight)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import INTEGER_RANGE, QType, QuantizedDType, float32
+from qfuzz.ir.qtype import BYTES, INTEGER_RANGE, QType, QuantizedDType, float32
 from qfuzz.ops.contraction import OWN_BIASES
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
@@ -82,6 +82,7 @@ def _factors(b: Builder) -> tuple[float, float]:
 
 def draw_linear_integer(b: Builder) -> None:
     """A linear_integer node, which ends a branch."""
+    reads_bytes(b)
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
     out = _channels(b, rows, rows * features)
@@ -91,9 +92,17 @@ def draw_linear_integer(b: Builder) -> None:
 
 def draw_conv_integer(b: Builder) -> None:
     """A conv_integer node, which ends a branch."""
+    reads_bytes(b)
     attributes, shape = _windows(b)
     weight, _, _ = draw_weight(b, shape, apart=True)
     _ended(b, ConvInteger(**attributes, omits_zeros=b.d.rarely(3)), (b.current, weight))
+
+
+def reads_bytes(b: Builder) -> None:
+    """The current value becomes another input of its shape where it holds no bytes, which is what kernels take."""
+    q = b.qtype
+    if q.dtype not in BYTES:
+        b.current = b.add_input(b.type.shape, QType.per_tensor("uint8", q.scale[0], draw_zero_point(b.d, "uint8")))
 
 
 def _ended(b: Builder, op: Operator, inputs: tuple[str, ...]) -> None:
