@@ -177,6 +177,10 @@ def _contraction(d: Dice, op: Operator, shape: Shape, weight_shape: Shape, axis:
             bias = np.array([d.random.uniform(-9999, 9999) * unit for _ in range(n)], dtype=np.float32)
             constants.append((TensorType((n,), "float32"), bias))
     spread = math.log2(unit) + d.random.uniform(-2.0, 10.0)
+    is_plain = len(constants) == 2 and constants[1][0].element == "int32"
+    if not isinstance(op, Linear) and not is_plain and d.chance(0.2):
+        reals = d.qtype(math.log2(unit / q_x.scale[0]) + d.random.uniform(0.0, 10.0))
+        return _case(d, op, [(shape, "float32")], "float32" if d.chance(0.3) else reals, tuple(constants))
     return _case(d, op, [(shape, q_x)], d.qtype(spread), tuple(constants))
 
 

@@ -61,6 +61,8 @@ def _draw_again(b: Builder, kind: type[Operator]) -> bool:
         return False
     node = d.pick(earlier)
     x = b.types[node.inputs[0]]
+    if not x.is_quantized:
+        return False
     q_x, q_y = x.qtype, b.types[node.name].qtype
     source = node.inputs[0]
     if d.rarely(2):
@@ -123,8 +125,7 @@ def draw_conv(b: Builder) -> None:
         return
     attributes, shape = _windows(b)
     relu = _relu(b)
-    inputs, element = _operands(b, shape, relu)
-    b.add_node(Conv(**attributes, relu=relu), inputs, element)
+    _add_layer(b, Conv(**attributes, relu=relu), shape, relu)
 
 
 def _windows(b: Builder) -> tuple[dict[str, Any], tuple[int, ...]]:
@@ -196,8 +197,25 @@ def draw_conv_transpose(b: Builder) -> None:
         relu=relu,
         says_sizes=says_sizes,
     )
-    inputs, element = _operands(b, (channels, filters // groups, *kernel), relu, axis=1, groups=groups)
-    b.add_node(op, inputs, element)
+    _add_layer(b, op, (channels, filters // groups, *kernel), relu, axis=1, groups=groups)
+
+
+def _add_layer(
+    b: Builder, op: Operator, weight: tuple[int, ...], relu: bool, *, axis: int = 0, groups: int = 1
+) -> None:
+    """A node of `op`; seldom one that reads real numbers, in place of the current value, and may give some."""
+    if b.flavour.common or not b.d.rarely(8):
+        inputs, element = _operands(b, weight, relu, axis=axis, groups=groups)
+        b.add_node(op, inputs, element)
+        return
+    source = b.current
+    b.current = b.add_input(b.type.shape, "float32")
+    inputs, element = _operands(b, weight, relu, axis=axis, groups=groups)
+    if b.d.rarely(3):
+        b.add_node(op, inputs, "float32")
+        b.current = source
+    else:
+        b.add_node(op, inputs, element)
 
 
 def _groups(b: Builder, channels: int, positions: int, taps: int) -> tuple[int, int]:
@@ -252,12 +270,16 @@ def draw_weight(b: Builder, shape: tuple[int, ...], axis: int = 0, *, apart: boo
     return b.add_constant("w", q_w, data), q_w, data
 
 
+_AS_REALS = QType.per_tensor("uint8", 1.0, 0)
+"""Real activations are about as large as these."""
+
+
 def _operands(
     b: Builder, shape: tuple[int, ...], relu: bool, *, axis: int = 0, groups: int = 1, alpha: float = 1.0
 ) -> tuple[tuple[str, ...], QType]:
     """Names of x, weight and bias, and the output's type; a weight's channels on axis 1 are those of one group."""
     d = b.d
-    q_x = b.qtype
+    q_x = b.qtype if b.type.is_quantized else _AS_REALS
     weight, q_w, data = draw_weight(b, shape, axis)
     of_group = np.moveaxis(data.astype(np.int64) - q_w.zero_point[0], axis, 0).reshape(shape[axis], -1)
     spread_x = (q_x.qmax - q_x.qmin) / 4
@@ -271,7 +293,7 @@ def _operands(
         units = np.tile(q_w.scale, channels // len(q_w.scale)) * q_x.scale[0]
         if bias >= 11 and not b.flavour.common and d.rarely(2):
             inputs = (*inputs, _own_bias(b, units, integers))
-        elif bias >= 13:
+        elif bias >= 13 and b.type.is_quantized:
             inputs = (*inputs, b.add_constant("b", "int32", integers.astype(np.int32)))
         else:
             exact = 0.0 if bias == 10 else 0.25

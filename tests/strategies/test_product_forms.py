@@ -70,7 +70,7 @@ def has_own_bias(network: Network, n: Node, dtype: str) -> bool:
 def distances(network: Network, n: Node) -> list[float]:
     """How far the first scale of such a bias is off scale_x * scale_w, relatively."""
     q = own_bias(network, n)
-    if q is None:
+    if q is None or not network.types[n.inputs[0]].is_quantized:
         return []
     unit = float32(network.types[n.inputs[0]].qtype.scale[0] * network.types[n.inputs[1]].qtype.scale[0])
     return [q.scale[0] / unit - 1]
@@ -117,6 +117,14 @@ SHARED: dict[str, Form] = {
     )
     for i, name in ((1, "shared weight"), (2, "shared bias"))
 }
+REALS: dict[str, Form] = {
+    "float32 to quantized": lambda network, n: (
+        network.types[n.inputs[0]].element == "float32" and network.types[n.name].is_quantized
+    ),
+    "float32 to float32": lambda network, n: (
+        network.types[n.inputs[0]].element == network.types[n.name].element == "float32"
+    ),
+}
 VOLUMES: dict[str, Form] = {"3-d": lambda network, n: len(shape(0)(network, n)) == 5}
 SUMS: dict[str, Form] = {"omits zeros": attribute("omits_zeros")}
 MATRICES: dict[str, Form] = {
@@ -129,12 +137,13 @@ MATRICES: dict[str, Form] = {
     "uint8 by int8": mixed,
 }
 FORMS: dict[str, dict[str, Form]] = {
-    "conv": WINDOWS | BIASES | OWN_BIASES | OTHER_WEIGHTS | SHARED | VOLUMES | {"relu": attribute("relu")},
+    "conv": WINDOWS | BIASES | OWN_BIASES | OTHER_WEIGHTS | SHARED | REALS | VOLUMES | {"relu": attribute("relu")},
     "conv_transpose": WINDOWS
     | BIASES
     | OWN_BIASES
     | OTHER_WEIGHTS
     | SHARED
+    | REALS
     | {f: attribute(f) for f in ("relu", "output_padding", "says_sizes")}
     | {"sizes of padding": lambda network, n: n.op.says_sizes and uneven(network, n)},  # type: ignore[attr-defined]
     "conv_integer": WINDOWS | VOLUMES | SUMS | {"own zero points": own_zero_points},
