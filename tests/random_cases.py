@@ -96,7 +96,7 @@ class Dice:
             near = z + self.integer(-3, 3) if style == 1 else base + self.integer(0, 1)
             return min(max(near, q.qmin), q.qmax)
 
-        return np.array([value() for _ in range(math.prod(shape))], dtype=q.dtype).reshape(shape)
+        return np.array([value() for _ in range(math.prod(shape))], dtype=DTYPES[q.dtype]).reshape(shape)
 
     def conditions(self, shape: Shape) -> np.ndarray[Any, Any]:
         return np.array([self.chance(0.5) for _ in range(math.prod(shape))], dtype=np.bool_).reshape(shape)
@@ -138,21 +138,38 @@ def _case(
     return Case(Network(tuple(inputs), fixed, (Node("y", op, names, out),), ("y",)), tuple(feeds))
 
 
-def _weight(d: Dice, shape: Shape, axis: int = 0) -> tuple[TensorType, np.ndarray[Any, Any]]:
-    dtype, n = d.pick("int8", "uint8"), shape[axis]
-    qmin = 0 if dtype == "uint8" else -128
+def _weight(d: Dice, shape: Shape, axis: int = 0, dtype: str = "") -> tuple[TensorType, np.ndarray[Any, Any]]:
+    dtype, n = dtype or d.pick("int8", "uint8"), shape[axis]
+    qmin, qmax = INTEGER_RANGE[dtype]
     count, of = (n, axis) if d.chance(0.5) else (1, None)
-    zero_points = tuple(d.integer(qmin, qmin + 255) if d.chance(0.3) else max(qmin, 0) for _ in range(count))
-    q = QType(dtype, tuple(d.scale(0.0) for _ in range(count)), zero_points, of)
-    data = np.array([d.integer(qmin, qmin + 255) for _ in range(math.prod(shape))], dtype=dtype)
+    zero_points = tuple(d.integer(qmin, qmax) if d.chance(0.3) else max(qmin, 0) for _ in range(count))
+    q = QType(dtype, tuple(d.scale(0.0) for _ in range(count)), zero_points, of)  # type: ignore[arg-type]
+    data = np.array([d.integer(qmin, qmax) for _ in range(math.prod(shape))], dtype=DTYPES[dtype])
     return TensorType(shape, q), data.reshape(shape)
+
+
+def _own_bias(d: Dice, n: int, unit: float) -> tuple[TensorType, np.ndarray[Any, Any]]:
+    """A bias with scales and zero points of its own, at `unit` or around it."""
+    dtype = d.pick("int32", "int8", "uint8")
+    qmin, qmax = INTEGER_RANGE[dtype]
+    count, axis = (n, 0) if d.chance(0.5) else (1, None)
+    zero_points = tuple(0 if dtype == "int32" or d.chance(0.5) else d.integer(qmin, qmax) for _ in range(count))
+    scales = tuple(float32(unit) if d.chance(0.3) else d.scale(math.log2(unit)) for _ in range(count))
+    most = 9999 if dtype == "int32" else qmax
+    data = [d.integer(max(qmin, -most), most) for _ in range(n)]
+    return TensorType((n,), QType(dtype, scales, zero_points, axis)), np.array(data, dtype=dtype)
 
 
 def _contraction(d: Dice, op: Operator, shape: Shape, weight_shape: Shape, axis: int = 0, channels: int = 0) -> Case:
     q_x, n = d.qtype(), channels or weight_shape[axis]
-    constants = [_weight(d, weight_shape, axis)]
+    if d.chance(0.2):
+        dtype = d.pick("uint2", "int4", "uint16", "int16")
+        q_x = QType.per_tensor(dtype, q_x.scale[0], d.integer(*INTEGER_RANGE[dtype]))
+    constants = [_weight(d, weight_shape, axis, d.pick("int2", "uint4", "int16", "uint16") if d.chance(0.2) else "")]
     unit = q_x.scale[0] * constants[0][0].qtype.scale[0]
-    match d.integer(0, 2):
+    match d.integer(0, 3):
+        case 3:
+            constants.append(_own_bias(d, n, unit))
         case 1:
             constants.append(
                 (TensorType((n,), "int32"), np.array([d.integer(-9999, 9999) for _ in range(n)], dtype=np.int32))
@@ -161,6 +178,10 @@ def _contraction(d: Dice, op: Operator, shape: Shape, weight_shape: Shape, axis:
             bias = np.array([d.random.uniform(-9999, 9999) * unit for _ in range(n)], dtype=np.float32)
             constants.append((TensorType((n,), "float32"), bias))
     spread = math.log2(unit) + d.random.uniform(-2.0, 10.0)
+    is_plain = len(constants) == 2 and constants[1][0].element == "int32"
+    if not isinstance(op, Linear) and not is_plain and d.chance(0.2):
+        reals = d.qtype(math.log2(unit / q_x.scale[0]) + d.random.uniform(0.0, 10.0))
+        return _case(d, op, [(shape, "float32")], "float32" if d.chance(0.3) else reals, tuple(constants))
     return _case(d, op, [(shape, q_x)], d.qtype(spread), tuple(constants))
 
 

@@ -411,7 +411,7 @@ def conv_integer(op: Any, x: Values, weight: Values) -> tuple[Shape, Real]:
     return shape, rational(lambda i: Fraction(accumulator(i)))
 
 
-def correlation(op: Any, x: Values, weight: Values) -> tuple[Shape, Callable[[Index], int]]:
+def correlation(op: Any, x: Values, weight: Values) -> tuple[Shape, Callable[[Index], Fraction]]:
     """Shape and accumulators of a convolution."""
     spatial = len(x.shape) - 2
     kernel, sizes = weight.shape[2:], x.shape[2:]
@@ -421,19 +421,19 @@ def correlation(op: Any, x: Values, weight: Values) -> tuple[Shape, Callable[[In
         last = sizes[d] + op.padding[spatial + d] - 1 - op.dilations[d] * (kernel[d] - 1)
         out.append(len(range(-op.padding[d], last + 1, op.strides[d])))
 
-    def accumulator(index: Index) -> int:
+    def accumulator(index: Index) -> Fraction:
         n, m, *at = index
         _, zero_x = x.qparams(index)
         _, zero_w = weight.qparams((m, 0))
         first_channel = m // filters_per_group * channels_per_group
-        acc = 0
+        acc = Fraction(0)
         for tap in indices(kernel):
             p = [
                 i * s - b + t * d for i, s, b, t, d in zip(at, op.strides, op.padding, tap, op.dilations, strict=False)
             ]
             if all(0 <= i < size for i, size in zip(p, sizes, strict=True)):
                 for c in range(channels_per_group):
-                    acc += int(x.at((n, first_channel + c, *p)) - zero_x) * int(weight.at((m, c, *tap)) - zero_w)
+                    acc += (Fraction(x.at((n, first_channel + c, *p))) - zero_x) * int(weight.at((m, c, *tap)) - zero_w)
         return acc
 
     return (x.shape[0], weight.shape[0], *out), accumulator
@@ -503,13 +503,15 @@ def conv_transpose(op: Any, x: Values, weight: Values, bias: Values | None = Non
         group, filter_ = divmod(m, filters)
         scale_w, zero_w = weight.qparams((0, filter_))
         scale_x, zero_x = x.qparams(index)
-        acc = 0
+        acc = Fraction(0)
         for source in indices(sizes):
             for tap in indices(kernel):
                 place = [source[d] * op.strides[d] + tap[d] * op.dilations[d] - op.padding[d] for d in range(n)]
                 if place == at:
                     for c in range(group * per_group, (group + 1) * per_group):
-                        acc += int(x.at((batch, c, *source)) - zero_x) * int(weight.at((c, filter_, *tap)) - zero_w)
+                        acc += (Fraction(x.at((batch, c, *source))) - zero_x) * int(
+                            weight.at((c, filter_, *tap)) - zero_w
+                        )
         return acc * scale_x * scale_w + bias_at(bias, m, scale_x * scale_w)
 
     return (x.shape[0], op.groups * filters, *out), with_relu(op, real)

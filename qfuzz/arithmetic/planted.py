@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from qfuzz.arithmetic.catalogue import FAULTS, family_of_node
+from qfuzz.arithmetic.cause import is_modelled
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Network
-from qfuzz.ir.protocols import Array, Support, Supported
+from qfuzz.ir.protocols import Array, NotSupported, Support, Supported
 
 FLOAT32 = Contract(
     terms="accumulator", k=4, tie="half_even", source="float32 requantization: multiplier in 2 roundings, product, bias"
@@ -36,7 +37,10 @@ class PlantedBackend:
         return {"version": "1", "framework": "qfuzz"}
 
     def supports(self, network: Network) -> Support:
-        """Everything."""
+        """All whose arithmetic has models."""
+        for node in network.nodes:
+            if not is_modelled(node, network.input_types(node)):
+                return NotSupported(f"{node.op.name} {node.name!r}: models are of bytes with one scale")
         return Supported()
 
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "PlantedProgram":

@@ -180,8 +180,15 @@ OF_ALL_TYPES = ("quantize", "dequantize", "weight_only_linear", "embedding")
 """Operators whose kernels take other storage types than bytes in both formats."""
 
 
+WITH_BIAS = ("conv", "linear", "conv_transpose")
+"""Operators whose third input is a bias."""
+
+
 def _check_bytes(b: Builder, node: Node) -> None:
+    biases = node.inputs[2:] if node.op.name in WITH_BIAS else ()  # the lowering says which ones there are
     for name in (*node.inputs, node.name):
+        if name in biases:
+            continue
         q = b.network.types[name].element
         if isinstance(q, QType) and (q.dtype not in BYTES or q.block):
             raise Unsupported(f"{name}: {q.dtype}{' in blocks' * bool(q.block)}; kernels on stored integers take bytes")

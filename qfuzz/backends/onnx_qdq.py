@@ -4,7 +4,7 @@ This is what quantization tools write for every operator. At opt=disable the flo
 ONNX Runtime fuses a part of it into integer kernels. A relu inside an operator is a Relu between it and QuantizeLinear.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -32,8 +32,10 @@ ONE_SIXTH = float32(1 / 6)
 
 
 def _real(b: Builder, name: str) -> str:
-    """The float32 value of an activation: dequantized once, for all who read it."""
+    """The float32 value of an activation: itself, or dequantized once, for all who read it."""
     q = b.network.types[name].element
+    if q == "float32":
+        return name
     real = f"{name}/real"
     if b.is_new(real):
         assert isinstance(q, QType)
@@ -95,12 +97,23 @@ def _bias(b: Builder, node: Node) -> list[str]:
                    f"{node.name}/bias", axis)]  # fmt: skip
 
 
+def _finish_layer(b: Builder, node: Node, op_type: str, inputs: Sequence[str], attributes: Attributes) -> None:
+    """A float32 layer, its relu, and QuantizeLinear where the output is quantized."""
+    op: Any = node.op
+    if isinstance(node.element, QType):
+        _finish(b, node, b.emit(op_type, inputs, f"{node.name}/float", attributes), relu=op.relu)
+    elif op.relu:
+        b.emit("Relu", [b.emit(op_type, inputs, f"{node.name}/float", attributes)], node.name)
+    else:
+        b.emit(op_type, inputs, node.name, attributes)
+
+
 def _conv(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Conv)
     inputs = [_real(b, node.inputs[0]), _weight(b, node), *_bias(b, node)]
     attributes = conv_attributes(op, b.type(node, 1).shape[2:])
-    _finish(b, node, b.emit("Conv", inputs, f"{node.name}/float", attributes), relu=op.relu)
+    _finish_layer(b, node, "Conv", inputs, attributes)
 
 
 def gemm_factors(op: Linear) -> Attributes:
@@ -152,7 +165,7 @@ def _conv_transpose(b: Builder, node: Node) -> None:
         **({"output_shape": sizes} if op.says_sizes else {"pads": op.padding}),
     }
     inputs = [_real(b, node.inputs[0]), _weight(b, node), *_bias(b, node)]
-    _finish(b, node, b.emit("ConvTranspose", inputs, f"{node.name}/float", attributes), relu=op.relu)
+    _finish_layer(b, node, "ConvTranspose", inputs, attributes)
 
 
 def _add(b: Builder, node: Node) -> None:

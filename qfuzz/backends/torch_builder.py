@@ -104,6 +104,7 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
         if lowering is None:
             raise Unsupported(f"{node.op.name} {node.name!r}: this dialect has no kernel for it")
         try:
+            refuse_reals(network, node)
             lowering(builder, node)
         except Unsupported as e:
             raise Unsupported(f"{node.op.name} {node.name!r}: {e}") from None
@@ -127,6 +128,12 @@ def _check_types(network: Network) -> None:
             raise Unsupported(f"{name}: {type_.dtype}; torch's quantized kernels take uint8, int8 and float32")
         if isinstance(q, QType) and (q.block or q.dtype == "int32" or (name in inner and not q.is_per_tensor)):
             raise Unsupported(f"{name}: {q.dtype} on axis {q.axis}; the kernels here take per-tensor activations")
+
+
+def refuse_reals(network: Network, node: Node) -> None:
+    """Raise `Unsupported` for a layer whose activations are no quantized ones."""
+    if node.op.name in ("conv", "linear", "conv_transpose") and not network.types[node.inputs[0]].is_quantized:
+        raise Unsupported("x: float32; quantized kernels take quantized activations")
 
 
 def scale_of(q: QType) -> Arg:

@@ -107,10 +107,12 @@ class _Element:
     def products(self, pairs: Sequence[tuple[Index, Index]], channel: int) -> list[str]:
         x, w = self.arrays[0], self.arrays[1]
         (_, zero_x), (_, zero_w) = self.scale(0), self.scale(1, channel)
-        terms = [(int(x[a]), int(w[b])) for a, b in pairs]
+        is_real = not self.types[0].is_quantized
+        terms = [(float(x[a]) if is_real else int(x[a]), int(w[b])) for a, b in pairs]
+        first = "Fraction(x)" if is_real else f"(x - {zero_x})"
         return [
             f"products = {terms!r}  # x, weight",
-            f"acc = sum((x - {zero_x}) * (w - {zero_w}) for x, w in products)",
+            f"acc = sum({first} * (w - {zero_w}) for x, w in products)",
         ]
 
     def contraction(

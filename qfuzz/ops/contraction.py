@@ -13,6 +13,7 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import BYTES, FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, QType, QuantizedDType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.quantization import largest_stored
+from qfuzz.ops.real_products import real_image, require_pieces
 from qfuzz.ops.semantics import (
     LinearImage,
     Operand,
@@ -22,6 +23,7 @@ from qfuzz.ops.semantics import (
     linear_image,
     output_scale,
     per_tensor,
+    quantized_output,
 )
 
 Multiply = Callable[[Floats, Floats], Floats]
@@ -62,7 +64,7 @@ def check_weight(x: TensorType, weight: TensorType, element: Element, *, axis: i
     `factor` is one more that results are multiplied by.
     """
     q = check_integers(x, weight, axis=axis)
-    scale_x = x.qtype.scale[0]
+    scale_x = x.qtype.scale[0] if x.is_quantized else 1.0
     check_multipliers([abs(factor) * scale_x * s for s in (min(q.scale), max(q.scale))], element, "weight")
 
 
@@ -82,14 +84,26 @@ def check_integers(x: TensorType, weight: TensorType, *, axis: int = 0) -> QType
             f"weight: scales on axis {q.axis}{' in blocks' * bool(q.block)}; "
             f"per-channel weights have them on axis {axis}"
         )
-    per_tensor(x, "x")
+    if x.element != "float32":
+        per_tensor(x, "x")
     return q
 
 
-def check_accumulators(element: Element) -> None:
-    """Raise `InvalidCase` unless the output is plain int32, as accumulators are."""
+def check_activation(x: TensorType, element: Element) -> None:
+    """Raise `InvalidCase` unless `x` is quantized per tensor and the output, too; or `x` is float32, and it may be."""
+    if x.element != "float32":
+        per_tensor(x, "x")
+    if x.element != "float32" or element != "float32":
+        quantized_output(element)
+
+
+def check_accumulators(element: Element, inputs: Sequence[TensorType]) -> None:
+    """Raise `InvalidCase` unless the output is plain int32, as accumulators are, and both inputs are bytes."""
     if element != "int32":
         raise InvalidCase(f"output: {element}; integer products are summed to plain int32")
+    for name, t in zip(("x", "weight"), inputs, strict=True):
+        if t.dtype not in BYTES:
+            raise InvalidCase(f"{name}: {t.dtype}; MatMulInteger and ConvInteger take {' and '.join(BYTES)}")
 
 
 def check_bias(inputs: Sequence[TensorType], n_channels: int, element: Element, *, beta: float = 1.0) -> None:
@@ -103,6 +117,8 @@ def check_bias(inputs: Sequence[TensorType], n_channels: int, element: Element, 
     bias = inputs[2]
     if isinstance(bias.element, QType):
         _check_own_bias(bias.element, element, beta)
+    elif bias.element == "int32" and not inputs[0].is_quantized:
+        raise InvalidCase("bias: plain int32 counts scale_x * scale_w, but x is float32")
     elif bias.element not in ("int32", "float32"):
         raise InvalidCase("bias: needs plain int32 (in units of scale_x * scale_w), float32 or quantized elements")
     if bias.shape != (n_channels,):
@@ -158,6 +174,9 @@ def require_sums(
     scales
         The weight's scale for all output channels, or for each.
     """
+    if not inputs[0].is_quantized:
+        require_pieces(weights)
+        return
     q_x = inputs[0].qtype
     in_int32 = gives_sums or (q_x.dtype in BYTES and inputs[1].dtype in BYTES)
     # Kernels also sum x*w, zero_point*w and x*zero_point apart, modulo 2^32: only the final sum has to fit.
@@ -236,9 +255,13 @@ def contraction_image(
     """
     x, weight = operands[0], operands[1]
     channel_shape = (shape[channel_axis],) + (1,) * (len(shape) - channel_axis - 1)
-    acc_lo, acc_hi = accumulators(x, weight, multiply)
     scales = scales or weight.type.qtype.scale
     m = _multiplier(scales, x, element, factors.alpha, channel_shape)
+    if not x.type.is_quantized:
+        return real_image(
+            operands, element, multiply, m, shape, channel_axis=channel_axis, n_summed=n_summed, relu=relu
+        )
+    acc_lo, acc_hi = accumulators(x, weight, multiply)
     bias_terms: list[Term] = []
     bias_magnitude: Floats = np.zeros(())
     affine_bias: Floats | None = None

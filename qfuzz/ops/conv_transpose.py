@@ -19,15 +19,13 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import Tensor, TensorType, check_shape
-from qfuzz.ops.contraction import check_bias, check_weight, contraction_image, require_sums
+from qfuzz.ops.contraction import check_activation, check_bias, check_weight, contraction_image, require_sums
 from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
     Operand,
     check_per_dimension,
     check_windows,
-    per_tensor,
-    quantized_output,
 )
 
 
@@ -67,7 +65,7 @@ class ConvTranspose(ExactOperator, frozen=True, kw_only=True, tag="conv_transpos
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs[0], inputs[1]
         spatial = len(x.shape) - 2
-        per_tensor(x, "x")
+        check_activation(x, element)
         if spatial not in (1, 2):
             raise InvalidCase(f"x: shape {x.shape}; conv_transpose is 1-d or 2-d, on [N, C, L] or [N, C, H, W]")
         if len(weight.shape) != len(x.shape):
@@ -87,7 +85,6 @@ class ConvTranspose(ExactOperator, frozen=True, kw_only=True, tag="conv_transpos
         out = tuple(self._size(i, x.shape[2 + i], weight.shape[2 + i], spatial) for i in range(spatial))
         check_windows(x.shape, weight.shape[2:], self.padding, out)
         check_shape((x.shape[0], weight.shape[1] * self.groups, *_uncut(out, self)))
-        quantized_output(element)
         check_weight(x, weight, element, axis=1)
         filters = weight.shape[1] * self.groups
         check_bias(inputs, filters, element)

@@ -20,6 +20,7 @@ from qfuzz.ops.contraction import (
     accumulator_image,
     accumulators,
     check_accumulators,
+    check_activation,
     check_bias,
     check_integers,
     check_weight,
@@ -32,8 +33,6 @@ from qfuzz.ops.semantics import (
     Operand,
     check_per_dimension,
     check_windows,
-    per_tensor,
-    quantized_output,
 )
 from qfuzz.ops.sliding import columns, padded
 
@@ -103,6 +102,8 @@ class _Correlation(ExactOperator, frozen=True, kw_only=True):
 class Conv(_Correlation, frozen=True, kw_only=True, tag="conv"):
     """Cross-correlation of `x` [N, C, *spatial] with `weight` [M, C/groups, *kernel], plus `bias` [M].
 
+    `x` is quantized, or float32: then the output may be so, too.
+
     Attributes
     ----------
     strides, padding, dilations, groups
@@ -118,9 +119,8 @@ class Conv(_Correlation, frozen=True, kw_only=True, tag="conv"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs[0], inputs[1]
-        per_tensor(x, "x")
+        check_activation(x, element)
         shape = self.output_shape(x, weight)
-        quantized_output(element)
         check_weight(x, weight, element)
         check_bias(inputs, weight.shape[0], element)
         return shape
@@ -160,7 +160,7 @@ class ConvInteger(_Correlation, frozen=True, kw_only=True, tag="conv_integer"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs
-        check_accumulators(element)
+        check_accumulators(element, inputs)
         check_integers(x, weight)
         return self.output_shape(x, weight)
 

@@ -162,7 +162,7 @@ class MatMulInteger(ExactOperator, frozen=True, kw_only=True, tag="matmul_intege
     plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ("int32",)
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
-        check_accumulators(element)
+        check_accumulators(element, inputs)
         return _inferred(inputs, gives_sums=True)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
@@ -191,7 +191,7 @@ class LinearInteger(ExactOperator, frozen=True, kw_only=True, tag="linear_intege
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs
-        check_accumulators(element)
+        check_accumulators(element, inputs)
         check_integers(x, weight)
         if len(weight.shape) != 2 or 0 in weight.shape:
             raise InvalidCase(f"weight: shape {weight.shape}; needs [M, K] with no empty dimension")

@@ -165,6 +165,8 @@ def merge_products(case: Case) -> Iterator[Candidate]:
     if len(network.nodes) != 1 or not isinstance(network.nodes[0].op, Conv | Linear):
         return
     (node,) = network.nodes
+    if not network.types[node.inputs[0]].is_quantized:
+        return
     q_x, q_w = (network.types[i].qtype for i in node.inputs[:2])
     if not isinstance(node.element, QType):
         return

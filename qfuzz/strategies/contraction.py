@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import INTEGER_RANGE, QType, QuantizedDType, float32
+from qfuzz.ir.qtype import BYTES, INTEGER_RANGE, QType, QuantizedDType, float32
 from qfuzz.ops.contraction import OWN_BIASES
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
@@ -31,6 +31,8 @@ def fits_linear(b: Builder) -> bool:
 
 def draw_linear(b: Builder) -> None:
     """A linear node; seldom with the factors of ONNX Gemm, seldom one that gives real numbers."""
+    if _draw_again(b, Linear):
+        return
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
     out = _channels(b, rows, rows * features)
@@ -46,6 +48,30 @@ def draw_linear(b: Builder) -> None:
         b.add_node(op, inputs, element)
 
 
+def _draw_again(b: Builder, kind: type[Operator]) -> bool:
+    """Seldom: an earlier node of that kind once more, with its weight and bias, on its input or another of that shape.
+
+    Returns whether there is one.
+    """
+    d = b.d
+    earlier = (
+        [] if b.flavour.common else [n for n in b.nodes if isinstance(n.op, kind) and isinstance(n.element, QType)]
+    )
+    if not earlier or not d.rarely(3):
+        return False
+    node = d.pick(earlier)
+    x = b.types[node.inputs[0]]
+    if not x.is_quantized:
+        return False
+    q_x, q_y = x.qtype, b.types[node.name].qtype
+    source = node.inputs[0]
+    if d.rarely(2):
+        source = b.add_input(x.shape, QType.per_tensor(q_x.dtype, b.scale(q_x.scale[0], 1), q_x.zero_point[0]))
+    inputs = (source, *(node.inputs[1:] if d.integer(0, 3) else node.inputs[1:2]))
+    b.add_node(node.op, inputs, b.output(q_y.scale[0], spread=1, unit=q_x.scale[0]))
+    return True
+
+
 def _factors(b: Builder) -> tuple[float, float]:
     """Factors of a Gemm: of matrices only, as Gemm has them."""
     d = b.d
@@ -58,6 +84,7 @@ def _factors(b: Builder) -> tuple[float, float]:
 
 def draw_linear_integer(b: Builder) -> None:
     """A linear_integer node, which ends a branch."""
+    reads_bytes(b)
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
     out = _channels(b, rows, rows * features)
@@ -67,9 +94,17 @@ def draw_linear_integer(b: Builder) -> None:
 
 def draw_conv_integer(b: Builder) -> None:
     """A conv_integer node, which ends a branch."""
+    reads_bytes(b)
     attributes, shape = _windows(b)
     weight, _, _ = draw_weight(b, shape, apart=True)
     _ended(b, ConvInteger(**attributes, omits_zeros=b.d.rarely(3)), (b.current, weight))
+
+
+def reads_bytes(b: Builder) -> None:
+    """The current value becomes another input of its shape where it holds no bytes, which is what kernels take."""
+    q = b.qtype
+    if q.dtype not in BYTES:
+        b.current = b.add_input(b.type.shape, QType.per_tensor("uint8", q.scale[0], draw_zero_point(b.d, "uint8")))
 
 
 def _ended(b: Builder, op: Operator, inputs: tuple[str, ...]) -> None:
@@ -86,10 +121,11 @@ def fits_conv(b: Builder) -> bool:
 
 def draw_conv(b: Builder) -> None:
     """A conv node: plain, grouped or depthwise; strided, dilated, padded, also unevenly."""
+    if _draw_again(b, Conv):
+        return
     attributes, shape = _windows(b)
     relu = _relu(b)
-    inputs, element = _operands(b, shape, relu)
-    b.add_node(Conv(**attributes, relu=relu), inputs, element)
+    _add_layer(b, Conv(**attributes, relu=relu), shape, relu)
 
 
 def _windows(b: Builder) -> tuple[dict[str, Any], tuple[int, ...]]:
@@ -129,6 +165,8 @@ def fits_conv_transpose(b: Builder) -> bool:
 
 def draw_conv_transpose(b: Builder) -> None:
     """A conv_transpose node: plain, grouped or depthwise; padded at either end, or said with the output's sizes."""
+    if _draw_again(b, ConvTranspose):
+        return
     d = b.d
     shape = b.type.shape
     channels, spatial = shape[1], len(shape) - 2
@@ -159,8 +197,25 @@ def draw_conv_transpose(b: Builder) -> None:
         relu=relu,
         says_sizes=says_sizes,
     )
-    inputs, element = _operands(b, (channels, filters // groups, *kernel), relu, axis=1, groups=groups)
-    b.add_node(op, inputs, element)
+    _add_layer(b, op, (channels, filters // groups, *kernel), relu, axis=1, groups=groups)
+
+
+def _add_layer(
+    b: Builder, op: Operator, weight: tuple[int, ...], relu: bool, *, axis: int = 0, groups: int = 1
+) -> None:
+    """A node of `op`; seldom one that reads real numbers, in place of the current value, and may give some."""
+    if b.flavour.common or not b.d.rarely(8):
+        inputs, element = _operands(b, weight, relu, axis=axis, groups=groups)
+        b.add_node(op, inputs, element)
+        return
+    source = b.current
+    b.current = b.add_input(b.type.shape, "float32")
+    inputs, element = _operands(b, weight, relu, axis=axis, groups=groups)
+    if b.d.rarely(3):
+        b.add_node(op, inputs, "float32")
+        b.current = source
+    else:
+        b.add_node(op, inputs, element)
 
 
 def _groups(b: Builder, channels: int, positions: int, taps: int) -> tuple[int, int]:
@@ -215,12 +270,16 @@ def draw_weight(b: Builder, shape: tuple[int, ...], axis: int = 0, *, apart: boo
     return b.add_constant("w", q_w, data), q_w, data
 
 
+_AS_REALS = QType.per_tensor("uint8", 1.0, 0)
+"""Real activations are about as large as these."""
+
+
 def _operands(
     b: Builder, shape: tuple[int, ...], relu: bool, *, axis: int = 0, groups: int = 1, alpha: float = 1.0
 ) -> tuple[tuple[str, ...], QType]:
     """Names of x, weight and bias, and the output's type; a weight's channels on axis 1 are those of one group."""
     d = b.d
-    q_x = b.qtype
+    q_x = b.qtype if b.type.is_quantized else _AS_REALS
     weight, q_w, data = draw_weight(b, shape, axis)
     of_group = np.moveaxis(data.astype(np.int64) - q_w.zero_point[0], axis, 0).reshape(shape[axis], -1)
     spread_x = (q_x.qmax - q_x.qmin) / 4
@@ -234,7 +293,7 @@ def _operands(
         units = np.tile(q_w.scale, channels // len(q_w.scale)) * q_x.scale[0]
         if bias >= 11 and not b.flavour.common and d.rarely(2):
             inputs = (*inputs, _own_bias(b, units, integers))
-        elif bias >= 13:
+        elif bias >= 13 and b.type.is_quantized:
             inputs = (*inputs, b.add_constant("b", "int32", integers.astype(np.int32)))
         else:
             exact = 0.0 if bias == 10 else 0.25

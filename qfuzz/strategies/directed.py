@@ -25,7 +25,12 @@ def direct(case: Case, key: int) -> Case:
     first = network.inputs[0].name
     node = next((n for n in network.nodes if n.inputs[0] == first and _requantizes(n)), None)
     x = case.inputs[0].array
-    if node is None or x.size == 0 or network.types[node.name].n_elements == 0:
+    if (
+        node is None
+        or not network.inputs[0].type.is_quantized
+        or x.size == 0
+        or network.types[node.name].n_elements == 0
+    ):
         return case
     array = x.copy()
     picks = fill.below(fill.words(key, 2 * MAX_ROWS, stream=9), 2**20)

@@ -5,7 +5,7 @@ import math
 from qfuzz.ir.qtype import QType, QuantizedDType
 from qfuzz.ops.matmul import MatMul, MatMulInteger
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
-from qfuzz.strategies.contraction import CHANNELS, MAX_PRODUCTS
+from qfuzz.strategies.contraction import CHANNELS, MAX_PRODUCTS, reads_bytes
 from qfuzz.strategies.qtypes import draw_zero_point
 
 Shape = tuple[int, ...]
@@ -32,6 +32,7 @@ def draw_matmul(b: Builder) -> None:
 
 def draw_matmul_integer(b: Builder) -> None:
     """A matmul_integer node, which ends a branch: what follows reads its input."""
+    reads_bytes(b)
     source = b.current
     b.add_node(MatMulInteger(omits_zeros=b.d.rarely(3)), _operands(b), "int32")
     b.current = source

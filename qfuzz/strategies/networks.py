@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from hypothesis.strategies import SearchStrategy
 
@@ -9,7 +10,7 @@ from qfuzz.exact.floating import FORMATS
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.forms import CHOICES, forms_from
 from qfuzz.ir.network import Case, Input, Network
-from qfuzz.ir.qtype import QType, QuantizedDType, integer_range
+from qfuzz.ir.qtype import BYTES, QType, QuantizedDType, integer_range
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.quantization import Quantize
 from qfuzz.strategies import fill, weight_only
@@ -42,6 +43,9 @@ UNUSUAL = (
     *("tile", "gather_elements", "amax", "amin"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
+
+OF_BYTES = ("conv_integer", "linear_integer", "matmul_integer")
+"""Operators that have kernels on bytes only."""
 
 OWN_INPUT = ("quantize", "dynamic_quantize", "dynamic_linear")
 """Operators on float32, which connecting nodes do not give: they bring inputs of their own."""
@@ -100,14 +104,16 @@ def case_builder(ops: Sequence[str], min_nodes: int, max_nodes: int) -> Callable
 def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, *, filtered: bool) -> Case:
     """One case; every choice is drawn from `d`."""
     flavour = _flavour(d)
-    b = Builder(d, flavour)
     n_nodes = min(max(d.pick((1, 2, 3, 3, 4, 3)), min_nodes), max_nodes)
     if max_nodes > 4 and d.integer(0, 1):
         n_nodes = d.integer(min_nodes, max_nodes)
-    b.most_nodes = n_nodes
     menu = selected if filtered else _menu(flavour, selected)
     quantized_first = not filtered and n_nodes > 1 and d.rarely(12)
     first = d.pick(menu if filtered or n_nodes == 1 else [name for name in menu if name != "quantize"])
+    if first in OF_BYTES and flavour.dtype not in BYTES:
+        flavour = replace(flavour, dtype="uint8")
+    b = Builder(d, flavour)
+    b.most_nodes = n_nodes
     alone = first in OWN_INPUT and (first not in ENDING or n_nodes == 1)
     _begin(b, first, alone)
     if quantized_first and b.inputs:
@@ -126,6 +132,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         if (
             name == "quantize"
             or (name in ENDING and not _is_read(b))
+            or (name in OF_BYTES and b.qtype.dtype not in BYTES)
             or not DRAWINGS[name].fits(b)
             or b.type.n_elements > MAX_VALUE_ELEMENTS
         ):

@@ -12,7 +12,7 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType
-from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import ConvInteger, unit_conv
 from qfuzz.ops.linear import Linear
@@ -199,3 +199,97 @@ SUMS = (MatMulInteger(), LinearInteger(), ConvInteger(strides=(1,), padding=(0, 
 def test_sums_of_integers_are_plain_int32_only(op: Operator) -> None:
     with pytest.raises(InvalidCase, match="plain int32"):
         op.infer([TensorType((1, 1, 1), UNIT), TensorType((1, 1, 1), UNIT)], UNIT)
+
+
+LAYERS = ("linear", "conv", "conv_transpose")
+
+
+def layer(op: str) -> tuple[Operator, tuple[int, ...], tuple[int, ...]]:
+    """A layer of two output channels, and the shapes of its input and weight."""
+    match op:
+        case "linear":
+            return Linear(), (2, 3), (2, 3)
+        case "conv":
+            return unit_conv(1), (2, 3, 2), (2, 3, 2)
+        case _:
+            plain = {"strides": (1,), "padding": (0, 0), "dilations": (1,), "output_padding": (0,)}
+            return ConvTranspose(**plain), (2, 3, 2), (3, 2, 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("op", LAYERS)
+@LAW
+@given(st.data(), ACTIVATION, ACTIVATION, qtypes())
+def test_a_bias_in_units_of_the_accumulator_is_plain_int32(
+    op: str, data: Any, q_x: QType, q_w: QType, out: QType
+) -> None:
+    """Where its scale is scale_x * scale_w, which float32 holds of powers of two."""
+    node, shape, weight = layer(op)
+    x, w = data.draw(stored(q_x, shape)), data.draw(stored(q_w, weight))
+    counts = np.array(data.draw(st.lists(st.integers(-9999, 9999), min_size=2, max_size=2)), dtype=np.int32)
+    unit = q_x.scale[0] * q_w.scale[0]
+    plain = weighted(node, (x, q_x), [(w, q_w), (counts, "int32")], out)
+    for q in (QType.per_tensor("int32", unit, 0), QType("int32", (unit, unit), (0, 0), 0)):
+        assert np.array_equal(weighted(node, (x, q_x), [(w, q_w), (counts, q)], out), plain)
+
+
+@pytest.mark.parametrize("op", LAYERS)
+@LAW
+@given(st.data(), qtypes(), qtypes(), ACTIVATION, qtypes())
+def test_a_stored_bias_is_the_real_one_that_it_stands_for(
+    op: str, data: Any, q_x: QType, q_w: QType, q_b: QType, out: QType
+) -> None:
+    node, shape, weight = layer(op)
+    x, w, b = (data.draw(stored(q, s)) for q, s in ((q_x, shape), (q_w, weight), (q_b, (2,))))
+    real = (centered(b, q_b) * q_b.scale[0]).astype(np.float32)
+    of_reals = weighted(node, (x, q_x), [(w, q_w), (real, "float32")], out)
+    assert np.array_equal(weighted(node, (x, q_x), [(w, q_w), (b, q_b)], out), of_reals)
+
+
+@pytest.mark.parametrize("op", LAYERS)
+@pytest.mark.parametrize("dtype", ["int2", "uint2", "int4", "uint4", "int16", "uint16"])
+def test_integers_of_any_width_mean_the_same(op: str, dtype: Any) -> None:
+    node, shape, weight = layer(op)
+    draw = np.random.default_rng(5)
+    out = QType.per_tensor("int8", 0.75, 3)
+    narrow, wide = QType.per_tensor(dtype, 0.5, 1), QType.per_tensor("int8", 0.5, 1)
+    low, high = max(narrow.qmin, -128), min(narrow.qmax, 127)
+    x, w = draw.integers(0, 2, shape).astype(np.int8), draw.integers(low, high + 1, weight).astype(np.int8)
+    expected = weighted(node, (x, wide), [(w, wide)], out)
+    told = DTYPES[dtype]
+    assert np.array_equal(weighted(node, (x, wide), [(w.astype(told), narrow)], out), expected)
+    assert np.array_equal(weighted(node, (x.astype(told), narrow), [(w.astype(told), narrow)], out), expected)
+
+
+OWN: dict[str, tuple[Element, str]] = {
+    "zero point of int32": (QType.per_tensor("int32", 1.0, 3), "no zero point"),
+    "int16": (QType.per_tensor("int16", 1.0, 0), "int16"),
+    "blocks": (QType("int8", (1.0,), (0,), 0, 2), "in blocks"),
+    "huge": (QType.per_tensor("int32", 2.0**100, 0), "overflow"),
+    "float16": ("float16", "needs plain int32"),
+}
+
+
+@pytest.mark.parametrize("op", LAYERS)
+@pytest.mark.parametrize("name", OWN)
+def test_biases_that_mean_nothing_are_refused(op: str, name: str) -> None:
+    node, shape, weight = layer(op)
+    bias, message = OWN[name]
+    with pytest.raises(InvalidCase, match=message):
+        node.infer([TensorType(shape, UNIT), TensorType(weight, UNIT), TensorType((2,), bias)], UNIT)
+
+
+def test_sums_of_wider_integers_fit_float64_in_place_of_int32() -> None:
+    wide = QType.per_tensor("int16", 1.0, 0)
+    x, w = (np.full((1, 4), -(2**15), np.int16) for _ in range(2))
+    out = QType.per_tensor("int16", 2.0**20, 0)
+    assert weighted(Linear(), (x, wide), [(w, wide)], out)[0, 0] == 2**12
+    n = 2**23 + 1
+    with pytest.raises(InvalidCase, match="float64"):
+        Linear().check_constants({1: Tensor(np.full((1, n), -(2**15), np.int16))}, [TensorType((1, n), wide)] * 2)
+
+
+def test_sums_that_are_given_are_of_bytes() -> None:
+    narrow = QType.per_tensor("int4", 1.0, 0)
+    for op in SUMS:
+        with pytest.raises(InvalidCase, match="int4"):
+            op.infer([TensorType((1, 1, 1), UNIT), TensorType((1, 1, 1), narrow)], "int32")

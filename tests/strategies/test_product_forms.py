@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from qfuzz.ir.network import Network, Node
+from qfuzz.ir.qtype import QType, float32
+from qfuzz.ops.semantics import is_power_of_two
 from qfuzz.strategies.generate import cases_of
 
 Form = Callable[[Network, Node], Any]
@@ -15,7 +17,7 @@ Form = Callable[[Network, Node], Any]
 @cache
 def drawn(op: str) -> tuple[tuple[Network, Node], ...]:
     """Nodes of an operator, with their networks."""
-    cases = (c for shard in range(4) for c in cases_of(77, shard, ops=(op,), max_nodes=2))
+    cases = (c for shard in range(10) for c in cases_of(77, shard, ops=(op,), max_nodes=2))
     return tuple((c.network, n) for c in cases for n in c.network.nodes if n.op.name == op)
 
 
@@ -54,6 +56,26 @@ def broadcasts(network: Network, n: Node) -> bool:
     return a != b and bool(a) and bool(b)
 
 
+def own_bias(network: Network, n: Node) -> QType | None:
+    """The type of a bias with scales of its own."""
+    q = network.types[n.inputs[2]].element if len(n.inputs) > 2 else None
+    return q if isinstance(q, QType) else None
+
+
+def has_own_bias(network: Network, n: Node, dtype: str) -> bool:
+    q = own_bias(network, n)
+    return q is not None and q.dtype == dtype
+
+
+def distances(network: Network, n: Node) -> list[float]:
+    """How far the first scale of such a bias is off scale_x * scale_w, relatively."""
+    q = own_bias(network, n)
+    if q is None or not network.types[n.inputs[0]].is_quantized:
+        return []
+    unit = float32(network.types[n.inputs[0]].qtype.scale[0] * network.types[n.inputs[1]].qtype.scale[0])
+    return [q.scale[0] / unit - 1]
+
+
 WINDOWS: dict[str, Form] = {
     "strides": beyond("strides"),
     "dilations": beyond("dilations"),
@@ -69,6 +91,40 @@ BIASES: dict[str, Form] = {
     dtype: lambda network, n, dtype=dtype: len(n.inputs) == 3 and network.types[n.inputs[2]].dtype == dtype
     for dtype in ("int32", "float32")
 }
+OWN_BIASES: dict[str, Form] = {
+    f"{dtype} bias with a scale": lambda network, n, dtype=dtype: has_own_bias(network, n, dtype)
+    for dtype in ("int32", "int8", "uint8")
+} | {
+    "scales of a bias per channel": lambda network, n: (
+        own_bias(network, n) is not None and own_bias(network, n).axis == 0
+    ),  # type: ignore[union-attr]
+    "scale of scale_x * scale_w": lambda network, n: 0.0 in distances(network, n),
+    "scale within 1 %": lambda network, n: any(0 < abs(d) < 0.01 for d in distances(network, n)),
+    "scale powers of two apart": lambda network, n: any(
+        abs(d) >= 1 and is_power_of_two(1 + d) for d in distances(network, n)
+    ),
+    "scale of any kind": lambda network, n: any(
+        abs(d) > 0.02 and not is_power_of_two(1 + d) for d in distances(network, n)
+    ),
+}
+OTHER_WEIGHTS: dict[str, Form] = {
+    f"{dtype} weight": lambda network, n, dtype=dtype: network.types[n.inputs[1]].dtype == dtype
+    for dtype in ("int2", "uint2", "int4", "uint4", "int16", "uint16")
+}
+SHARED: dict[str, Form] = {
+    name: lambda network, n, i=i: (
+        len(n.inputs) > i and any(n.inputs[i] in o.inputs for o in network.nodes if o.name != n.name)
+    )
+    for i, name in ((1, "shared weight"), (2, "shared bias"))
+}
+REALS: dict[str, Form] = {
+    "float32 to quantized": lambda network, n: (
+        network.types[n.inputs[0]].element == "float32" and network.types[n.name].is_quantized
+    ),
+    "float32 to float32": lambda network, n: (
+        network.types[n.inputs[0]].element == network.types[n.name].element == "float32"
+    ),
+}
 VOLUMES: dict[str, Form] = {"3-d": lambda network, n: len(shape(0)(network, n)) == 5}
 SUMS: dict[str, Form] = {"omits zeros": attribute("omits_zeros")}
 MATRICES: dict[str, Form] = {
@@ -81,16 +137,24 @@ MATRICES: dict[str, Form] = {
     "uint8 by int8": mixed,
 }
 FORMS: dict[str, dict[str, Form]] = {
-    "conv": WINDOWS | BIASES | VOLUMES | {"relu": attribute("relu")},
+    "conv": WINDOWS | BIASES | OWN_BIASES | OTHER_WEIGHTS | SHARED | REALS | VOLUMES | {"relu": attribute("relu")},
     "conv_transpose": WINDOWS
     | BIASES
+    | OWN_BIASES
+    | OTHER_WEIGHTS
+    | SHARED
+    | REALS
     | {f: attribute(f) for f in ("relu", "output_padding", "says_sizes")}
     | {"sizes of padding": lambda network, n: n.op.says_sizes and uneven(network, n)},  # type: ignore[attr-defined]
     "conv_integer": WINDOWS | VOLUMES | SUMS | {"own zero points": own_zero_points},
     "linear_integer": SUMS | {"own zero points": own_zero_points, "per channel": per_channel, "uint8 by int8": mixed},
     "matmul": MATRICES | {"relu": attribute("relu")},
     "matmul_integer": MATRICES | SUMS,
-    "linear": {
+    "linear": BIASES
+    | OWN_BIASES
+    | OTHER_WEIGHTS
+    | SHARED
+    | {
         "alpha": lambda network, n: n.op.alpha != 1.0,  # type: ignore[attr-defined]
         "beta": lambda network, n: n.op.beta not in (0.0, 1.0) and len(n.inputs) > 2,  # type: ignore[attr-defined]
         "no bias by factor": lambda network, n: n.op.beta == 0.0 and len(n.inputs) > 2,  # type: ignore[attr-defined]

@@ -63,17 +63,18 @@ def test_a_quarter_of_the_cases_has_scales_with_exact_arithmetic() -> None:
 
 
 def test_dimensions_favour_kernel_edges_and_batches_of_eight() -> None:
-    batches = Counter(c.inputs[0].shape[0] for c in _cases())
+    batches = Counter(c.inputs[0].shape[0] for c in _cases() if c.inputs and c.inputs[0].shape)
     assert batches.most_common(1)[0][0] == 8
     assert _share(batches[8], len(_cases())) > 0.5
     assert batches[0] > 10
     assert batches[1] > 10
-    channels = Counter(c.inputs[0].shape[1] for c in _cases())
+    channels = Counter(c.inputs[0].shape[1] for c in _cases() if c.inputs and len(c.inputs[0].shape) > 1)
     assert _share(sum(n for d, n in channels.items() if d in KERNEL_EDGES), len(_cases())) > 0.8
 
 
 def test_zero_points_reach_both_ends_and_most_activations_are_uint8() -> None:
     inputs = [v.type.qtype for c in _cases() for v in c.network.inputs if v.type.is_quantized]
+    inputs = [q for q in inputs if not q.is_float]
     for end in ("qmin", "qmax"):
         assert _share(sum(q.zero_point[0] == getattr(q, end) for q in inputs), len(inputs)) > 0.05
     assert 0.6 < _share(sum(q.dtype == "uint8" for q in inputs), len(inputs)) < 0.95
