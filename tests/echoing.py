@@ -9,9 +9,11 @@ from urllib.parse import quote
 import numpy as np
 
 from qfuzz.backends.foreign import Foreign, ForeignProgram
+from qfuzz.backends.foreign_protocol import DTYPES
 from qfuzz.backends.reference import ReferenceBackend, ReferenceProgram
 from qfuzz.ir.errors import Rejected
 from qfuzz.ir.network import Network
+from qfuzz.ir.protocols import NotSupported, Support, Supported
 
 EXECUTOR = Path(__file__).parent / "backends" / "echo_executor.py"
 
@@ -27,6 +29,11 @@ class Echoing(ReferenceBackend):
 
     def describe(self) -> dict[str, str]:
         return self.foreign.facts()
+
+    def supports(self, network: Network) -> Support:
+        """All types that NumPy itself has: a dialect says others in these, before they leave."""
+        others = sorted({t.dtype for t in network.types.values()} - {*DTYPES})
+        return NotSupported(f"{others[0]}: NumPy has none") if others else Supported()
 
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "EchoProgram":  # type: ignore[override]
         ops = [n.op.name for n in network.nodes]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from qfuzz.arithmetic.catalogue import CAUSES, FAMILIES, FAULTS, ROUNDED, family_of, family_of_node
-from qfuzz.arithmetic.cause import cause_of, explaining
+from qfuzz.arithmetic.cause import cause_of, explaining, is_modelled
 from qfuzz.arithmetic.family import alternatives
 from qfuzz.arithmetic.planted import PlantedBackend
 from qfuzz.arithmetic.trace import exact_steps, model_steps, products
@@ -18,9 +18,11 @@ from qfuzz.strategies import cases_of
 
 
 def examples(op: str, n: int) -> list[Case]:
-    """Cases of one node, with elements."""
+    """Cases of one node, with elements, whose arithmetic has models."""
     drawn = (c for c in cases_of(4, 0, ops=(op,), max_nodes=1) if len(c.network.nodes) == 1)
-    return [c for c in drawn if all(t.array.size for t in c.inputs)][:n]
+    modelled = (c for c in drawn if is_modelled(c.network.nodes[0], c.network.input_types(c.network.nodes[0])))
+    finite = (c for c in modelled if all(np.isfinite(t.array).all() for t in c.inputs))
+    return [c for c in finite if all(t.array.size for t in c.inputs)][:n]
 
 
 def parts(case: Case):
