@@ -359,6 +359,24 @@ def _qdq_domain(said: Said, value: str) -> None:
             node.domain = MICROSOFT
 
 
+def _types(said: Said, value: str) -> None:
+    """Attributes that say the types which the inputs say already."""
+    types = {t.name: t.data_type for t in said.graph.initializer}
+    for node in said.graph.node:
+        if node.domain or node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        scale, names = types.get(node.input[1]), {a.name for a in node.attribute}
+        if node.op_type == "DequantizeLinear":
+            if scale is not None and "output_dtype" not in names:
+                _set(node, "output_dtype", scale)
+            continue
+        zero_point = types.get(node.input[2]) if len(node.input) > 2 else None
+        if zero_point is not None:
+            _set(node, "output_dtype", zero_point)
+        if scale is not None and "precision" not in names:
+            _set(node, "precision", scale)
+
+
 def _opset(said: Said, value: str) -> None:
     said.opset = int(value)
 
@@ -389,6 +407,7 @@ NODES: tuple[tuple[str, Rewrite], ...] = (
     ("layout", _layout),
     ("qdq", _qdq),
     ("qdq_domain", _qdq_domain),
+    ("types", _types),
     ("zero_points", _zero_points),
     ("parameters", _parameters),
     ("axes", _axes),

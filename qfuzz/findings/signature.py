@@ -203,8 +203,6 @@ def _types(case: Case, node: Node) -> set[str]:
     if any(isinstance(t.element, QType) and t.element.axis is not None for t in types):
         form.add("per-channel")
     form |= {f"{bits} bits" for bits in ("2", "4") if any(t.dtype.endswith(f"int{bits}") for t in types[:2])}
-    if network.types[node.name].dtype.endswith(("int2", "int4")):
-        form.add("output of less than a byte")
     if (
         len(types) > 2
         and 2 in node.op.constant_inputs

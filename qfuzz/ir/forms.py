@@ -63,6 +63,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension("nbits_zero_points", ("integers", "reals"), "zero points of MatMulNBits: packed, or float32"),
     Dimension("table", ("typed", "bytes"), "4-bit tables of GatherBlockQuantized: of their type, or packed in bytes"),
+    Dimension("types", ("inferred", "told"), "output_dtype and precision of QuantizeLinear, output_dtype of the other"),
     Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),
     Dimension("threads", ("1", "3"), "threads of one operator"),
     Dimension("callers", ("1", "2"), "threads that run one session at the same time"),

@@ -6,8 +6,9 @@ import msgspec
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case
+from qfuzz.reduce.edit import Candidate, Pass
 from qfuzz.reduce.order import size_key
-from qfuzz.reduce.passes import TIERS, Candidate, Pass
+from qfuzz.reduce.passes import TIERS
 
 MAX_ATTEMPTS = 3_000
 

@@ -1,6 +1,6 @@
 """Edits of cases that keep them whole: what belongs together changes together."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -15,6 +15,11 @@ from qfuzz.ir.tensor import Tensor, TensorType, blocks_of
 replace = msgspec.structs.replace
 
 Array = npt.NDArray[Any]
+
+Candidate = Callable[[], Case]
+"""Makes a case, or raises `InvalidCase` where the edit leads to none."""
+Pass = Callable[[Case], Iterator[Candidate]]
+"""Smaller candidates, most promising first."""
 
 
 def with_arrays(case: Case, arrays: Mapping[str, Array], ops: Mapping[str, Operator] | None = None) -> Case:
@@ -119,3 +124,9 @@ def pruned(network: Network, feeds: Mapping[str, Tensor], **changes: Any) -> Cas
         nodes=tuple(n for n in whole.nodes if n.name not in dead),
     )
     return Case(live, tuple(feeds[i.name] for i in live.inputs))
+
+
+def data_of(case: Case, name: str) -> Array:
+    """What an input or a constant holds."""
+    constants = case.network.constant_data
+    return (constants[name] if name in constants else case.feeds[name]).array
