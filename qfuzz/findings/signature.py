@@ -12,6 +12,7 @@ from qfuzz.ops.convolution import Conv
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.pooling import AvgPool
+from qfuzz.ops.softmax import Softmax
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN, plain_value
 
@@ -115,7 +116,7 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
     if any(0 in t.shape for t in network.types.values()):
         form.add("empty")
     for node in accused or nodes:
-        form |= _windows(case, node) | _layout(case, node) | _narrow(case, node)
+        form |= _windows(case, node) | _layout(case, node) | _narrow(case, node) | _reciprocal(node)
     return Signature(symptom, tuple(sorted(form)))
 
 
@@ -174,6 +175,14 @@ def _narrow(case: Case, node: Node) -> set[str]:
     if 1 in node.op.constant_inputs and types[1] in ("int2", "uint2"):
         form.add("2-bit weight")
     return form
+
+
+def _reciprocal(node: Node) -> set[str]:
+    """Whether 1 over the scale of a softmax is no integer."""
+    q = node.element
+    if not isinstance(node.op, Softmax) or not isinstance(q, QType):
+        return set()
+    return {"fractional reciprocal"} if any((1 / s).denominator != 1 for s in q.exact_scale) else set()
 
 
 def _attributes(node: Node) -> set[str]:

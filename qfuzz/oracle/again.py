@@ -34,7 +34,16 @@ def _resampled(generator: np.random.Generator, array: Array, element: QType | No
 
 
 def _uniform(generator: np.random.Generator, array: Array, element: QType | None) -> Array:
-    if element is None:
-        largest = np.abs(array[np.isfinite(array)]).max(initial=1.0)
+    if array.dtype == np.bool_:
+        return generator.integers(0, 1, size=array.shape, endpoint=True).astype(np.bool_)
+    if element is None or element.is_float:
+        values = array.astype(np.float64)
+        largest = np.abs(values[np.isfinite(values)]).max(initial=1.0)
         return np.asarray(generator.uniform(-largest, largest, size=array.shape).astype(array.dtype))
-    return generator.integers(element.qmin, element.qmax, size=array.shape, endpoint=True, dtype=array.dtype)
+    dtype = array.dtype if element.dtype in _DRAWN else np.dtype(np.int16)
+    integers = generator.integers(element.qmin, element.qmax, size=array.shape, endpoint=True, dtype=dtype)
+    return np.asarray(integers.astype(array.dtype))
+
+
+_DRAWN = ("uint8", "int8", "uint16", "int16", "int32")
+"""Types that NumPy's generator draws; others are narrower."""
