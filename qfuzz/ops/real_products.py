@@ -26,9 +26,6 @@ PIECE = 16
 _UNDERFLOW = 2.0**-125
 """2^24 times the least float32: a rounding of so large a number is off by what a product loses to underflow."""
 
-_ANYTHING = 2.0**90
-"""A magnitude in output units whose roundings reach every stored integer."""
-
 
 def require_pieces(weights: npt.NDArray[np.int64]) -> None:
     """Raise `InvalidCase` unless pieces of activations, times weights whose magnitudes sum to `weights`, are exact."""
@@ -70,10 +67,11 @@ def real_image(
     products = multiply(x.magnitude(), np.abs(w)) * size
     total = products + np.abs(bias) / scale_y
 
+    overflows = np.asarray(total * scale_y > FLOAT32_MAX / 4)
+    is_stored = isinstance(element, QType)
+
     def bounded(magnitude: Floats) -> Floats:
-        overflows = magnitude * scale_y > FLOAT32_MAX / 4
-        largest = _ANYTHING if isinstance(element, QType) else np.inf
-        return np.where(overflows, largest, magnitude + _UNDERFLOW / scale_y)
+        return np.where(overflows & (not is_stored), np.inf, magnitude + _UNDERFLOW / scale_y)
 
     def affine() -> Floats:
         return multiply(x.affine_magnitude(), weight.affine_magnitude()) * size + bias_apart / scale_y
@@ -86,7 +84,8 @@ def real_image(
     def float32_exact() -> npt.NDArray[np.bool_]:
         scales = element.scale if isinstance(element, QType) else (1.0,)
         fits = all(map(is_power_of_two, scales)) and min(place, place * scale_y) >= 2.0**-149
-        return np.asarray((affine() + zero_point) / min(place, 1.0) < 2.0**24) if fits else np.zeros((), dtype=bool)
+        short = np.asarray((affine() + zero_point) / min(place, 1.0) < 2.0**24) if fits else np.zeros((), dtype=bool)
+        return short & ~overflows
 
     def end(*, upper: bool) -> Reals:
         sums = _Sums(x, w, multiply, upper=upper)
@@ -113,6 +112,7 @@ def real_image(
         float32_exact,
         zero_point_y=zero_point,
         zero_point=zero_point,
+        nan=overflows if is_stored and overflows.any() else None,
     )
 
 

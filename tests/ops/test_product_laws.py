@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from one_node import LAW, Array, apply, qtypes, stored
+from slow_evaluator import evaluate
 
+from qfuzz.exact.reals import FilterCount
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
@@ -18,7 +20,8 @@ from qfuzz.ops.convolution import ConvInteger, unit_conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.semantics import Operand
-from qfuzz.oracle.reference import exact_outputs
+from qfuzz.oracle.admissible import admissible
+from qfuzz.oracle.reference import CORRECT, exact_outputs
 
 ACTIVATION = qtypes(dyadic=True)
 UNIT = QType.per_tensor("int8", 1.0, 0)
@@ -293,3 +296,33 @@ def test_sums_that_are_given_are_of_bytes() -> None:
     for op in SUMS:
         with pytest.raises(InvalidCase, match="int4"):
             op.infer([TensorType((1, 1, 1), UNIT), TensorType((1, 1, 1), narrow)], "int32")
+
+
+@LAW
+@given(
+    st.lists(st.floats(-(2.0**20), 2.0**20, width=32), min_size=6, max_size=6),
+    st.lists(st.integers(-140, 20), min_size=6, max_size=6),
+    qtypes(),
+    st.one_of(qtypes(), st.just("float32")),
+)
+def test_real_activations_of_any_magnitude_are_summed_exactly(
+    numbers: list[float], exponents: list[int], q_w: QType, out: Element
+) -> None:
+    x = np.ldexp(np.array(numbers), exponents).astype(np.float32).reshape(1, 2, 3)
+    w = np.array([[[3, -100], [127, 1]], [[q_w.qmin, q_w.qmax], [0, 5]]]).clip(q_w.qmin, q_w.qmax).astype(q_w.dtype)
+    fed = Input("x", TensorType(x.shape, "float32"))
+    constants = (Constant("w", TensorType(w.shape, q_w), Tensor(w)),)
+    case = Case(Network((fed,), constants, (Node("y", unit_conv(1), ("x", "w"), out),), ("y",)), (Tensor(x),))
+    assert exact_outputs(case)["y"].ravel().tolist() == list(evaluate(case)["y"].stored)
+
+
+@pytest.mark.parametrize("got", [0, 7, 255])
+def test_where_real_sums_overflow_any_integer_is_admissible(got: int) -> None:
+    q = QType.per_tensor("uint8", 1.0, 3)
+    points = [
+        Operand.point(TensorType((1, 2, 1), "float32"), np.array([[[3e38], [-3e38]]], np.float32)),
+        Operand.point(TensorType((1, 2, 1), UNIT), np.array([[[100], [100]]], np.int8)),
+    ]
+    image = unit_conv(1).image(points, q)
+    allowed = admissible(image, CORRECT, q, FilterCount())
+    assert allowed.lo.item() <= got <= allowed.hi.item()
