@@ -66,4 +66,6 @@ def nearest_exactly(x: Fraction, format: Format) -> float:
     exponent += (abs(x) >= Fraction(2) ** (exponent + 1)) - (abs(x) < Fraction(2) ** exponent)
     place = Fraction(2) ** (max(exponent, format.min_exponent) - (format.precision - 1))
     rounded = round(x / place) * place
-    return math.copysign(math.inf, x) if abs(rounded) > format.largest else float(rounded)
+    if abs(rounded) > format.largest:
+        return math.inf if x > 0 else -math.inf
+    return float(rounded)

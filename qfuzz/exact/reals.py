@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from qfuzz.exact.floating import FORMATS, nearest_exactly
 from qfuzz.exact.rounding import Floats, Ints, split_ties
 
 Bounds = tuple[Fraction, Fraction]
@@ -113,7 +114,7 @@ class Reals:
         for i in np.flatnonzero((self.error > 0) & (ends[0] != ends[1])):
             a, b = self.refine(int(i), 80)
             if a == b:
-                nearest.reshape(-1)[i] = _nearest_float32(a, ends[0].ravel()[i])
+                nearest.reshape(-1)[i] = nearest_exactly(a, FORMATS["float32"])
         return nearest.astype(np.float64)
 
     def _decide(self, i: int) -> tuple[int, int]:
@@ -130,18 +131,6 @@ class Reals:
                 return low, high
             bits *= 2
         raise ArithmeticError(f"element {i} is not decided at {bits} bits: between {a} and {b}")
-
-
-def _nearest_float32(x: Fraction, below: np.float32) -> np.float32:
-    """The float32 nearest to `x`, of two equally near the even one, counting up from `below`, which is near."""
-    while True:
-        above = np.nextafter(below, np.float32(np.inf))
-        if np.isinf(above) or np.isinf(below):
-            return below
-        middle = (Fraction(float(below)) + Fraction(float(above))) / 2
-        if x < middle or (x == middle and not int(below.view(np.int32)) & 1):
-            return below
-        below = above
 
 
 _HALF = Fraction(1, 2)
