@@ -199,11 +199,19 @@ def test_what_float32_roundings_reach_is_admissible_and_nothing_else(k: int) -> 
 
 
 @LAW
-@given(mantissa=st.integers(-(2**24), 2**24), exponent=st.integers(-160, 100), beside=st.sampled_from((0, 1, -1, 7)))
-def test_nearest_float32_rounds_once(mantissa: int, exponent: int, beside: int) -> None:
-    """Next to the middle of two float32 numbers, a float64 on the way would decide wrongly."""
+@given(
+    mantissa=st.integers(-(2**24), 2**24),
+    exponent=st.integers(-160, 100),
+    beside=st.sampled_from((0, 1, -1, 7)),
+    wide=st.sampled_from((0, 40, 80)),
+)
+def test_nearest_float32_rounds_once(mantissa: int, exponent: int, beside: int, wide: int) -> None:
+    """Next to the middle of two float32 numbers, a float64 on the way would decide wrongly.
+
+    After a cancellation the bound is `wide`: the end of the interval is then no place to count from.
+    """
     x = (Fraction(2 * mantissa + 1, 2) + Fraction(beside, 3 * 2**70)) * Fraction(2) ** exponent
     approx = np.array([float(x)])
-    error = np.spacing(np.abs(approx))
+    error = np.ldexp(np.spacing(np.abs(approx)), wide)
     reals = Reals(approx, error, lambda i, bits: (x, x))
     assert reals.nearest_float32().tolist() == [nearest_float32(x)]
