@@ -16,6 +16,7 @@ from small_cases import add_case, linear_case
 
 import qfuzz
 from qfuzz.cli import COMMANDS
+from qfuzz.findings.corpus import read_case
 from qfuzz.ir.expectation import Expectation
 from qfuzz.ops import CODEC, OPERATOR_NAMES
 
@@ -174,6 +175,17 @@ def test_export(folder: Path) -> None:
     assert (folder / "made" / "case.json").read_bytes() == (folder / "linear.json").read_bytes()
     assert (folder / "made" / "repro.py").exists()
     assert (folder / "made" / "report.md").exists()
+
+
+def test_export_of_a_known_issue_says_what_is_known_of_it(folder: Path) -> None:
+    path = Path(__file__).parents[1] / "corpus" / "known" / "onnx_reference_gather_elements_rows.json"
+    expected = read_case(path).expect[0]
+    text = qfuzz_says(folder, "export", str(path), "--out", "known")
+    assert text.startswith(f"known: {expected.verdict}")
+    report = (folder / "known" / "report.md").read_text()
+    assert expected.note in report
+    assert f"Upstream: {expected.link}." in report
+    assert qfuzz_says(folder, "export", "add.json", "--out", "nobodys", code=2) == ""
 
 
 def test_backends_and_ops(folder: Path) -> None:

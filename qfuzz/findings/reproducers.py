@@ -10,6 +10,7 @@ import numpy.typing as npt
 from qfuzz.findings.by_hand import element_by_hand
 from qfuzz.findings.model_files import model_files
 from qfuzz.ir.errors import QfuzzError
+from qfuzz.ir.expectation import Expectation
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Backend, Script, Scriptable
 from qfuzz.ir.qtype import QType, integer_range
@@ -29,14 +30,18 @@ def reproducer_files(
     signature: str,
     backends: tuple[str, ...],
     described: Mapping[str, str],
+    known: Expectation | None = None,
 ) -> dict[str, bytes]:
-    """All files of a finding's folder, by relative name. The same finding gives the same `case.json` and `repro.py`."""
+    """All files of a finding's folder, by relative name. The same finding gives the same `case.json` and `repro.py`.
+
+    What is `known` of it is told in `report.md`.
+    """
     script = _script(case, verdict, backend, spec)
     by_hand = _by_hand(case, verdict)
     files = {
         "case.json": CODEC.encode(case),
         "repro.py": _repro(case, verdict, script, by_hand, signature, spec, described).encode(),
-        "report.md": _report(case, verdict, script, by_hand, signature, spec, backends, described).encode(),
+        "report.md": _report(case, verdict, script, by_hand, signature, spec, backends, described, known).encode(),
     }
     files |= script.files
     for name, data in model_files(case).items():
@@ -258,6 +263,7 @@ def _report(
     spec: str,
     backends: tuple[str, ...],
     described: Mapping[str, str],
+    known: Expectation | None,
 ) -> str:
     mismatch = verdict.mismatches[0] if verdict.mismatches else None
     version = described.get("version", "")
@@ -276,11 +282,15 @@ def _report(
         parts += [f"{verdict.verdict}: {verdict.reason or (mismatch.problem if mismatch else '')}", ""]
     if verdict.cause:
         parts += [f"Every element of the output is what this arithmetic gives: **{verdict.cause}**.", ""]
-    elif verdict.verdict == "violation":
+    elif verdict.verdict == "violation" and known is None:
         parts += [
             "**Unexplained**: no fault of the catalogue gives every element of the output, and again elsewhere.",
             "",
         ]
+    if known is not None and known.note:
+        parts += [f"{known.note}.", ""]
+    if known is not None:
+        parts += [f"Upstream: {known.link or 'not reported'}.", ""]
     parts += ["## Reproduce", "", "```python", *script.lines, "```", ""]
     if by_hand:
         parts += ["## One element by hand", "", "```python", *by_hand, "```", ""]
