@@ -22,7 +22,9 @@ def examples(op: str, n: int) -> list[Case]:
     drawn = (c for c in cases_of(4, 0, ops=(op,), max_nodes=1) if len(c.network.nodes) == 1)
     modelled = (c for c in drawn if is_modelled(c.network.nodes[0], c.network.input_types(c.network.nodes[0])))
     finite = (c for c in modelled if all(np.isfinite(t.array).all() for t in c.inputs))
-    return [c for c in finite if all(t.array.size for t in c.inputs)][:n]
+    return [
+        c for c in finite if all(t.array.size for t in c.inputs) and all(c.network.types[c.network.outputs[0]].shape)
+    ][:n]
 
 
 def parts(case: Case):

@@ -425,7 +425,8 @@ def test_where_becomes_an_integer_kernel_where_all_have_one_dtype(is_constant: b
         inputs: list[tuple[tuple[int, ...], Element]] = [((3, 2), x), ((2,), y)]
         kept: list[tuple[Element, np.ndarray[Any, Any]]] = [("bool", condition)] if is_constant else []
         network = _network(Where(), inputs if is_constant else [*inputs, ((2,), "bool")], kept, out)
-        onnx_executor.Session(lower(network, "qdq"), "extended", 1, str(tmp_path / "fused.onnx"))
+        model = serialize(network, lower(network, "qdq"))
+        onnx_executor.Session(model, "extended", save_to=str(tmp_path / "fused.onnx"))
         fused = [n.op_type for n in onnx.load(tmp_path / "fused.onnx").graph.node] == ["QLinearWhere"]
         assert fused == (x.dtype == y.dtype == out.dtype)
         assert isinstance(OnnxRuntimeBackend().supports(network), Supported) == fused
