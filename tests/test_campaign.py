@@ -55,7 +55,8 @@ def test_other_seeds_are_other_cases() -> None:
 def test_rides_run_on_every_nth_example() -> None:
     tally = fuzz(a_plan(rides=(Ride("reference"), Ride("planted?fault=none", 4)), seed=1, n=30)).tally
     assert tally.examples == tally.backends["reference"].examples == 30
-    assert tally.backends["planted?fault=none"].examples == 8
+    ride = tally.backends["planted?fault=none"]
+    assert ride.examples + ride.unsupported == 8
 
 
 def test_fail_fast_stops_at_the_first_symptom() -> None:

@@ -1,6 +1,7 @@
 """`scripts/bisect-versions`: binary search as a law, a kernel of many versions, and real releases of ONNX Runtime."""
 
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_an_end_that_says_nothing(tmp_path: Path, versions: list[str]) -> None:
     _, error = bisected(tmp_path, *versions, "--good", "1.0", "--bad", "6.0", "--case", str(case), code=3)
     assert "6.0 cannot be judged, so nothing is known at that end: skipped: unsupported: no operators yet" in error
     _, error = bisected(tmp_path, *versions, "--good", "1.0", "--bad", "6.0", "--", *SEARCH, code=3)
-    assert "1.0 has kernels for 30, 6.0 has kernels for 0; none can be compared" in error
+    assert re.search("of 30 cases, 1.0 has kernels for [1-9][0-9]*, 6.0 has kernels for 0; none can be compared", error)
 
 
 @pytest.mark.parametrize(

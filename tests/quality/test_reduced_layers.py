@@ -7,7 +7,7 @@ from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.linear import Linear
 from qfuzz.oracle.reference import exact_outputs
-from qfuzz.reduce.passes import byte_weights, plain_biases
+from qfuzz.reduce.saying_nothing import byte_weights, plain_biases
 
 U8 = QType.per_tensor("uint8", 0.5, 3)
 
