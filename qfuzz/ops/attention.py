@@ -17,7 +17,7 @@ import numpy.typing as npt
 from qfuzz.exact import elementary
 from qfuzz.exact.arithmetic_model import FLOAT64, NONE, Rounding, float32_rounding
 from qfuzz.exact.float32_sides import settled_float32
-from qfuzz.exact.intervals import Interval
+from qfuzz.exact.intervals import Interval, hull
 from qfuzz.exact.reals import Bounds, Reals, Refine
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.contract import Contract
@@ -27,6 +27,7 @@ from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.rounded_activations import rounded_product
 from qfuzz.ops.semantics import (
     MAX_WINDOWED,
+    EnclosedImage,
     ExactOperator,
     Image,
     Operand,
@@ -303,7 +304,7 @@ def _scale_bounds(scale: float | None, head: int, bits: int) -> Bounds:
 
 
 @dataclass(frozen=True)
-class AttentionImage(Image):
+class AttentionImage(EnclosedImage):
     """The outputs, and how far float32 kernels may be from them.
 
     Attributes
@@ -326,15 +327,8 @@ class AttentionImage(Image):
     heads: _Heads
     rounded: Callable[[int], tuple[Floats, Floats]]
 
-    def error(self, contract: Contract) -> Floats:
-        lo, hi = self.ends(contract)
-        return np.asarray(np.maximum(np.maximum(hi - self.upper.approx, self.lower.approx - lo), 0.0))
-
-    def ends(self, contract: Contract) -> Interval:
+    def reached(self, contract: Contract, exact: Interval) -> Interval:
         """`k` counts what each stage does beside its sums: the projection, the scores, the shares, the output."""
-        least, greatest = self.lower.approx - self.lower.error, self.upper.approx + self.upper.error
-        if contract.terms == "exact":
-            return least, greatest
         rounding = float32_rounding(contract.k, contract.function_ulps)
         terms = "affine" if contract.terms == "fixed_point" else contract.terms
         n = contract.k + (self.n_summed if contract.accumulates_float else 0)
@@ -342,5 +336,4 @@ class AttentionImage(Image):
         if contract.activation_block:
             moved, summed = self.rounded(contract.activation_block)
             off = off + moved * (1 + 2.0**-40) + rounding.gamma(n) * summed
-        lo, hi = self.heads.output((self.projected[0] - off, self.projected[1] + off), rounding)
-        return np.minimum(lo, least), np.maximum(hi, greatest)
+        return hull(exact, self.heads.output((self.projected[0] - off, self.projected[1] + off), rounding))

@@ -16,14 +16,14 @@ import numpy.typing as npt
 
 from qfuzz.exact.arithmetic_model import FLOAT64, NONE, Rounding, float32_rounding
 from qfuzz.exact.float32_sides import settled_float32
-from qfuzz.exact.intervals import Interval, magnitude, times, widened
+from qfuzz.exact.intervals import Interval, hull, magnitude, times, widened
 from qfuzz.exact.reals import Bounds, Reals
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element, float32
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.semantics import ExactOperator, Image, Operand, per_tensor
+from qfuzz.ops.semantics import EnclosedImage, ExactOperator, Image, Operand, per_tensor
 from qfuzz.ops.table import known_reals
 
 MIN_SCALE, MAX_SCALE = 2.0**-44, 2.0**44
@@ -179,21 +179,13 @@ class _Normalized:
 
 
 @dataclass(frozen=True)
-class EmbedLayerNormImage(Image):
+class EmbedLayerNormImage(EnclosedImage):
     """The outputs, and how far float32 kernels may be from them."""
 
     lower: Reals
     upper: Reals
     normalized: _Normalized
 
-    def error(self, contract: Contract) -> Floats:
-        lo, hi = self.ends(contract)
-        return np.asarray(np.maximum(np.maximum(hi - self.upper.approx, self.lower.approx - lo), 0.0))
-
-    def ends(self, contract: Contract) -> Interval:
+    def reached(self, contract: Contract, exact: Interval) -> Interval:
         """`k` counts what each stage does beside its sums: embeddings, centering, the root, the output."""
-        least, greatest = self.lower.approx - self.lower.error, self.upper.approx + self.upper.error
-        if contract.terms == "exact":
-            return least, greatest
-        lo, hi = self.normalized.output(float32_rounding(contract.k, contract.function_ulps))
-        return np.minimum(lo, least), np.maximum(hi, greatest)
+        return hull(exact, self.normalized.output(float32_rounding(contract.k, contract.function_ulps)))

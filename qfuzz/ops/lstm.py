@@ -28,7 +28,7 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.dynamically import quantized
-from qfuzz.ops.semantics import ExactOperator, Image, Operand
+from qfuzz.ops.semantics import EnclosedImage, ExactOperator, Image, Operand
 from qfuzz.ops.table import known_reals
 
 MAX_STEPS = 16
@@ -246,7 +246,7 @@ def _tanh(z: Interval, rounding: Rounding) -> Interval:
 
 
 @dataclass(frozen=True)
-class LstmImage(Image):
+class LstmImage(EnclosedImage):
     """The outputs, and what float32 kernels may make of them: other roundings of the dynamic quantization, too."""
 
     lower: Reals
@@ -254,18 +254,12 @@ class LstmImage(Image):
     layers: _Layers
     batch: int
 
-    def error(self, contract: Contract) -> Floats:
-        lo, hi = self.ends(contract)
-        return np.asarray(np.maximum(np.maximum(hi - self.upper.approx, self.lower.approx - lo), 0.0))
-
-    def ends(self, contract: Contract) -> Interval:
+    def reached(self, contract: Contract, exact: Interval) -> Interval:
         """`k` counts what is done to a term of a gate: its scale, products and sums."""
-        ends = self.lower.approx - self.lower.error, self.upper.approx + self.upper.error
-        if contract.terms == "exact":
-            return ends
         if float(magnitude(self.layers.x).max(initial=0.0)) > MAX_INPUT:
             return anything(self.lower.approx.shape)
         rounding = float32_rounding(contract.k, contract.function_ulps, contract.function_addend)
+        reached = exact
         for rows in sorted({math.ceil(self.batch / n) for n in range(1, self.batch + 1)}):
-            ends = hull(ends, self.layers.outputs(rounding, rows))
-        return ends
+            reached = hull(reached, self.layers.outputs(rounding, rows))
+        return reached

@@ -20,14 +20,14 @@ import numpy.typing as npt
 
 from qfuzz.exact.arithmetic_model import FLOAT64, NONE, Rounding, float32_rounding
 from qfuzz.exact.elementary import sigmoid_float64
-from qfuzz.exact.intervals import Interval, anything, magnitude, matrix_product, plus, times, widened
+from qfuzz.exact.intervals import Interval, anything, hull, magnitude, matrix_product, plus, times, widened
 from qfuzz.exact.reals import Reals
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element, float32
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.semantics import ExactOperator, Image, Operand
+from qfuzz.ops.semantics import EnclosedImage, ExactOperator, Image, Operand
 from qfuzz.ops.table import known_reals
 
 Flags = npt.NDArray[np.bool_]
@@ -265,23 +265,15 @@ def max_of(z: Interval) -> Floats:
 
 
 @dataclass(frozen=True)
-class MoeImage(Image):
+class MoeImage(EnclosedImage):
     """The outputs, and how far float32 kernels may be from them."""
 
     lower: Reals
     upper: Reals
     mixture: _Mixture
 
-    def error(self, contract: Contract) -> Floats:
-        lo, hi = self.ends(contract)
-        return np.asarray(np.maximum(np.maximum(hi - self.upper.approx, self.lower.approx - lo), 0.0))
-
-    def ends(self, contract: Contract) -> Interval:
+    def reached(self, contract: Contract, exact: Interval) -> Interval:
         """`k` counts what each stage does beside its sums."""
-        least, greatest = self.lower.approx - self.lower.error, self.upper.approx + self.upper.error
-        if contract.terms == "exact":
-            return least, greatest
         if float(magnitude(self.mixture.x).max(initial=0.0)) > MAX_INPUT:
             return anything(self.lower.approx.shape)
-        lo, hi = self.mixture.output(float32_rounding(contract.k, contract.function_ulps))
-        return np.minimum(lo, least), np.maximum(hi, greatest)
+        return hull(exact, self.mixture.output(float32_rounding(contract.k, contract.function_ulps)))

@@ -123,6 +123,20 @@ class Expand(Moved, frozen=True, kw_only=True, tag="expand"):
         return np.broadcast_to(a, self.shape_of(a.shape))
 
 
+def check_count(indices: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raise `InvalidCase` unless `shape` is sane, and holds as many elements as there are `indices`."""
+    check_shape(shape)
+    if math.prod(shape) != len(indices):
+        raise InvalidCase(f"indices: {len(indices)} of them; shape {shape} has another number")
+
+
+def check_indices(indices: tuple[int, ...], axis: int, shape: tuple[int, ...]) -> None:
+    """Raise `InvalidCase` unless each index names an entry of `axis` of `shape`, from either end."""
+    size = shape[axis]
+    if any(not -size <= i < size for i in indices):
+        raise InvalidCase(f"indices: {indices}; need {-size}..{size - 1} for axis {axis} of {shape}")
+
+
 class Gather(Moved, frozen=True, kw_only=True, tag="gather"):
     """Entries of `axis` at constant `indices`, whose dimensions stand in the place of that axis.
 
@@ -143,12 +157,8 @@ class Gather(Moved, frozen=True, kw_only=True, tag="gather"):
 
     def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         axis = normal_axis("axis", self.axis, len(shape))
-        check_shape(self.indices_shape)
-        if math.prod(self.indices_shape) != len(self.indices):
-            raise InvalidCase(f"indices: {len(self.indices)} of them; shape {self.indices_shape} has another number")
-        size = shape[axis]
-        if any(not -size <= i < size for i in self.indices):
-            raise InvalidCase(f"indices: {self.indices}; need {-size}..{size - 1} for axis {axis} of {shape}")
+        check_count(self.indices, self.indices_shape)
+        check_indices(self.indices, axis, shape)
         return (*shape[:axis], *self.indices_shape, *shape[axis + 1 :])
 
     def move(self, a: Floats, zero: float) -> Floats:

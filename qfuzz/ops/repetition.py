@@ -3,16 +3,15 @@
 Semantics: ONNX Tile and GatherElements (opset 13). Elements are requantized where the output type differs.
 """
 
-import math
 from typing import Literal
 
 import numpy as np
 
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.tensor import MAX_ELEMENTS, check_shape
+from qfuzz.ir.tensor import MAX_ELEMENTS
 from qfuzz.ops.movement import Moved
-from qfuzz.ops.rearrangement import normal_axis
+from qfuzz.ops.rearrangement import check_count, check_indices, normal_axis
 
 
 class Tile(Moved, frozen=True, kw_only=True, tag="tile"):
@@ -49,9 +48,7 @@ class GatherElements(Moved, frozen=True, kw_only=True, tag="gather_elements"):
 
     def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         axis = normal_axis("axis", self.axis, len(shape))
-        check_shape(self.indices_shape)
-        if math.prod(self.indices_shape) != len(self.indices):
-            raise InvalidCase(f"indices: {len(self.indices)} of them; shape {self.indices_shape} has another number")
+        check_count(self.indices, self.indices_shape)
         if len(self.indices_shape) != len(shape) or any(
             n > size for d, (n, size) in enumerate(zip(self.indices_shape, shape, strict=True)) if d != axis
         ):
@@ -59,9 +56,7 @@ class GatherElements(Moved, frozen=True, kw_only=True, tag="gather_elements"):
                 f"indices_shape: {self.indices_shape}; needs {len(shape)} sizes, those of {shape} at most but on axis "
                 f"{axis}"
             )
-        size = shape[axis]
-        if any(not -size <= i < size for i in self.indices):
-            raise InvalidCase(f"indices: {self.indices}; need {-size}..{size - 1} for axis {axis} of {shape}")
+        check_indices(self.indices, axis, shape)
         return self.indices_shape
 
     def move(self, a: Floats, zero: float) -> Floats:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.exact.combination import Multiplier, Term, combine, value_lsb
+from qfuzz.exact.intervals import Interval
 from qfuzz.exact.reals import Reals
 from qfuzz.exact.rounding import Floats, gamma
 from qfuzz.ir.contract import Contract
@@ -139,6 +140,22 @@ class Image(ABC):
         """
         error = self.error(contract)
         return self.lower.approx - self.lower.error - error, self.upper.approx + self.upper.error + error
+
+
+class EnclosedImage(Image):
+    """What becomes of operands in several stages, through which a kernel's roundings are followed on intervals."""
+
+    @abstractmethod
+    def reached(self, contract: Contract, exact: Interval) -> Interval:
+        """What a kernel that rounds may compute, and what an exact one does."""
+
+    def ends(self, contract: Contract) -> Interval:
+        exact = self.lower.approx - self.lower.error, self.upper.approx + self.upper.error
+        return exact if contract.terms == "exact" else self.reached(contract, exact)
+
+    def error(self, contract: Contract) -> Floats:
+        lo, hi = self.ends(contract)
+        return np.asarray(np.maximum(np.maximum(hi - self.upper.approx, self.lower.approx - lo), 0.0))
 
 
 class SteppedImage(Image):
