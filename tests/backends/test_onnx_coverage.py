@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qfuzz.backends.onnx_coverage import COVERED, PENDING, Covered, Row, counts, rows, summary
+from qfuzz.backends.onnx_coverage import COVERED, Covered, Row, counts, rows, summary
 from qfuzz.backends.onnx_kernels import MICROSOFT, NARROW, ONNX, Key, OperatorKernels, Runtime, ask_runtime
 from qfuzz.backends.onnx_scope import NO_SUCH_KERNEL, NOT_YET, OUT_OF_SCOPE, SCALES_OF_OTHERS
 from qfuzz.ir.errors import BackendMissing, Unsupported
@@ -76,7 +76,6 @@ def test_a_new_operator_would_be_noticed() -> None:
 def test_each_operator_is_in_one_table() -> None:
     tables: Sequence[set[Key]] = [set(COVERED), set(NOT_YET), set(OUT_OF_SCOPE)]
     assert sum(map(len, tables)) == len(set().union(*tables))
-    assert set(COVERED) >= PENDING
     assert all(reason for reason in (*NOT_YET.values(), *OUT_OF_SCOPE.values()))
 
 
@@ -195,10 +194,7 @@ def untrue(key: Key, claim: Covered) -> list[str]:
 @pytest.mark.parametrize("key", COVERED, ids=str)
 def test_what_is_said_to_be_covered_is_in_drawn_cases(key: Key) -> None:
     wrong = untrue(key, COVERED[key])
-    if key in PENDING:
-        assert wrong, f"{key} is covered: take it out of PENDING in qfuzz/backends/onnx_coverage.py"
-    else:
-        assert not wrong, f"{key}: {'; '.join(wrong)}"
+    assert not wrong, f"{key}: {'; '.join(wrong)}"
 
 
 def test_a_false_claim_would_be_noticed() -> None:
