@@ -107,7 +107,7 @@ class Builder:
 
     def shared(self, array: npt.NDArray[Any]) -> str:
         """A constant without a name of its own."""
-        key = (array.dtype.char, array.shape, array.tobytes())
+        key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._shared:
             self._shared[key] = f"constant/{len(self._shared)}"
             self._add_tensor(self._shared[key], array)

@@ -138,6 +138,8 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
         error = np.zeros(shape)
     else:
         error = magnitude * (2.0 * (3 + len(terms)) * _U64)
+        if len(terms) == 1 and terms[0].divisor is not None:
+            error = np.where(_divides(terms[0], total), 0.0, error)
 
     def refine(i: int, bits: int) -> Bounds:
         index = tuple(int(j) for j in np.unravel_index(i, shape)) if shape else ()
@@ -150,6 +152,19 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
         return r, r
 
     return Reals(total, error, refine)
+
+
+def _divides(term: Term, quotient: Floats) -> npt.NDArray[np.bool_]:
+    """Where the float64 `quotient` is known to be the term's value: means of equal scales, whose ties are many."""
+    product = np.asarray(term.values * term.multiplier.approx)
+    lsb = array_lsb(term.values) * term.multiplier.lsb if term.multiplier.lsb else 0.0
+    assert term.divisor is not None
+    if not lsb or float(np.abs(product).max(initial=0.0)) / lsb >= 2.0**53 or term.divisor.max(initial=1) >= 2**29:
+        return np.zeros(quotient.shape, bool)
+    # A quotient of at most 24 bits times a divisor of 29 is exact in float64, so that this comparison is proof.
+    with np.errstate(over="ignore"):
+        short = quotient.astype(np.float32) == quotient
+    return np.asarray(short & (quotient * term.divisor == product))
 
 
 def _own(index: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -186,4 +186,4 @@ def partition(case: Case, models: Sequence[Choices]) -> dict[bytes, list[Choices
 
 
 def _bytes(array: Array) -> bytes:
-    return array.dtype.char.encode() + array.tobytes()
+    return array.dtype.name.encode() + array.tobytes()

@@ -37,11 +37,7 @@ def fits(b: Builder) -> bool:
 
 
 def draw_weight_only_linear(b: Builder) -> None:
-    """A weight_only_linear node, which mostly ends a branch.
-
-    Now and then its input is dequantized, or its output quantized. Both, with a bias, is how QDQ says linear, and the
-    bias is rounded as one: that is drawn there.
-    """
+    """A weight_only_linear node, which mostly ends a branch; its input may be dequantized, its output quantized."""
     d = b.d
     source, x = b.current, _activation(b)
     k = b.types[x].shape[-1]
@@ -55,8 +51,7 @@ def draw_weight_only_linear(b: Builder) -> None:
     y = b.add_node(WeightOnlyLinear(), inputs, "float32")
     for choices in (_OF_MEANING,) * d.integer(0, 1) + (_LINEAR_FORMS,) * d.pick((0, 1, 2)):
         b.forms.append(d.pick(choices))
-    is_linear = len(inputs) == 3 and x not in (i.name for i in b.inputs)
-    if not is_linear and b.room and d.rarely(4):
+    if b.room and d.rarely(4):
         spread = max(q.scale) * (q.qmax - q.qmin) * 16.0
         b.add_node(Quantize(), (y,), b.output(spread, spread=4))
     else:

@@ -19,7 +19,7 @@ from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.protocols import NotSupported, Scriptable, Supported
 from qfuzz.ir.qtype import Element, QType, float32
-from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.activation import Relu, Sigmoid
 from qfuzz.ops.attention import Attention
@@ -51,7 +51,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: its bac
 
 from qfuzz.backends import onnx_executor, onnx_reference_executor  # noqa: E402  after the skips
 from qfuzz.backends.onnx_backends import REFUSALS, OnnxRuntimeBackend  # noqa: E402
-from qfuzz.backends.onnx_builder import lower_graph  # noqa: E402
+from qfuzz.backends.onnx_builder import Builder, lower_graph  # noqa: E402
 from qfuzz.backends.onnx_dialect import FORMATS, lower, serialize  # noqa: E402
 from qfuzz.backends.onnx_opsets import OPSET  # noqa: E402
 from qfuzz.backends.onnx_reference import OnnxReferenceBackend  # noqa: E402
@@ -591,3 +591,10 @@ def test_requantize_has_no_integer_kernel() -> None:
     network = _network(Requantize(), [((3,), U8)], [], S8)
     assert isinstance(OnnxRuntimeBackend().supports(network), NotSupported)
     assert isinstance(OnnxRuntimeBackend("qdq").supports(network), Supported)
+
+
+def test_equal_bytes_of_other_types_are_other_constants() -> None:
+    """NumPy knows small types by characters, and two of them by the same one."""
+    builder = Builder(Network((Input("x", TensorType((1,), "float32")),), (), (), ("x",)))
+    made = {builder.shared(np.zeros((), dtype)) for dtype in DTYPES.values()}
+    assert len(made) == len({np.dtype(dtype) for dtype in DTYPES.values()})
