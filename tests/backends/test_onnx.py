@@ -595,6 +595,7 @@ def test_requantize_has_no_integer_kernel() -> None:
 
 def test_equal_bytes_of_other_types_are_other_constants() -> None:
     """NumPy knows small types by characters, and two of them by the same one."""
-    builder = Builder(Network((Input("x", TensorType((1,), "float32")),), (), (), ("x",)))
+    x = QType.per_tensor("uint8", 1.0, 0)
+    builder = Builder(Network((Input("x", TensorType((1,), x)),), (), (Node("y", Relu(), ("x",), x),), ("y",)))
     made = {builder.shared(np.zeros((), dtype)) for dtype in DTYPES.values()}
     assert len(made) == len({np.dtype(dtype) for dtype in DTYPES.values()})
