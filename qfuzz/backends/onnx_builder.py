@@ -56,7 +56,7 @@ class Builder:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.graph = GraphProto(name="qfuzz")
-        self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._shared: dict[tuple[np.dtype[Any], tuple[int, ...], bytes], str] = {}
         self._qparams: dict[tuple[QType, Real], tuple[str, str]] = {}
         self._made: set[str] = set()
 
@@ -107,7 +107,7 @@ class Builder:
 
     def shared(self, array: npt.NDArray[Any]) -> str:
         """A constant without a name of its own."""
-        key = (array.dtype.name, array.shape, array.tobytes())
+        key = (array.dtype, array.shape, array.tobytes())
         if key not in self._shared:
             self._shared[key] = f"constant/{len(self._shared)}"
             self._add_tensor(self._shared[key], array)

@@ -110,10 +110,10 @@ def say(said: Said) -> None:
 
 
 def _rewrite(said: Said, rewrites: tuple[tuple[str, "Rewrite"], ...]) -> None:
+    chosen = dict(form.split("=", 1) for form in said.network.forms)
     for name, rewrite in rewrites:
-        value = said.network.form(name)
-        if f"{name}={value}" in said.network.forms:
-            rewrite(said, value)
+        if name in chosen:
+            rewrite(said, chosen[name])
 
 
 def _zero_points(said: Said, value: str) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -103,24 +104,10 @@ def _check_once(
     except Unsupported as e:
         return run.verdict(Outcome.UNSUPPORTED, str(e))
     except Rejected as e:
-        return _first_cause(case, backend, explain) or run.verdict(Outcome.REJECTED, str(e))
+        return run.first_cause() or run.verdict(Outcome.REJECTED, str(e))
     except _Broken as e:
         return run.verdict(e.outcome, e.reason, e.op)
     return run.verdict(Outcome.JUDGED)
-
-
-def _first_cause(case: Case, backend: Backend, explain: Explainer | None) -> BackendVerdict | None:
-    """The verdict on the shortest part of a refused network that is accused by itself.
-
-    A kernel that returns a wrong shape makes the next one refuse it: the first of them is guilty, not the second.
-    """
-    nodes = case.network.nodes
-    for n in range(1, len(nodes)):
-        part = _beginning(case, n)
-        verdict = check_one(part, backend, Reference(part), explain=explain)
-        if verdict.is_finding:
-            return verdict
-    return None
 
 
 def _beginning(case: Case, n: int) -> Case:
@@ -200,6 +187,22 @@ class _Run:
         alone = len(self.network.nodes) == 1
         return self.network.nodes[0].op.name if alone and outcome not in (Outcome.JUDGED, Outcome.UNSUPPORTED) else ""
 
+    def first_cause(self) -> BackendVerdict | None:
+        """The verdict on the shortest part of a refused network that is accused by itself.
+
+        A kernel that returns a wrong shape makes the next one refuse it: the first of them is guilty, not the second.
+        """
+        for n in range(1, len(self.network.nodes)):
+            part = _beginning(self.case, n)
+            verdict = check_one(part, self.backend, Reference(part), explain=self.explain)
+            self.compile_seconds += verdict.compile_seconds
+            self.run_seconds += verdict.run_seconds
+            if verdict.is_finding:
+                return msgspec.structs.replace(
+                    verdict, compile_seconds=self.compile_seconds, run_seconds=self.run_seconds
+                )
+        return None
+
     def all_forms(self, tap: bool) -> None:
         inner = tuple(n.name for n in self.network.nodes if n.name not in self.network.outputs)
         if not self.backend.fuses:
@@ -249,8 +252,12 @@ class _Run:
         fed = Guarded({name: t.array for name, t in self.case.feeds.items()})
         fill_allocations(FILLS[0])
         start = time.perf_counter()
-        with _memory_errors():
-            program = self.backend.compile(self.network, taps)
+        try:
+            with _memory_errors():
+                program = self.backend.compile(self.network, taps)
+        except Rejected:
+            self.compile_seconds += time.perf_counter() - start
+            raise
         elapsed = time.perf_counter() - start
         # A program that knows how long its framework took says so; lowering is ours, not the backend's.
         self.compile_seconds += float(getattr(program, "compile_seconds", elapsed))
@@ -322,8 +329,10 @@ class _Run:
         inner = tuple(n.name for n in self.network.nodes if n.name not in self.network.outputs)
         for case in fresh_inputs(self.case):
             known: dict[str, Array] = {name: np.array(t.array) for name, t in case.feeds.items()}
+            start = time.perf_counter()
             with _memory_errors():
                 known |= self.backend.compile(self.network, inner).run(dict(known), inner)
+            self.run_seconds += time.perf_counter() - start
             yield self._all_inputs(node, known), known[node.name]
 
     def _all_inputs(self, node: Node, known: Mapping[str, Array]) -> list[Array]:
