@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
 from qfuzz.ir.contract import Contract
 
 _FBGEMM_GEMM = Contract(
@@ -116,7 +117,7 @@ CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
         "fbgemm": MappingProxyType(_FBGEMM),
         "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV}),
         "onednn": MappingProxyType(_FBGEMM | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
-        "export": MappingProxyType(_SHARED | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
+        "export": MappingProxyType(_SHARED | dict(EXPORT_CONTRACTS) | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
         "qnnpack": MappingProxyType(_FBGEMM | {"conv": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ADD}),
     }
 )

@@ -16,6 +16,7 @@ from qfuzz.strategies import (
     granular,
     matmul,
     movement,
+    pointwise,
     pooling,
     rearrangement,
     repetition,
@@ -135,6 +136,10 @@ DRAWINGS: dict[str, Drawing] = {
     ),
     "amax": Drawing(_ANY, repetition.draw_amax, (4, 3, 2)),
     "amin": Drawing(_ANY, repetition.draw_amin, (4, 3, 2)),
+    "linear_pointwise": Drawing(contraction.fits_linear, pointwise.draw_linear_pointwise, (2, 2, 3)),
+    "conv_pointwise": Drawing(contraction.fits_conv, pointwise.draw_conv_pointwise, _VOLUMES),
+    "linear_add": Drawing(contraction.fits_linear, pointwise.draw_linear_add, (2, 2, 3)),
+    "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 3, 5)),
 }
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -27,7 +27,9 @@ from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Amax, Amin, Mean
@@ -557,6 +559,47 @@ def _embedding(d: Draw) -> Case:
     return d.case(Embedding(), [], "float32", constants=constants)
 
 
+def _post_operation(d: Draw) -> dict[str, Any]:
+    activations = get_args(Activation)
+    low = d.integer(-2, 1) / 2
+    return {"activation": activations[d.integer(0, len(activations) - 1)], "min": low, "max": low + d.integer(1, 6)}
+
+
+def _linear_pointwise(d: Draw) -> Case:
+    k = int(d.rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 31, 33]))
+    lead = tuple(d.integer(1, 5) for _ in range(d.integer(1, 2)))
+    return _contraction(d, LinearPointwise(**_post_operation(d)), (*lead, k), (d.integer(1, 18), k))
+
+
+def _conv_pointwise(d: Draw) -> Case:
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
+    return _contraction(d, ConvPointwise(**attributes, **_post_operation(d)), shape, weight_shape)
+
+
+def _and_add(d: Draw, layer: Case, op: Operator) -> Case:
+    """The layer with another activation of its output's dtype, before its bias."""
+    network, (node,) = layer.network, layer.network.nodes
+    assert isinstance(node.element, QType)
+    q = d.qtype(node.element.scale[0] / 4, node.element.scale[0] * 4)
+    other = Input("other", TensorType(network.types[node.name].shape, q))
+    added = Node(node.name, op, (*node.inputs[:2], "other", *node.inputs[2:]), node.element)
+    fed = (*layer.inputs, Tensor(d.stored(other.type.shape, q)))
+    return Case(Network((*network.inputs, other), network.constants, (added,), network.outputs), fed)
+
+
+def _conv_add(d: Draw) -> Case:
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    layer = _contraction(d, ConvPointwise(**attributes), shape, weight_shape)
+    return _and_add(d, layer, ConvAdd(**attributes, relu=d.chance(0.4)))
+
+
+def _linear_add(d: Draw) -> Case:
+    k = int(d.rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 31, 33]))
+    lead = tuple(d.integer(1, 5) for _ in range(d.integer(1, 2)))
+    layer = _contraction(d, LinearPointwise(), (*lead, k), (d.integer(1, 18), k))
+    return _and_add(d, layer, LinearAdd(relu=d.chance(0.4)))
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -618,6 +661,10 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "embedding": _embedding,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
+    "linear_pointwise": _linear_pointwise,
+    "conv_pointwise": _conv_pointwise,
+    "linear_add": _linear_add,
+    "conv_add": _conv_add,
     "amax": _moved(_extreme(Amax)),
     "amin": _moved(_extreme(Amin)),
 }
