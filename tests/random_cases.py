@@ -210,7 +210,7 @@ def _conv(d: Dice) -> Case:
 
 
 def _conv_transpose(d: Dice) -> Case:
-    shape = (d.integer(0, 2), *(d.integer(1, 4) for _ in range(d.integer(2, 3))))
+    shape = _volume_shape(d) if d.chance(0.2) else (d.integer(0, 2), *(d.integer(1, 4) for _ in range(d.integer(2, 3))))
     n = len(shape) - 2
     groups = d.pick(*(g for g in (1, shape[1], 2) if shape[1] % g == 0))
     says_sizes = d.chance(0.3)

@@ -109,15 +109,17 @@ _SHARED: dict[str, Contract] = {
 }
 """Kernels that are the same whatever the engine."""
 
-_FBGEMM = _SHARED | {"conv": _FBGEMM_GEMM, "linear": _FBGEMM_GEMM}
+_FBGEMM = _SHARED | {"conv": _FBGEMM_GEMM, "conv_transpose": _FBGEMM_GEMM, "linear": _FBGEMM_GEMM}
+_ONEDNN = {"conv": _ONEDNN_GEMM, "conv_transpose": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}
+_QNNPACK = {"conv": _QNNPACK_GEMM, "conv_transpose": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ADD}
 
 CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {
         "fbgemm": MappingProxyType(_FBGEMM),
-        "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV}),
-        "onednn": MappingProxyType(_FBGEMM | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
-        "export": MappingProxyType(_SHARED | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
-        "qnnpack": MappingProxyType(_FBGEMM | {"conv": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ADD}),
+        "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV}),
+        "onednn": MappingProxyType(_FBGEMM | _ONEDNN),
+        "export": MappingProxyType(_SHARED | _ONEDNN),
+        "qnnpack": MappingProxyType(_FBGEMM | _QNNPACK),
     }
 )
 """Engine to its contracts."""

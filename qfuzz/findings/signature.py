@@ -132,11 +132,15 @@ def node_form(case: Case, node: Node) -> set[str]:
 def _windows(case: Case, node: Node) -> set[str]:
     """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window.
 
-    And whether the last window of an average reaches beyond the padding.
+    And whether the last window of an average reaches beyond the padding, and whether a transposed convolution has other
+    numbers of channels and filters a group, neither of them 1.
     """
     op = node.op
     if isinstance(op, AvgPool):
         return {"window overhangs"} if _overhangs(case, node, op) else set()
+    if isinstance(op, ConvTranspose):
+        channels, filters = case.network.types[node.inputs[1]].shape[:2]
+        return {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
     if not isinstance(op, Conv):
         return set()
     form = set()

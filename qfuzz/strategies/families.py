@@ -117,7 +117,7 @@ DRAWINGS: dict[str, Drawing] = {
     "argmax": Drawing(rearrangement.fits_argmax, rearrangement.draw_argmax),
     "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 2, 3)),
     "matmul": Drawing(matmul.fits_matmul, matmul.draw_matmul, _MATRICES),
-    "conv_transpose": Drawing(contraction.fits_conv_transpose, contraction.draw_conv_transpose, _IMAGES),
+    "conv_transpose": Drawing(contraction.fits_conv_transpose, contraction.draw_conv_transpose, _VOLUMES),
     "conv_integer": Drawing(contraction.fits_conv, contraction.draw_conv_integer, _VOLUMES),
     "linear_integer": Drawing(contraction.fits_linear, contraction.draw_linear_integer, (2, 2, 3)),
     "matmul_integer": Drawing(matmul.fits_matmul, matmul.draw_matmul_integer, _MATRICES),

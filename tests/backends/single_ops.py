@@ -163,7 +163,7 @@ def _windows(d: Draw, spatial: int) -> tuple[dict[str, Any], tuple[int, ...], tu
 
 
 def _conv(d: Draw) -> Case:
-    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
     return _contraction(d, Conv(**attributes, relu=d.chance(0.4)), shape, weight_shape)
 
 
@@ -174,9 +174,10 @@ def _conv_integer(d: Draw) -> Case:
 
 
 def _conv_transpose(d: Draw) -> Case:
-    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
     groups, says_sizes = attributes["groups"], d.chance(0.3)
-    op = ConvTranspose(**attributes, output_padding=(0,) * (len(shape) - 2), says_sizes=says_sizes)
+    more = tuple(d.integer(0, s - 1) if d.chance(0.3) else 0 for s in attributes["strides"])
+    op = ConvTranspose(**attributes, output_padding=more, says_sizes=says_sizes)
     return _contraction(d, op, shape, (shape[1], weight_shape[0] // groups, *weight_shape[2:]), 1, groups)
 
 
