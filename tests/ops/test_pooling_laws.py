@@ -164,5 +164,5 @@ def test_a_broken_attribute_is_named(op: Operator, message: str) -> None:
 def test_an_empty_image_has_no_windows() -> None:
     with pytest.raises(InvalidCase, match="only the batch may be empty"):
         network_of(GlobalAvgPool(), [((1, 1, 0, 2), X)], X)
-    with pytest.raises(InvalidCase, match="1-d or 2-d"):
+    with pytest.raises(InvalidCase, match="1-d to 3-d"):
         network_of(GlobalAvgPool(), [((1, 1), X)], X)
