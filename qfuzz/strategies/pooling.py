@@ -22,8 +22,9 @@ def _window(b: Builder, *, dilated: bool) -> dict[str, tuple[int, ...]]:
     kind = d.integer(0, 5)
     kernel, strides, before, after, dilations = [], [], [], [], []
     for size in b.type.shape[2:]:
-        k = min(d.pick(KERNELS), size)
-        pad = d.integer(0, k // 2) if kind in (1, 2, 5) else 0
+        padded = kind in (1, 2, 5)
+        k = min(d.pick(KERNELS), size + 1 if padded and d.rarely(4) else size)
+        pad = d.integer(min(1, max(k - size, 0)), k // 2) if padded else 0
         dilation = 2 if dilated and kind == 3 and 2 * (k - 1) + 1 <= size else 1
         uneven = kind == 5 and not b.flavour.common and pad > 0
         kernel.append(k)
