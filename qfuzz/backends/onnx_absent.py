@@ -7,7 +7,11 @@ from qfuzz.backends.onnx_builder import Builder, Lowering
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 
-ABSENT: Mapping[str, str] = MappingProxyType({})
+ABSENT: Mapping[str, str] = MappingProxyType(
+    {
+        "adaptive_avg_pool": "ONNX has no pool whose windows follow from the output's size",
+    }
+)
 """Operator name to why no ONNX node stands for it."""
 
 
