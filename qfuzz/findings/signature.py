@@ -133,8 +133,8 @@ def node_form(case: Case, node: Node) -> set[str]:
 def _windows(case: Case, node: Node) -> set[str]:
     """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window.
 
-    And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether a
-    transposed convolution has other numbers of channels and filters a group, neither of them 1.
+    And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether
+    a transposed convolution has other numbers of channels and filters a group, neither of them 1.
     """
     op = node.op
     if isinstance(op, AvgPool | MaxPool | AdaptiveAvgPool):
