@@ -7,7 +7,12 @@ from qfuzz.backends.onnx_builder import Builder, Lowering
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 
-ABSENT: Mapping[str, str] = MappingProxyType({})
+ABSENT: Mapping[str, str] = MappingProxyType(
+    {
+        "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
+        "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",
+    }
+)
 """Operator name to why no ONNX node stands for it."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from qfuzz.backends import torch_norms_contracts
 from qfuzz.ir.contract import Contract
 
 _FBGEMM_GEMM = Contract(
@@ -106,6 +107,7 @@ _SHARED: dict[str, Contract] = {
     "hardsigmoid": _ELEMENTWISE,
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
+    **torch_norms_contracts.CONTRACTS,
 }
 """Kernels that are the same whatever the engine."""
 

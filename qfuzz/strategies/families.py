@@ -135,6 +135,8 @@ DRAWINGS: dict[str, Drawing] = {
     ),
     "amax": Drawing(_ANY, repetition.draw_amax, (4, 3, 2)),
     "amin": Drawing(_ANY, repetition.draw_amin, (4, 3, 2)),
+    "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5)),
+    "group_norm": Drawing(functions.fits_instance_norm, functions.draw_group_norm, _VOLUMES),
 }
 
 
