@@ -23,6 +23,7 @@ from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType, dtype_of
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.linear import Linear
@@ -168,6 +169,22 @@ def _binary(b: Builder, node: Node, kernel: str) -> None:
     b.call(node.name, f"torch.ops.onednn.{kernel}.tensor", *operands, *_output(node))
 
 
+def _batch_norm(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, BatchNorm)
+    x = b.type(node, 0)
+    if len(x.shape) != 4:
+        raise Unsupported(f"x: {len(x.shape)} dimensions; the kernel takes 4")
+    if op.relu:
+        raise Unsupported("relu: onednn.qbatch_norm2d has no fused relu")
+    for which, dtype in (("x", x.qtype.dtype), ("output", _qtype_out(node).dtype)):
+        if dtype != "uint8":
+            raise Unsupported(f"{which}: {dtype}; the kernel takes and returns uint8")
+    parameters = (b.constant(name) for name in node.inputs[1:])
+    q = (scale_of(x.qtype), zero_point_of(x.qtype))
+    b.call(node.name, "torch.ops.onednn.qbatch_norm2d", b.x(node), *q, *parameters, literal(op.epsilon), *_output(node))
+
+
 def _keep_qparams(b: Builder, node: Node) -> None:
     for position in range(len(node.inputs)):
         if node.element != b.type(node, position).element:
@@ -220,6 +237,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "linear": _linear,
         "add": _add,
         "mul": _mul,
+        "batch_norm": _batch_norm,
         "concat": _concat,
         "reshape": _reshape,
         "flatten": _flatten,
