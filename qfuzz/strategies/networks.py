@@ -43,6 +43,7 @@ UNUSUAL = (
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool",),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
+    *("batch_norm", "group_norm"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
