@@ -119,10 +119,17 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
     )
 
 
+OF_OWN_TYPES = ("embedding", "embedding_bag")
+"""Operators whose constants have types that no other kernel takes: their lowerings say which."""
+
+
 def _check_types(network: Network) -> None:
     """Raise `Unsupported` unless all is of the types that quantized kernels take here."""
     inner = {*(i.name for i in network.inputs), *(n.name for n in network.nodes)}
+    tables = {name for n in network.nodes if n.op.name in OF_OWN_TYPES for name in n.inputs} - inner
     for name, type_ in network.types.items():
+        if name in tables:
+            continue
         q = type_.element
         if type_.dtype not in (*BYTES, "float32", "int32"):
             raise Unsupported(f"{name}: {type_.dtype}; torch's quantized kernels take uint8, int8 and float32")

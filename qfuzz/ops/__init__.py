@@ -11,6 +11,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -89,6 +90,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     GatherElements,
     Amax,
     Amin,
+    EmbeddingBag,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -12,6 +12,7 @@ from qfuzz.strategies import (
     contraction,
     dynamic,
     elementwise,
+    embedding_bag,
     functions,
     granular,
     matmul,
@@ -135,6 +136,7 @@ DRAWINGS: dict[str, Drawing] = {
     ),
     "amax": Drawing(_ANY, repetition.draw_amax, (4, 3, 2)),
     "amin": Drawing(_ANY, repetition.draw_amin, (4, 3, 2)),
+    "embedding_bag": Drawing(weight_only.fits, embedding_bag.draw_embedding_bag),
 }
 
 
