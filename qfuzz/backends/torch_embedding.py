@@ -17,6 +17,7 @@ from qfuzz.ops.weight_only import Embedding
 
 BITS = {"uint8": 8, "uint4": 4, "uint2": 2}
 _PREPACK = "aten/src/ATen/native/quantized/cpu/qembeddingbag_prepack.cpp"
+_BY_ROWS = f"table: a packed one has the scales of its rows (TORCH_CHECK in prepack(), {_PREPACK})"
 PARAMETERS = {8: "float32", 4: "float16", 2: "float16"}
 """What rows of so many bits hold of their scale and bias (`_PREPACK`, scale_bias_bytes)."""
 
@@ -30,6 +31,8 @@ def _embedding(b: Builder, node: Node) -> None:
         raise Unsupported(f"table: {table.dtype}; embedding takes quint8 and quint4x2")
     if len(table.shape) != 2 or op.axis != 0:
         raise Unsupported("table: rows of a matrix are what embedding looks up")
+    if table.qtype.axis != 0 or table.qtype.block:
+        raise Unsupported(_BY_ROWS)
     if len(indices.shape) not in (1, 2):
         raise Unsupported(f"indices: rank {len(indices.shape)}; one or two dimensions (qembeddingbag.cpp)")
     if (b.network.constant_data[node.inputs[1]].array < 0).any():
@@ -77,7 +80,7 @@ def _packed(b: Builder, node: Node) -> Arg:
     name, type_ = node.inputs[0], b.type(node, 0)
     q = type_.qtype
     if q.axis is None:
-        raise Unsupported("table: per tensor; a packed table is quantized by rows (TORCH_CHECK in prepack())")
+        raise Unsupported(_BY_ROWS)
     out = b.fresh(f"{node.name}_table")
     qparams = [b.numbers(f"{out}_{what}", values, "float32")
                for what, values in (("scales", q.scale), ("zero_points", tuple(map(float, q.zero_point))))]  # fmt: skip

@@ -35,9 +35,10 @@ def draw_embedding_bag(b: Builder) -> None:
     pruned = d.rarely(3)
     n, n_rows = int(lengths.sum()), shape[0] + (d.integer(0, 4) if pruned else 0)
     at = fill.below(fill.words(d.key(), n), n_rows)
+    at_shape = (n,) if as_offsets else (bags, n // bags if bags else 1)
     integers: tuple[PlainInteger, ...] = ("int64", "int32")
     dtype_i, dtype_o = d.pick(integers), d.pick(integers)
-    inputs.append(b.add_constant("i", dtype_i, at.astype(DTYPES[dtype_i]).reshape((n,) if as_offsets else (bags, -1))))
+    inputs.append(b.add_constant("i", dtype_i, at.astype(DTYPES[dtype_i]).reshape(at_shape)))
     if as_offsets:
         offsets = np.concatenate([[0], np.cumsum(lengths)])[: bags + include_last_offset]
         inputs.append(b.add_constant("o", dtype_o, offsets.astype(DTYPES[dtype_o])))
@@ -46,7 +47,7 @@ def draw_embedding_bag(b: Builder) -> None:
     if weighted:
         unit = 2.0 ** d.integer(-2, 2) if d.integer(0, 1) else b.scale(1.0, 4)
         weights = fill.reals(d.key(), d.pick((fill.UNIFORM, fill.EDGES)), at.shape, unit)
-        inputs.append(b.add_constant("w", "float32", weights.reshape((n,) if as_offsets else (bags, -1))))
+        inputs.append(b.add_constant("w", "float32", weights.reshape(at_shape)))
     if pruned:
         mapping = fill.below(fill.words(d.key(), n_rows), shape[0] + 1) - 1
         inputs.append(b.add_constant("m", "int32", mapping.astype(np.int32)))
