@@ -7,7 +7,7 @@ types free, scales far apart, empty dimensions, values that saturate or vanish.
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -34,7 +34,9 @@ from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import (
     DepthToSpace,
@@ -180,7 +182,7 @@ def _contraction(d: Dice, op: Operator, shape: Shape, weight_shape: Shape, axis:
             constants.append((TensorType((n,), "float32"), bias))
     spread = math.log2(unit) + d.random.uniform(-2.0, 10.0)
     is_plain = len(constants) == 2 and constants[1][0].element == "int32"
-    if not isinstance(op, Linear) and not is_plain and d.chance(0.2):
+    if isinstance(op, Conv | ConvTranspose) and not is_plain and d.chance(0.2):
         reals = d.qtype(math.log2(unit / q_x.scale[0]) + d.random.uniform(0.0, 10.0))
         return _case(d, op, [(shape, "float32")], "float32" if d.chance(0.3) else reals, tuple(constants))
     return _case(d, op, [(shape, q_x)], d.qtype(spread), tuple(constants))
@@ -211,7 +213,7 @@ def _conv(d: Dice) -> Case:
 
 
 def _conv_transpose(d: Dice) -> Case:
-    shape = (d.integer(0, 2), *(d.integer(1, 4) for _ in range(d.integer(2, 3))))
+    shape = _volume_shape(d) if d.chance(0.2) else (d.integer(0, 2), *(d.integer(1, 4) for _ in range(d.integer(2, 3))))
     n = len(shape) - 2
     groups = d.pick(*(g for g in (1, shape[1], 2) if shape[1] % g == 0))
     says_sizes = d.chance(0.3)
@@ -360,8 +362,21 @@ def _softmax(d: Dice) -> Case:
     )
 
 
-def _max_pool(d: Dice) -> Case:
+def _pooled_shape(d: Dice) -> Shape:
+    """An image's, seldom a volume's."""
     shape = d.image_shape()
+    return (*shape[:2], d.integer(1, 3), d.integer(1, 3), d.integer(1, 4)) if d.chance(0.2) else shape
+
+
+def _adaptive_avg_pool(d: Dice) -> Case:
+    shape = _pooled_shape(d)
+    q = d.qtype()
+    op = AdaptiveAvgPool(output_size=tuple(d.integer(1, n + 2) for n in shape[2:]))
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
+
+
+def _max_pool(d: Dice) -> Case:
+    shape = _pooled_shape(d)
     kernel = tuple(d.integer(1, 4) for _ in shape[2:])
     op = MaxPool(
         kernel=kernel,
@@ -375,7 +390,7 @@ def _max_pool(d: Dice) -> Case:
 
 
 def _avg_pool(d: Dice) -> Case:
-    shape = d.image_shape()
+    shape = _pooled_shape(d)
     kernel = tuple(d.integer(1, 4) for _ in shape[2:])
     op = AvgPool(
         kernel=kernel,
@@ -383,6 +398,7 @@ def _avg_pool(d: Dice) -> Case:
         padding=tuple(d.integer(0, k // 2) for k in (*kernel, *kernel)),
         ceil_mode=d.chance(0.5),
         count_include_pad=d.chance(0.5),
+        divisor_override=d.pick(0, 0, 0, 1, 3, 8),
     )
     q = d.qtype()
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
@@ -788,6 +804,60 @@ def _reduced(kind: type[Amax | Amin]) -> Callable[[Dice, Shape], Operator]:
     return operator
 
 
+def _post_operation(d: Dice) -> dict[str, Any]:
+    low = d.pick(0.0, -1.0, d.float32(-3.0, 3.0))
+    return {
+        "activation": d.pick(*get_args(Activation)),
+        "negative_slope": d.pick(0.5, 0.0, d.float32(-2.0, 2.0)),
+        "min": low,
+        "max": float32(low + d.pick(0.0, 6.0, 0.3)),
+    }
+
+
+def _gives_reals(d: Dice, case: Case) -> Case:
+    """The case, or one that ends with float32."""
+    if d.chance(0.7):
+        return case
+    (node,) = case.network.nodes
+    real = Node(node.name, node.op, node.inputs, "float32")
+    return Case(Network(case.network.inputs, case.network.constants, (real,), case.network.outputs), case.inputs)
+
+
+def _conv_followed(d: Dice) -> Case:
+    shape = _volume_shape(d) if d.chance(0.2) else d.image_shape()
+    attributes, weight_shape = _windows(d, shape)
+    return _gives_reals(d, _contraction(d, ConvPointwise(**attributes, **_post_operation(d)), shape, weight_shape))
+
+
+def _linear_followed(d: Dice) -> Case:
+    k = d.integer(1, 5)
+    op = LinearPointwise(**_post_operation(d))
+    return _gives_reals(d, _contraction(d, op, (*d.shape(1, 2), k), (d.integer(1, 4), k)))
+
+
+def _and_add(d: Dice, layer: Case, op: Operator) -> Case:
+    """The layer with another activation, before its bias."""
+    network, (node,) = layer.network, layer.network.nodes
+    q = d.qtype(math.log2(node.element.scale[0])) if isinstance(node.element, QType) else d.qtype()
+    other = Input("other", TensorType(network.types[node.name].shape, q))
+    added = Node(node.name, op, (*node.inputs[:2], "other", *node.inputs[2:]), node.element)
+    fed = (*layer.inputs, Tensor(d.data(other.type.shape, q)))
+    return Case(Network((*network.inputs, other), network.constants, (added,), network.outputs), fed)
+
+
+def _conv_add(d: Dice) -> Case:
+    shape = _volume_shape(d) if d.chance(0.2) else d.image_shape()
+    attributes, weight_shape = _windows(d, shape)
+    layer = _contraction(d, ConvPointwise(**attributes), shape, weight_shape)
+    return _and_add(d, layer, ConvAdd(**attributes, relu=d.chance(0.3)))
+
+
+def _linear_add(d: Dice) -> Case:
+    k = d.integer(1, 5)
+    layer = _contraction(d, LinearPointwise(), (*d.shape(1, 2), k), (d.integer(1, 4), k))
+    return _and_add(d, layer, LinearAdd(relu=d.chance(0.3)))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -800,7 +870,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "clamp": _unary(_clamp, bounded=True),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
-    "global_avg_pool": lambda d: _case(d, GlobalAvgPool(), [(d.image_shape(), d.qtype())], d.qtype()),
+    "global_avg_pool": lambda d: _case(d, GlobalAvgPool(), [(_pooled_shape(d), d.qtype())], d.qtype()),
+    "adaptive_avg_pool": _adaptive_avg_pool,
     "concat": _concat,
     "reshape": _moved(_reshape),
     "transpose": _moved(_perm),
@@ -848,6 +919,10 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "embedding_bag": _embedding_bag,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.pick(1, 2, 3, 0) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
+    "linear_pointwise": _linear_followed,
+    "conv_pointwise": _conv_followed,
+    "linear_add": _linear_add,
+    "conv_add": _conv_add,
     "amax": _moved(_reduced(Amax)),
     "amin": _moved(_reduced(Amin)),
 }

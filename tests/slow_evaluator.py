@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import mpmath
@@ -568,7 +569,7 @@ def avg_pool(op: Any, x: Values) -> tuple[Shape, Real]:
                 total += x.real((n, c, *p))
             if in_padded if op.count_include_pad else in_input:
                 count += 1
-        return total / count
+        return total / (op.divisor_override or count)
 
     return (*x.shape[:2], *(len(s) for s in starts)), rational(real)
 
@@ -579,6 +580,22 @@ def global_avg_pool(op: Any, x: Values) -> tuple[Shape, Real]:
         return sum(window, Fraction(0)) / len(window)
 
     return (*x.shape[:2], *(1 for _ in x.shape[2:])), rational(real)
+
+
+def adaptive_avg_pool(op: Any, x: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        inside = []
+        for p in indices(x.shape[2:]):
+            # Element p covers [p, p + 1), output i covers [i * s / n, (i + 1) * s / n): those that meet count.
+            cuts = [
+                (Fraction(i * s, n), Fraction((i + 1) * s, n))
+                for i, s, n in zip(index[2:], x.shape[2:], op.output_size, strict=True)
+            ]
+            if all(at < end and at + 1 > start for at, (start, end) in zip(p, cuts, strict=True)):
+                inside.append(x.real((*index[:2], *p)))
+        return sum(inside, Fraction(0)) / len(inside)
+
+    return (*x.shape[:2], *op.output_size), rational(real)
 
 
 def concat(op: Any, *inputs: Values) -> tuple[Shape, Real]:
@@ -1082,6 +1099,54 @@ def over_axes(choose: Callable[[Iterable[Fraction]], Fraction]) -> Definition:
     return definition
 
 
+def without_factors(layer: Definition, op: Any, *operands: Values) -> tuple[Shape, Callable[[Index], Fraction]]:
+    """Shape and real result of a layer, of which no factors and no relu are said."""
+    bare = SimpleNamespace(alpha=1.0, beta=1.0, relu=False)
+    for name in ("strides", "padding", "dilations", "groups"):
+        setattr(bare, name, getattr(op, name, None))
+    shape, real = layer(bare, *operands)
+    return shape, lambda i: real(i, 0)[0]
+
+
+def followed(layer: Definition) -> Definition:
+    """A layer and its post operation."""
+
+    def define(op: Any, *operands: Values) -> tuple[Shape, Real]:
+        shape, inner = without_factors(layer, op, *operands)
+        return shape, lambda i, bits: post_operation(op, inner(i), bits)
+
+    return define
+
+
+def post_operation(op: Any, x: Fraction, bits: int) -> Bounds:
+    match op.activation:
+        case "tanh":
+            return tanh_bounds(x, bits)
+        case "swish":
+            ends = sorted(x * s for s in sigmoid_bounds(x, bits))
+            return ends[0], ends[1]
+        case "gelu" | "gelu_tanh":
+            return gelu(SimpleNamespace(approximate="none" if op.activation == "gelu" else "tanh"), x, bits)
+    y = {
+        "none": lambda: x,
+        "relu": lambda: max(x, Fraction(0)),
+        "hardtanh": lambda: clamp(x, Fraction(op.min), Fraction(op.max)),
+        "leaky_relu": lambda: x if x > 0 else x * Fraction(op.negative_slope),
+        "hardswish": lambda: hardswish(op, x),
+    }[op.activation]()
+    return y, y
+
+
+def layer_and_add(layer: Definition) -> Definition:
+    """A layer plus another activation, which stands before the bias."""
+
+    def define(op: Any, x: Values, weight: Values, other: Values, *bias: Values) -> tuple[Shape, Real]:
+        shape, inner = without_factors(layer, op, x, weight, *bias)
+        return shape, with_relu(op, lambda i: inner(i) + other.real(i))
+
+    return define
+
+
 DEFINITIONS: dict[str, Definition] = {
     "quantize": same,
     "dequantize": same,
@@ -1142,6 +1207,11 @@ DEFINITIONS: dict[str, Definition] = {
     "embedding_bag": embedding_bag,
     "tile": tile,
     "gather_elements": gather_elements,
+    "linear_pointwise": followed(linear),
+    "conv_pointwise": followed(conv),
+    "linear_add": layer_and_add(linear),
+    "conv_add": layer_and_add(conv),
     "amax": over_axes(max),
     "amin": over_axes(min),
+    "adaptive_avg_pool": adaptive_avg_pool,
 }
