@@ -19,6 +19,7 @@ from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
@@ -33,7 +34,7 @@ from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
@@ -438,8 +439,9 @@ def _perm(d: Dice, shape: Shape) -> Operator:
     return Transpose(perm=tuple(d.random.sample(range(len(shape)), len(shape))))
 
 
-def _normalization(d: Dice, instance: bool) -> Case:
+def _normalization(d: Dice, kind: type[LayerNorm | InstanceNorm | GroupNorm]) -> Case:
     """Scale and bias in any of their types, of any shape that they may have; epsilons that vanish, matter, or rule."""
+    instance = kind is not LayerNorm
     shape = d.image_shape() if instance else d.shape()
     axis = d.integer(0, len(shape) - 1)
     q_x = d.qtype(d.pick(-3.0, 0.0, 8.0, -20.0, -30.0))
@@ -456,15 +458,42 @@ def _normalization(d: Dice, instance: bool) -> Case:
         weights = [(TensorType(own, q_w), d.data(own, q_w))]
     quantized = weights[0][0].is_quantized
     bias = [float32(d.float32(-9.0, 9.0) * d.pick(1.0, 0.0, 0.5)) for _ in range(n)]
-    match d.integer(0 if instance else -1, 1):
+    match d.integer(-2, 1):
+        case -2 if d.chance(0.5):
+            weights.clear()
         case 1 if quantized:
             counts = [d.integer(-9999, 9999) for _ in range(n)]
             weights.append((TensorType(own, "int32"), np.array(counts, dtype=np.int32).reshape(own)))
         case 0 | 1:
             weights.append((TensorType(own, "float32"), np.array(bias, dtype=np.float32).reshape(own)))
     epsilon = d.pick(float32(1e-5), float32(1e-12), 1.0, 3.0, 2.0**-14, 2.0**30)
-    op: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
+    op: Operator
+    if kind is GroupNorm:
+        op = GroupNorm(groups=d.pick(*(g for g in range(1, shape[1] + 1) if shape[1] % g == 0)), epsilon=epsilon)
+    else:
+        op = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
     return _case(d, op, [(shape, q_x)], d.qtype(d.pick(-6.0, 0.0, 10.0)), tuple(weights))
+
+
+def _batch_norm(d: Dice) -> Case:
+    """Roots that are rational, and any; scales of either sign and of 0."""
+    shape = d.pick(d.image_shape(), d.image_shape()[:2])
+    n = shape[1]
+    epsilon = d.pick(float32(1e-5), float32(1e-12), 1.0, 3.0, 2.0**-14, 2.0**30)
+    own = TensorType((n,), "float32")
+
+    def vector(one: Callable[[], float]) -> tuple[TensorType, np.ndarray[Any, Any]]:
+        return own, np.array([one() for _ in range(n)], dtype=np.float32)
+
+    root = math.isqrt(int(epsilon)) + 1
+    parameters = (
+        vector(lambda: d.pick(d.float32(-3.0, 3.0), 0.0, 1.0, -0.5)),
+        vector(lambda: d.pick(d.float32(-9.0, 9.0), 0.0, 0.5)),
+        vector(lambda: d.pick(d.float32(-9.0, 9.0), 0.0, 2.0)),
+        vector(lambda: d.pick(d.float32(0.0, 9.0), 0.0, float(root * root - epsilon if epsilon >= 1 else 1.0))),
+    )
+    op = BatchNorm(epsilon=epsilon, relu=d.chance(0.3))
+    return _case(d, op, [(shape, d.qtype(d.pick(-3.0, 0.0, 8.0)))], d.qtype(d.pick(-6.0, 0.0)), parameters)
 
 
 def _mean(d: Dice) -> Case:
@@ -891,8 +920,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "maximum": _several(Maximum()),
     "where": _where,
     "gelu": _unary(lambda d: Gelu(approximate=d.pick("none", "tanh")), bounded=True),
-    "layer_norm": lambda d: _normalization(d, instance=False),
-    "instance_norm": lambda d: _normalization(d, instance=True),
+    "layer_norm": lambda d: _normalization(d, LayerNorm),
+    "instance_norm": lambda d: _normalization(d, InstanceNorm),
     "mean": _mean,
     "split": _moved(_split),
     "squeeze": _squeeze,
@@ -925,6 +954,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "conv_add": _conv_add,
     "amax": _moved(_reduced(Amax)),
     "amin": _moved(_reduced(Amin)),
+    "batch_norm": _batch_norm,
+    "group_norm": lambda d: _normalization(d, GroupNorm),
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

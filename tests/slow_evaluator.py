@@ -777,25 +777,61 @@ def parameter(values: Values | None, own: Callable[[Index], Index], unit: Fracti
     return rational(real)
 
 
-def layer_norm(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+def layer_norm(op: Any, x: Values, weight: Values | None = None, bias: Values | None = None) -> tuple[Shape, Real]:
     def broadcast_to(v: Values) -> Callable[[Index], Index]:
         return lambda i: tuple(0 if d == 1 else p for p, d in zip(i[len(i) - len(v.shape) :], v.shape, strict=True))
 
     def members(index: Index) -> list[Index]:
         return [(*index[: op.axis], *rest) for rest in indices(x.shape[op.axis :])]
 
-    unit = x.qparams(())[0] * (weight.qparams(())[0] if isinstance(weight.element, QType) else 1)
+    unit = x.qparams(())[0] * (weight.qparams(())[0] if weight and isinstance(weight.element, QType) else 1)
     shift = parameter(bias, broadcast_to(bias) if bias else tuple, unit)
-    return normalized(op, x, members, parameter(weight, broadcast_to(weight)), shift)
+    scale = parameter(weight, broadcast_to(weight)) if weight else rational(lambda _: Fraction(1))
+    return normalized(op, x, members, scale, shift)
 
 
-def instance_norm(op: Any, x: Values, weight: Values, bias: Values) -> tuple[Shape, Real]:
+def instance_norm(op: Any, x: Values, weight: Values | None = None, bias: Values | None = None) -> tuple[Shape, Real]:
     def members(index: Index) -> list[Index]:
         return [(*index[:2], *rest) for rest in indices(x.shape[2:])]
 
-    unit = x.qparams(())[0] * (weight.qparams(())[0] if isinstance(weight.element, QType) else 1)
-    own = parameter(weight, lambda i: (i[1],)), parameter(bias, lambda i: (i[1],), unit)
-    return normalized(op, x, members, *own)
+    return normalized(op, x, members, *by_channel(x, weight, bias))
+
+
+def group_norm(op: Any, x: Values, weight: Values | None = None, bias: Values | None = None) -> tuple[Shape, Real]:
+    size = x.shape[1] // op.groups
+
+    def members(index: Index) -> list[Index]:
+        first = index[1] // size * size
+        return [(index[0], c, *rest) for c in range(first, first + size) for rest in indices(x.shape[2:])]
+
+    return normalized(op, x, members, *by_channel(x, weight, bias))
+
+
+def by_channel(x: Values, weight: Values | None, bias: Values | None) -> tuple[Real, Real]:
+    """Scale and bias of a normalization whose parameters are one for each channel."""
+    unit = x.qparams(())[0] * (weight.qparams(())[0] if weight and isinstance(weight.element, QType) else 1)
+    scale = parameter(weight, lambda i: (i[1],)) if weight else rational(lambda _: Fraction(1))
+    return scale, parameter(bias, lambda i: (i[1],), unit)
+
+
+def batch_norm(op: Any, x: Values, *parameters: Values) -> tuple[Shape, Real]:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias."""
+
+    def real(index: Index, bits: int) -> Bounds:
+        scale, bias, mean, variance = (p.real((index[1],)) for p in parameters)
+        top = (x.real(index) - mean) * scale
+        square = variance + Fraction(op.epsilon)
+        under = square.numerator * square.denominator
+        root = math.isqrt(under)
+        if root**2 == under or top == 0:
+            ends = [top * square.denominator / max(root, 1) + bias] * 2
+        else:
+            low = math.isqrt(under << 2 * (bits + 64))
+            ends = [top * square.denominator * 2 ** (bits + 64) / Fraction(r) + bias for r in (low + 1, low)]
+        low_end, high_end = sorted(max(e, Fraction(0)) if op.relu else e for e in ends)
+        return low_end, high_end
+
+    return x.shape, real
 
 
 def mean(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1214,4 +1250,6 @@ DEFINITIONS: dict[str, Definition] = {
     "amax": over_axes(max),
     "amin": over_axes(min),
     "adaptive_avg_pool": adaptive_avg_pool,
+    "batch_norm": batch_norm,
+    "group_norm": group_norm,
 }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from qfuzz.backends import torch_norms_contracts
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
 from qfuzz.ir.contract import Contract
 
@@ -126,6 +127,7 @@ _SHARED: dict[str, Contract] = {
     "hardsigmoid": _ELEMENTWISE,
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
+    **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
 }

@@ -6,6 +6,7 @@ from qfuzz.ir.network import Network, Node
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
@@ -17,6 +18,7 @@ from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
@@ -123,6 +125,10 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
         case Embedding(axis=axis):
             return [*x[:axis], *read[1], *x[axis + 1 :]]
+        case BatchNorm() | InstanceNorm() | GroupNorm():
+            for one_a_channel in read[1:]:
+                join(x[1], one_a_channel[0])
+            return x
         case EmbeddingBag():
             at = node.op.read(len(read[1]))
             if "weights" in at:

@@ -13,6 +13,7 @@ from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
@@ -27,7 +28,7 @@ from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
@@ -364,7 +365,8 @@ def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
 
-def _normalization(d: Draw, *, instance: bool) -> Case:
+def _normalization(d: Draw, kind: type[LayerNorm | InstanceNorm | GroupNorm]) -> Case:
+    instance = kind is not LayerNorm
     shape = d.image_shape(d.integer(1, 2)) if instance else d.shape()
     axis = d.integer(0, len(shape) - 1)
     own = (shape[1],) if instance else shape[axis:]
@@ -377,6 +379,18 @@ def _normalization(d: Draw, *, instance: bool) -> Case:
         constants[2] = (TensorType(own, "float32"), d.rng.normal(0, 1, own).astype(np.float32))
     epsilon = float32(float(d.rng.choice([1e-5, 1e-12, 0.5])))
     op: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
+    if kind is GroupNorm:
+        op = GroupNorm(groups=1 if shape[1] % 2 else 2, epsilon=epsilon)
+    return d.case(op, [(shape, d.qtype())], d.qtype(0.005, 0.1), constants=constants)
+
+
+def _batch_norm(d: Draw) -> Case:
+    shape = d.image_shape(d.integer(1, 2)) if d.chance(0.7) else d.image_shape(0)
+    own = TensorType((shape[1],), "float32")
+    draws = (d.rng.normal(1, 0.5, shape[1]), d.rng.normal(0, 1, shape[1]), d.rng.normal(0, 9, shape[1]))
+    values = (*draws, d.rng.uniform(0, 9, shape[1]))
+    constants: dict[int, tuple[TensorType, Any]] = {i + 1: (own, v.astype(np.float32)) for i, v in enumerate(values)}
+    op = BatchNorm(epsilon=float32(float(d.rng.choice([1e-5, 1e-12, 0.5]))), relu=d.chance(0.4))
     return d.case(op, [(shape, d.qtype())], d.qtype(0.005, 0.1), constants=constants)
 
 
@@ -672,8 +686,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "maximum": _two(Maximum()),
     "where": _two(Where()),
     "gelu": _unary(lambda d: Gelu(approximate="tanh" if d.chance(0.5) else "none"), _free),
-    "layer_norm": lambda d: _normalization(d, instance=False),
-    "instance_norm": lambda d: _normalization(d, instance=True),
+    "layer_norm": lambda d: _normalization(d, LayerNorm),
+    "instance_norm": lambda d: _normalization(d, InstanceNorm),
     "mean": _mean,
     "split": _moved(_split),
     "squeeze": _squeeze,
@@ -706,5 +720,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "conv_add": _conv_add,
     "amax": _moved(_extreme(Amax)),
     "amin": _moved(_extreme(Amin)),
+    "batch_norm": _batch_norm,
+    "group_norm": lambda d: _normalization(d, GroupNorm),
 }
 """Operator name to a function that draws a case in the form that most kernels have."""
