@@ -8,7 +8,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from qfuzz.backends import torch_elementwise, torch_layers, torch_movement, torch_pools, torch_quantization
+from qfuzz.backends import (
+    torch_elementwise,
+    torch_layers,
+    torch_movement,
+    torch_norms,
+    torch_pools,
+    torch_quantization,
+)
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once
 from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_forms import refused_form
@@ -21,7 +28,7 @@ ENGINES = ("fbgemm", "x86", "onednn", "qnnpack")
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         name: lowering
-        for family in (torch_layers, torch_quantization, torch_elementwise, torch_pools, torch_movement)
+        for family in (torch_layers, torch_quantization, torch_elementwise, torch_pools, torch_movement, torch_norms)
         for name, lowering in family.LOWERINGS.items()
     }
 )
