@@ -606,6 +606,28 @@ def _range(d: Dice, shape: Shape) -> np.ndarray[Any, Any]:
     return np.array([float32(v * unit) for v in values], dtype=np.float32).reshape(shape)
 
 
+def _stored_type(d: Dice, shape: Shape, exponent: float | None) -> QType:
+    """A type of any width, with one scale or one an index of an axis."""
+    if d.chance(0.5):
+        return d.qtype(exponent)
+    dtype = d.pick("uint8", "int8", "int16", "uint16", "int32", "int32", "uint4", "int2")
+    axis = d.pick(None, d.integer(0, len(shape) - 1))
+    low, high = INTEGER_RANGE[dtype]
+    n = 1 if axis is None else shape[axis]
+    zero_points = tuple(d.pick(low, high, 0, d.integer(low, high)) for _ in range(n))
+    return QType(dtype, tuple(d.scale(exponent) for _ in range(n)), zero_points, axis)
+
+
+def _quantize(d: Dice) -> Case:
+    shape = d.shape()
+    return _case(d, Quantize(), [(shape, "float32")], _stored_type(d, shape, d.pick(0.0, 0.0, -26.0)))
+
+
+def _dequantize(d: Dice) -> Case:
+    shape = d.shape()
+    return _case(d, Dequantize(), [(shape, _stored_type(d, shape, d.pick(None, 90.0, -126.0)))], "float32")
+
+
 def _dynamic_quantize(d: Dice) -> Case:
     shape = (*d.shape(1, 2), *d.pick((), (), (0,)))
     output = d.pick("y", "y", "scale", "zero_point")
@@ -888,8 +910,8 @@ def _linear_add(d: Dice) -> Case:
 
 
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
-    "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
-    "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
+    "quantize": _quantize,
+    "dequantize": _dequantize,
     "requantize": lambda d: _case(d, Requantize(), [(d.shape(), d.qtype())], d.qtype()),
     "conv": _conv,
     "linear": _linear,

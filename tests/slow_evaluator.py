@@ -76,10 +76,6 @@ class Values:
                 blocked = axis == q.axis
                 at = at * (-(-size // q.block) if blocked else size) + (i // q.block if blocked else i)
         return Fraction(q.scale[at]), q.zero_point[at]
-        if self.element.block:
-            return self.block_qparams(index)
-        channel = 0 if self.element.axis is None else index[self.element.axis]
-        return Fraction(self.element.scale[channel]), self.element.zero_point[channel]
 
     def real(self, index: Index) -> Fraction:
         """The real number that is stored at `index`."""
