@@ -9,6 +9,7 @@ Every element is evaluated on demand, so that confirming one violation in a larg
 
 import itertools
 import math
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -75,10 +76,6 @@ class Values:
                 blocked = axis == q.axis
                 at = at * (-(-size // q.block) if blocked else size) + (i // q.block if blocked else i)
         return Fraction(q.scale[at]), q.zero_point[at]
-        if self.element.block:
-            return self.block_qparams(index)
-        channel = 0 if self.element.axis is None else index[self.element.axis]
-        return Fraction(self.element.scale[channel]), self.element.zero_point[channel]
 
     def real(self, index: Index) -> Fraction:
         """The real number that is stored at `index`."""
@@ -1073,6 +1070,33 @@ def embedding(op: Any, table: Values, at: Values) -> tuple[Shape, Real]:
     return (*table.shape[: op.axis], *at.shape, *table.shape[op.axis + 1 :]), rational(real)
 
 
+def embedding_bag(op: Any, table: Values, at: Values, *rest: Values) -> tuple[Shape, Real]:
+    others = list(rest)
+    offsets = others.pop(0).stored if len(at.shape) == 1 else [n * at.shape[1] for n in range(at.shape[0])]
+    weights = others.pop(0).stored if op.weighted else [1] * len(at.stored)
+    mapping = others.pop(0).stored if op.pruned else None
+    begins = [int(o) for o in offsets]
+    ends = begins[1:] if op.include_last_offset else [*begins[1:], len(at.stored)]
+
+    def stored_as(x: float) -> Fraction:
+        return Fraction(*struct.unpack("<e", struct.pack("<e", x))) if op.parameters == "float16" else Fraction(x)
+
+    def row(position: int, column: int) -> Fraction:
+        entry = int(at.stored[position] if mapping is None else mapping[int(at.stored[position])])
+        if entry < 0:
+            return Fraction(0)
+        scale, zero_point = table.qparams((entry, column))
+        bias = stored_as(float(nearest_float32(-zero_point * scale)))
+        return stored_as(float(scale)) * int(table.at((entry, column))) + bias
+
+    def real(index: Index) -> Fraction:
+        bag = range(begins[index[0]], ends[index[0]])
+        total = sum((Fraction(weights[i]) * row(i, index[1]) for i in bag), Fraction(0))
+        return total / len(bag) if op.mode == "mean" and bag else total
+
+    return (min(len(begins), len(ends)), table.shape[1]), rational(real)
+
+
 def tile(op: Any, x: Values) -> tuple[Shape, Real]:
     shape = tuple(n * r for n, r in zip(x.shape, op.repeats, strict=True))
     return shape, rational(lambda index: x.real(tuple(i % n for i, n in zip(index, x.shape, strict=True))))
@@ -1212,6 +1236,7 @@ DEFINITIONS: dict[str, Definition] = {
     "moe": slow_composite.moe,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
+    "embedding_bag": embedding_bag,
     "tile": tile,
     "gather_elements": gather_elements,
     "linear_pointwise": followed(linear),

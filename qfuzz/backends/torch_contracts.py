@@ -87,6 +87,22 @@ _QNNPACK_ADD = Contract(
     "22 bits (off by 2^-22, 4 u), both share its shift, and the product is shifted with rounding, ties away from zero",
 )
 
+_ROWS = Contract(
+    terms="affine",
+    k=2,
+    tie="half_even",
+    source="qembeddingbag_prepack.cpp: bias = fl(-zero point * scale); fbgemm/src/EmbeddingSpMDM.cc: 0 + bias, "
+    "vfmadd231ps(bias, q, scale)",
+)
+_BAGS = Contract(
+    terms="affine",
+    k=1,
+    tie="half_even",
+    accumulates_float=True,
+    source="fbgemm/src/EmbeddingSpMDM.cc and EmbeddingSpMDMNBit.cc: scale and bias of a row times its weight, rounded; "
+    "then vaddps(sum, bias) and vfmadd231ps(sum, q, scale) for each row: twice the rows, and one",
+)
+
 _SHARED: dict[str, Contract] = {
     "quantize": _QUANTIZE,
     "dequantize": _DEQUANTIZE,
@@ -112,6 +128,8 @@ _SHARED: dict[str, Contract] = {
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
     **torch_norms_contracts.CONTRACTS,
+    "embedding": _ROWS,
+    "embedding_bag": _BAGS,
 }
 """Kernels that are the same whatever the engine."""
 

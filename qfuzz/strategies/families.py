@@ -12,6 +12,7 @@ from qfuzz.strategies import (
     contraction,
     dynamic,
     elementwise,
+    embedding_bag,
     functions,
     granular,
     matmul,
@@ -130,6 +131,7 @@ DRAWINGS: dict[str, Drawing] = {
     "moe": Drawing(_ANY, composite.draw_moe),
     "weight_only_linear": Drawing(weight_only.fits, weight_only.draw_weight_only_linear),
     "embedding": Drawing(weight_only.fits, weight_only.draw_embedding),
+    "embedding_bag": Drawing(weight_only.fits, embedding_bag.draw_embedding_bag),
     "tile": Drawing(_ANY, repetition.draw_tile),
     "gather_elements": Drawing(
         repetition.fits_elements, repetition.draw_gather_elements, shaped=repetition.small_enough
