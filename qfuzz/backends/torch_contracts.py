@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from qfuzz.backends import torch_dynamic_contracts as dynamic
+from qfuzz.backends import torch_norms_contracts
+from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
 from qfuzz.ir.contract import Contract
 
 _FBGEMM_GEMM = Contract(
@@ -86,6 +88,22 @@ _QNNPACK_ADD = Contract(
     "22 bits (off by 2^-22, 4 u), both share its shift, and the product is shifted with rounding, ties away from zero",
 )
 
+_ROWS = Contract(
+    terms="affine",
+    k=2,
+    tie="half_even",
+    source="qembeddingbag_prepack.cpp: bias = fl(-zero point * scale); fbgemm/src/EmbeddingSpMDM.cc: 0 + bias, "
+    "vfmadd231ps(bias, q, scale)",
+)
+_BAGS = Contract(
+    terms="affine",
+    k=1,
+    tie="half_even",
+    accumulates_float=True,
+    source="fbgemm/src/EmbeddingSpMDM.cc and EmbeddingSpMDMNBit.cc: scale and bias of a row times its weight, rounded; "
+    "then vaddps(sum, bias) and vfmadd231ps(sum, q, scale) for each row: twice the rows, and one",
+)
+
 _SHARED: dict[str, Contract] = {
     "quantize": _QUANTIZE,
     "dequantize": _DEQUANTIZE,
@@ -110,6 +128,9 @@ _SHARED: dict[str, Contract] = {
     "hardsigmoid": _ELEMENTWISE,
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
+    **torch_norms_contracts.CONTRACTS,
+    "embedding": _ROWS,
+    "embedding_bag": _BAGS,
 }
 """Kernels that are the same whatever the engine."""
 
@@ -138,7 +159,7 @@ CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
         "fbgemm": MappingProxyType(_FBGEMM),
         "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV}),
         "onednn": MappingProxyType(_FBGEMM | _ONEDNN),
-        "export": MappingProxyType(_SHARED | _ONEDNN),
+        "export": MappingProxyType(_SHARED | _ONEDNN | dict(EXPORT_CONTRACTS)),
         "qnnpack": MappingProxyType(_FBGEMM | _QNNPACK),
     }
 )

@@ -223,7 +223,7 @@ def _types(case: Case, node: Node) -> set[str]:
         len(types) > 2
         and 2 in node.op.constant_inputs
         and types[2].element in ("int32", "float32")
-        and node.op.name != "moe"
+        and node.op.name not in ("moe", "embedding_bag")
     ):
         form.add(f"{types[2].dtype} bias")
     if len(types) > 2 and isinstance(node.op, Conv | ConvTranspose | Linear) and types[2].is_quantized:
