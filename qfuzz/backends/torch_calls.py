@@ -11,7 +11,10 @@ class Arg(NamedTuple):
 
 
 class Call(NamedTuple):
-    """`out = target(*args, **kwargs)`; a target that begins with a dot is a method of the first argument."""
+    """`out = target(*args, **kwargs)`; a target that begins with a dot is a method of the first argument.
+
+    Where it returns several values, `out` are their variables, with commas between them; one of one is ``x,``.
+    """
 
     out: str
     target: str

@@ -112,9 +112,13 @@ def _do(steps: Sequence[tuple[str, str, Callable[..., Any], Any, Any]], variable
             for kind, value in args
         ]
         try:
-            variables[out] = function(*given, **kwargs)
+            result = function(*given, **kwargs)
         except _REFUSALS as e:
             raise Refusal(target, e) from None
+        if "," in out:
+            variables.update(zip((name.strip() for name in out.split(",")), result))  # noqa: B905  Python 3.9
+        else:
+            variables[out] = result
 
 
 def _resolved(call: Sequence[Any]) -> tuple[str, str, Callable[..., Any], Any, Any]:
