@@ -181,13 +181,15 @@ def _flip(b: Builder, node: Node) -> None:
 
 
 def _channel_shuffle(b: Builder, node: Node) -> None:
-    """The quantized kernel where it takes the tensor, else the one that is made of views."""
     op: Any = node.op
     assert isinstance(op, ChannelShuffle)
     keep_qparams(b, node)
     x = b.type(node, 0)
-    own = len(x.shape) == 4 and x.dtype == "uint8"
-    b.call(node.name, f"torch.{'' if own else 'native_'}channel_shuffle", b.x(node), literal(op.groups))
+    if len(x.shape) != 4:
+        raise Unsupported(f"x: shape {x.shape}; 'channel_shuffle expects 4D input' (ChannelShuffle.cpp)")
+    if x.dtype != "uint8":
+        raise Unsupported(f"x: {x.dtype}; 'Quantized channel shuffle works only on QUInt8' (ChannelShuffle.cpp)")
+    b.call(node.name, "torch.channel_shuffle", b.x(node), literal(op.groups))
 
 
 def _unfold(b: Builder, node: Node) -> None:
