@@ -23,6 +23,8 @@ ABSENT: Mapping[str, str] = MappingProxyType(
         "index_put": "ONNX says it with ScatterND and a constant",
         "constant_pad": "not said: ONNX Pad of another number than 0",
         "adaptive_avg_pool": "ONNX has no pool whose windows follow from the output's size",
+        "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
+        "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",
     }
 )
 """Operator name to why no ONNX node stands for it."""

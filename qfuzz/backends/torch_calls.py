@@ -32,14 +32,16 @@ class Array(NamedTuple):
 class Declared(NamedTuple):
     """What a variable's tensor must say of itself. `scale` and `zero_point` are None for an unquantized tensor.
 
-    `dtype` is torch's own name (quint8, qint8, uint8, int8, float32).
+    `dtype` is torch's own name (quint8, qint8, uint8, int8, float32). With scales on an axis there is one of each for
+    every index.
     """
 
     variable: str
     name: str
     dtype: str
-    scale: float | None = None
-    zero_point: int | None = None
+    scale: float | tuple[float, ...] | None = None
+    zero_point: int | tuple[int, ...] | None = None
+    axis: int | None = None
 
 
 class CallList(NamedTuple):

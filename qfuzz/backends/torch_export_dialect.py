@@ -16,6 +16,7 @@ from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import dtype_of
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.movement import Concat, Flatten, Reshape, Slice, Transpose
 
@@ -63,6 +64,23 @@ def _binary(b: Builder, node: Node, kernel: str) -> None:
             raise Unsupported(f"input {position}: {q.dtype}; the kernel takes and returns uint8")
         operands += [b.x(node, position), scale_of(q), zero_point_of(q)]
     b.call(node.name, f"torch.ops.onednn.{kernel}.tensor", *operands, *output_arguments(node))
+
+
+def _batch_norm(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, BatchNorm)
+    x = b.type(node, 0)
+    if len(x.shape) != 4:
+        raise Unsupported(f"x: {len(x.shape)} dimensions; the kernel takes 4")
+    if op.relu:
+        raise Unsupported("relu: onednn.qbatch_norm2d has no fused relu")
+    for which, dtype in (("x", x.qtype.dtype), ("output", qtype_out(node).dtype)):
+        if dtype != "uint8":
+            raise Unsupported(f"{which}: {dtype}; the kernel takes and returns uint8")
+    parameters = (b.constant(name) for name in node.inputs[1:])
+    q = (scale_of(x.qtype), zero_point_of(x.qtype))
+    epsilon = literal(op.epsilon)
+    b.call(node.name, "torch.ops.onednn.qbatch_norm2d", b.x(node), *q, *parameters, epsilon, *output_arguments(node))
 
 
 def _keep_qparams(b: Builder, node: Node) -> None:
@@ -116,6 +134,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         **torch_export_layers.LOWERINGS,
         "add": _add,
         "mul": _mul,
+        "batch_norm": _batch_norm,
         "concat": _concat,
         "reshape": _reshape,
         "flatten": _flatten,

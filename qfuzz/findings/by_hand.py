@@ -18,6 +18,7 @@ from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops.argmax import Argmax
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
@@ -27,7 +28,7 @@ from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Moved
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
@@ -80,8 +81,10 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.ordered()
         case MaskedFill() | IndexPut() | ConstantPad():
             lines = e.filled()
-        case LayerNorm() | InstanceNorm():
+        case LayerNorm() | InstanceNorm() | GroupNorm():
             lines = e.normalized()
+        case BatchNorm():
+            lines = e.batch_norm()
         case Mean():
             lines = e.mean()
         case Amax() | Amin():
@@ -230,14 +233,15 @@ class _Element:
 
     def normalized(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]
-        assert isinstance(op, LayerNorm | InstanceNorm)
-        first = op.axis if isinstance(op, LayerNorm) else 2
-        row = [int(v) for v in x[self.index[:first]].ravel()]
-        (scale, zero), (scale_w, zero_w) = self.scale(0), self.scale(1)
-        weight, *bias = (
+        assert isinstance(op, LayerNorm | InstanceNorm | GroupNorm)
+        flat = int(np.ravel_multi_index(self.index, x.shape))
+        n = op.size(x.shape)
+        row = [int(v) for v in x.ravel()[flat // n * n :][:n]]
+        (scale, zero), (scale_w, zero_w) = self.scale(0), self.scale(1) if len(self.arrays) > 1 else ("1", 0)
+        weight, *bias = [
             np.broadcast_to(op.laid_out(a.astype(np.float64), x.shape), x.shape)[self.index].item()
             for a in self.arrays[1:]
-        )
+        ] or [1.0]
         unit = f" * {scale} * {scale_w}" if bias and self.types[2].element == "int32" else ""
         return [
             *DECIMAL,
@@ -247,6 +251,17 @@ class _Element:
             f"real = ({int(x[self.index])} - {zero}) * {scale} - mean",
             f"real *= Fraction(1 / exact(under).sqrt()) * ({fraction(weight)} - {zero_w}) * {scale_w}",
             *(f"real += {fraction(b)}{unit}  # bias" for b in bias),
+        ]
+
+    def batch_norm(self) -> list[str]:
+        op: Any = self.node.op
+        (scale, zero), channel = self.scale(0), self.index[1]
+        weight, bias, mean, variance = (fraction(float(a[channel])) for a in self.arrays[1:])
+        return [
+            *DECIMAL,
+            f"under = {variance} + {fraction(op.epsilon)}  # variance + epsilon",
+            f"real = ({int(self.arrays[0][self.index])} - {zero}) * {scale} - {mean}",
+            f"real = real * Fraction(1 / exact(under).sqrt()) * {weight} + {bias}",
         ]
 
     def mean(self) -> list[str]:

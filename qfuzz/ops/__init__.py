@@ -5,12 +5,14 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
@@ -19,7 +21,7 @@ from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, ConcatRelu, Flatten, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
@@ -89,6 +91,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Moe,
     WeightOnlyLinear,
     Embedding,
+    EmbeddingBag,
     Tile,
     GatherElements,
     Amax,
@@ -108,6 +111,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     ConvPointwise,
     LinearAdd,
     ConvAdd,
+    BatchNorm,
+    GroupNorm,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

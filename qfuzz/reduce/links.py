@@ -6,10 +6,12 @@ from qfuzz.ir.network import Network, Node
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -17,6 +19,7 @@ from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.reduction import Amax, Amin
@@ -122,6 +125,17 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
         case Embedding(axis=axis):
             return [*x[:axis], *read[1], *x[axis + 1 :]]
+        case BatchNorm() | InstanceNorm() | GroupNorm():
+            for one_a_channel in read[1:]:
+                join(x[1], one_a_channel[0])
+            return x
+        case EmbeddingBag():
+            at = node.op.read(len(read[1]))
+            if "weights" in at:
+                for mine, theirs in zip(read[1], read[at["weights"]], strict=True):
+                    join(mine, theirs)
+            bags = read[at["offsets"]] if "offsets" in at else read[1]
+            return [None if node.op.include_last_offset else bags[0], x[1]]
         case MaxPool() | AvgPool() | GlobalAvgPool() | AdaptiveAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):

@@ -12,6 +12,7 @@ from qfuzz.strategies import (
     contraction,
     dynamic,
     elementwise,
+    embedding_bag,
     filling,
     functions,
     granular,
@@ -132,6 +133,7 @@ DRAWINGS: dict[str, Drawing] = {
     "moe": Drawing(_ANY, composite.draw_moe),
     "weight_only_linear": Drawing(weight_only.fits, weight_only.draw_weight_only_linear),
     "embedding": Drawing(weight_only.fits, weight_only.draw_embedding),
+    "embedding_bag": Drawing(weight_only.fits, embedding_bag.draw_embedding_bag),
     "tile": Drawing(_ANY, repetition.draw_tile),
     "gather_elements": Drawing(
         repetition.fits_elements, repetition.draw_gather_elements, shaped=repetition.small_enough
@@ -150,9 +152,11 @@ DRAWINGS: dict[str, Drawing] = {
     "index_put": Drawing(_ANY, filling.draw_index_put),
     "constant_pad": Drawing(_ANY, filling.draw_constant_pad),
     "linear_pointwise": Drawing(contraction.fits_linear, pointwise.draw_linear_pointwise, (2, 2, 3)),
-    "conv_pointwise": Drawing(contraction.fits_conv, pointwise.draw_conv_pointwise, _VOLUMES),
+    "conv_pointwise": Drawing(contraction.fits_conv, pointwise.draw_conv_pointwise, (4, 4, 4, 3, 5)),
     "linear_add": Drawing(contraction.fits_linear, pointwise.draw_linear_add, (2, 2, 3)),
-    "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 3, 5)),
+    "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 4, 4, 4, 4, 3, 5)),
+    "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5)),
+    "group_norm": Drawing(functions.fits_instance_norm, functions.draw_group_norm, _VOLUMES),
 }
 
 

@@ -13,12 +13,14 @@ from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
@@ -27,7 +29,7 @@ from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, ConcatRelu, Flatten, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
@@ -85,6 +87,15 @@ class Draw:
     def shape(self) -> tuple[int, ...]:
         """Any small shape."""
         return tuple(int(self.rng.choice([1, 2, 3, 4, 5, 8, 17])) for _ in range(self.integer(1, 4)))
+
+    @property
+    def chooser(self) -> Any:
+        """Who chooses the scale of float32 data: one for each dtype, which says nothing there."""
+        return "onnx" if self.dtype == "uint8" else "torch"
+
+    def reduces(self) -> bool:
+        """Whether the range of data is reduced."""
+        return self.chooser == "torch" and self.chance(0.3)
 
     def broadcast(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape that broadcasts to `shape`: mostly itself."""
@@ -398,7 +409,8 @@ def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
 
-def _normalization(d: Draw, *, instance: bool) -> Case:
+def _normalization(d: Draw, kind: type[LayerNorm | InstanceNorm | GroupNorm]) -> Case:
+    instance = kind is not LayerNorm
     shape = d.image_shape(d.integer(1, 2)) if instance else d.shape()
     axis = d.integer(0, len(shape) - 1)
     own = (shape[1],) if instance else shape[axis:]
@@ -411,6 +423,18 @@ def _normalization(d: Draw, *, instance: bool) -> Case:
         constants[2] = (TensorType(own, "float32"), d.rng.normal(0, 1, own).astype(np.float32))
     epsilon = float32(float(d.rng.choice([1e-5, 1e-12, 0.5])))
     op: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
+    if kind is GroupNorm:
+        op = GroupNorm(groups=1 if shape[1] % 2 else 2, epsilon=epsilon)
+    return d.case(op, [(shape, d.qtype())], d.qtype(0.005, 0.1), constants=constants)
+
+
+def _batch_norm(d: Draw) -> Case:
+    shape = d.image_shape(d.integer(1, 2)) if d.chance(0.7) else d.image_shape(0)
+    own = TensorType((shape[1],), "float32")
+    draws = (d.rng.normal(1, 0.5, shape[1]), d.rng.normal(0, 1, shape[1]), d.rng.normal(0, 9, shape[1]))
+    values = (*draws, d.rng.uniform(0, 9, shape[1]))
+    constants: dict[int, tuple[TensorType, Any]] = {i + 1: (own, v.astype(np.float32)) for i, v in enumerate(values)}
+    op = BatchNorm(epsilon=float32(float(d.rng.choice([1e-5, 1e-12, 0.5]))), relu=d.chance(0.4))
     return d.case(op, [(shape, d.qtype())], d.qtype(0.005, 0.1), constants=constants)
 
 
@@ -496,7 +520,8 @@ def _dynamic_linear(d: Draw) -> Case:
     static = _linear(d)
     network, q = static.network, static.network.inputs[0].type
     kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
-    return d.case(DynamicLinear(), [(q.shape, "float32")], "float32", constants=kept)
+    op = DynamicLinear(chosen_as=d.chooser, relu=d.chooser == "torch" and d.chance(0.4), reduce_range=d.reduces())
+    return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
 
 
 def _attention(d: Draw) -> Case:
@@ -607,6 +632,29 @@ def _embedding(d: Draw) -> Case:
     return d.case(Embedding(), [], "float32", constants=constants)
 
 
+def _embedding_bag(d: Draw) -> Case:
+    rows, features = d.integer(1, 9), int(d.rng.choice([2, 8, 12, 16, 32, 48, 144]))
+    dtype: Any = str(d.rng.choice(["uint4", "uint8", "uint2"]))
+    features = -(-features // 4) * 4
+    top = INTEGER_RANGE[dtype][1]
+    q = QType(dtype, tuple(d.scale() for _ in range(rows)), tuple(d.integer(0, top) for _ in range(rows)), 0)
+    at = d.rng.integers(0, rows, d.integer(0, 9)).astype(np.int64)
+    offsets = np.sort(np.append(d.rng.integers(0, at.size + 1, d.integer(0, 4)), 0)).astype(np.int64)
+    constants: dict[int, tuple[TensorType, Any]] = {
+        0: (TensorType((rows, features), q), d.rng.integers(0, top + 1, (rows, features)).astype(DTYPES[dtype])),
+        1: (TensorType(at.shape, "int64"), at),
+        2: (TensorType(offsets.shape, "int64"), offsets),
+    }
+    weighted, pruned = d.chance(0.5), d.chance(0.5)
+    if weighted:
+        constants[3] = (TensorType(at.shape, "float32"), d.rng.normal(0, 2, at.shape).astype(np.float32))
+    if pruned:
+        mapping = d.rng.integers(-1, rows, rows).astype(np.int32)
+        constants[3 + weighted] = (TensorType(mapping.shape, "int32"), mapping)
+    op = EmbeddingBag(weighted=weighted, pruned=pruned, parameters="float32" if dtype == "uint8" else "float16")
+    return d.case(op, [], "float32", constants=constants)
+
+
 def _post_operation(d: Draw) -> dict[str, Any]:
     activations = get_args(Activation)
     low = d.integer(-2, 1) / 2
@@ -693,8 +741,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "maximum": _two(Maximum()),
     "where": _two(Where()),
     "gelu": _unary(lambda d: Gelu(approximate="tanh" if d.chance(0.5) else "none"), _free),
-    "layer_norm": lambda d: _normalization(d, instance=False),
-    "instance_norm": lambda d: _normalization(d, instance=True),
+    "layer_norm": lambda d: _normalization(d, LayerNorm),
+    "instance_norm": lambda d: _normalization(d, InstanceNorm),
     "mean": _mean,
     "split": _moved(_split),
     "squeeze": _squeeze,
@@ -718,6 +766,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_pointwise,
@@ -726,5 +775,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "conv_add": _conv_add,
     "amax": _moved(_extreme(Amax)),
     "amin": _moved(_extreme(Amin)),
+    "batch_norm": _batch_norm,
+    "group_norm": lambda d: _normalization(d, GroupNorm),
 }
 """Operator name to a function that draws a case in the form that most kernels have."""
