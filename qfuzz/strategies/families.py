@@ -145,7 +145,9 @@ DRAWINGS: dict[str, Drawing] = {
     "flip": Drawing(_ANY, views.draw_flip),
     "channel_shuffle": Drawing(views.fits_channels, views.draw_channel_shuffle, (4, 4, 3), shaped=views.with_groups),
     "unfold": Drawing(views.fits_unfold, views.draw_unfold),
-    "reflection_pad": Drawing(views.fits_reflection_pad, views.draw_reflection_pad, (4, 3, 2, 4, 3, 5)),
+    "reflection_pad": Drawing(
+        views.fits_reflection_pad, views.draw_reflection_pad, (4, 3, 2, 4, 3, 5), shaped=views.with_channels
+    ),
     "sort": Drawing(_ANY, views.draw_sort),
     "topk": Drawing(_ANY, views.draw_topk),
     "masked_fill": Drawing(_ANY, filling.draw_masked_fill),

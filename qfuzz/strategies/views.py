@@ -62,6 +62,11 @@ def fits_reflection_pad(b: Builder) -> bool:
     return 2 <= len(shape) <= 5 and 0 not in shape[1:] and (len(shape) > 2 or shape[0] > 0)
 
 
+def with_channels(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A signal without a batch is not empty."""
+    return (max(shape[0], 1), *shape[1:]) if len(shape) == 2 else shape
+
+
 def draw_reflection_pad(b: Builder) -> None:
     """A reflection_pad node; the first dimension is channels now and then."""
     d = b.d
