@@ -45,9 +45,11 @@ _EVERY = Covered(every=True)
 COVERED: Mapping[str, Covered] = MappingProxyType(
     {
         "aten::_adaptive_avg_pool2d": _eager("global_avg_pool"),
+        "aten::_convert_weight_to_int4pack_for_cpu": _export("weight_only_linear"),
         "aten::_int_mm": _export("matmul_integer", "linear_integer"),
         "aten::_make_per_channel_quantized_tensor": _eager("conv", "linear"),
         "aten::_make_per_tensor_quantized_tensor": _EVERY,
+        "aten::_weight_int4pack_mm_for_cpu": _export("weight_only_linear"),
         "aten::_weight_int8pack_mm": _export("weight_only_linear"),
         "aten::as_strided": _eager("transpose"),
         "aten::avg_pool2d": _eager("avg_pool"),
@@ -88,6 +90,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "quantized::conv2d_relu.new": _eager("conv"),
         "quantized::elu": _eager("elu"),
         "quantized::hardswish": _eager("hardswish"),
+        "quantized::int4mm_packed_weight_cpu": _export("weight_only_linear"),
         "quantized::leaky_relu": _eager("leaky_relu"),
         "quantized::linear": _eager("linear"),
         "quantized::linear_prepack": _eager("linear"),

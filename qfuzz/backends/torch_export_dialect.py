@@ -9,12 +9,12 @@ from typing import Any
 
 from qfuzz.backends import torch_export_layers, torch_export_products
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
-from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, variables
+from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, torch_name, variable, variables
 from qfuzz.backends.torch_export_layers import output_arguments
 from qfuzz.backends.torch_kernels import qtype_out
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
-from qfuzz.ir.qtype import dtype_of
+from qfuzz.ir.qtype import FLOAT8, dtype_of
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.elementwise import Add, Mul
@@ -33,7 +33,14 @@ def lower_export(network: Network) -> CallList:
 
 
 def _feed(b: Builder, name: str, type_: TensorType) -> None:
-    b.inputs.append(Array(name, name))
+    """An input: integers and reals as they are; of types that NumPy has not, it is given the bits."""
+    dtype = type_.dtype
+    if dtype not in ("bfloat16", *FLOAT8):
+        b.inputs.append(Array(name, name))
+        return
+    bits = b.fresh(f"{name}_bits")
+    b.inputs.append(Array(bits, name))
+    b.call(name, ".view", variable(bits), torch_name(f"torch.{dtype}"))
 
 
 def _declare(node: Node) -> Declared:
