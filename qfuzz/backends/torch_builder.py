@@ -123,7 +123,7 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
     )
 
 
-OF_ANY_TYPE = ("quantize", "dequantize")
+OF_ANY_TYPE = ("quantize", "dequantize", "embedding", "embedding_bag")
 """Operators whose lowerings say themselves which types they take."""
 
 
@@ -162,12 +162,6 @@ def symmetric(padding: tuple[int, ...]) -> list[int]:
     if padding[:half] != padding[half:]:
         raise Unsupported(f"padding {padding}: torch pads both ends of a dimension alike")
     return list(padding[:half])
-
-
-def refuse_volumes(op: Any) -> None:
-    """Raise `Unsupported` for a convolution in 3-d."""
-    if len(op.strides) > 2:
-        raise Unsupported(f"conv of {len(op.strides)} spatial dimensions: only 1-d and 2-d are said here")
 
 
 def refuse_factors(node: Node) -> None:

@@ -39,7 +39,7 @@ UNUSUAL = (
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "embed_layer_norm", "moe"),
-    *("weight_only_linear", "embedding"),
+    *("weight_only_linear", "embedding", "embedding_bag"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool",),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
