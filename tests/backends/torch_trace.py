@@ -17,6 +17,8 @@ from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Supported
 from qfuzz.strategies import cases_of
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says on stderr that it starts and stops
+
 DIALECTS = {"eager": ("fbgemm", "onednn", "qnnpack", "x86"), "export": ("export",)}
 """Dialect to the engines that run it."""
 
