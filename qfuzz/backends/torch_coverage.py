@@ -46,10 +46,12 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
     {
         "aten::_adaptive_avg_pool2d": _eager("global_avg_pool", "adaptive_avg_pool"),
         "aten::_adaptive_avg_pool3d": _eager("adaptive_avg_pool"),
+        "aten::_int_mm": _export("linear_integer", "matmul_integer"),
         "aten::_make_per_channel_quantized_tensor": _eager(
             "dequantize", "conv", "linear", "conv_transpose", "dynamic_linear", "embedding", "embedding_bag"
         ),
         "aten::_make_per_tensor_quantized_tensor": _EVERY,
+        "aten::_weight_int8pack_mm": _export("weight_only_linear"),
         "aten::as_strided": _eager("transpose"),
         "aten::avg_pool2d": _eager("avg_pool"),
         "aten::avg_pool3d": _eager("avg_pool"),
@@ -80,7 +82,10 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "onednn::qadd.tensor": _export("add"),
         "onednn::qadd_relu.tensor": _export("add"),
         "onednn::qbatch_norm2d": _export("batch_norm"),
+        "onednn::qconv1d_pointwise": _export("conv_pointwise"),
+        "onednn::qconv2d_pointwise": _export("conv_pointwise"),
         "onednn::qconv2d_pointwise.binary": _export("conv_add"),
+        "onednn::qconv3d_pointwise": _export("conv_pointwise"),
         "onednn::qconv_pointwise": _export("conv", "conv_pointwise"),
         "onednn::qconv_prepack": _export("conv", "conv_pointwise", "conv_add"),
         "onednn::qlinear_pointwise": _export("linear", "linear_pointwise"),
