@@ -102,7 +102,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "onednn::qconv2d_pointwise": _export("conv_pointwise"),
         "onednn::qconv2d_pointwise.binary": _export("conv_add"),
         "onednn::qconv3d_pointwise": _export("conv_pointwise"),
-        "onednn::qconv_pointwise": _export("conv", "conv_pointwise"),
+        "onednn::qconv_pointwise": _export("conv"),
         "onednn::qconv_prepack": _export("conv", "conv_pointwise", "conv_add"),
         "onednn::qlinear_pointwise": _export("linear", "linear_pointwise"),
         "onednn::qlinear_pointwise.binary": _export("linear_add"),
