@@ -15,6 +15,7 @@ from qfuzz.ir.errors import Rejected, Unsupported
 from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Supported
 from qfuzz.strategies import cases_of
+from qfuzz.strategies.generate import SHARD_SIZE
 
 DIALECTS = {"eager": ("fbgemm", "onednn", "qnnpack", "x86"), "export": ("export",)}
 """Dialect to the engines that run it."""
@@ -26,13 +27,14 @@ def traced(op: str, dialect: str, wanted: frozenset[str], operators: dict[str, O
     They are those that the calls of the lowering dispatch to: themselves, or what torch composes them of.
     """
     backends = [TorchBackend(engine) for engine in DIALECTS[dialect]]
-    cases = list(islice(cases_of(0, 0, ops=(op,), max_nodes=1), limit))
-    tasks = [(b, c) for c in cases for b in backends if isinstance(b.supports(c.network), Supported)]
     found: set[str] = set()
-    for line in _lines(tasks, operators):
-        found.update(line.split())
-        if wanted <= found:
-            break
+    for shard in range(-(-limit // SHARD_SIZE)):
+        cases = islice(cases_of(0, shard, ops=(op,), max_nodes=1), limit - shard * SHARD_SIZE)
+        tasks = [(b, c) for c in cases for b in backends if isinstance(b.supports(c.network), Supported)]
+        for line in _lines(tasks, operators):
+            found.update(line.split())
+            if wanted <= found:
+                return frozenset(found)
     return frozenset(found)
 
 
