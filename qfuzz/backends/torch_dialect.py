@@ -9,7 +9,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from qfuzz.backends import (
+    torch_dynamic,
     torch_elementwise,
+    torch_embedding,
     torch_layers,
     torch_movement,
     torch_norms,
@@ -28,7 +30,16 @@ ENGINES = ("fbgemm", "x86", "onednn", "qnnpack")
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         name: lowering
-        for family in (torch_layers, torch_quantization, torch_elementwise, torch_pools, torch_movement, torch_norms)
+        for family in (
+            torch_layers,
+            torch_dynamic,
+            torch_quantization,
+            torch_elementwise,
+            torch_embedding,
+            torch_pools,
+            torch_movement,
+            torch_norms,
+        )
         for name, lowering in family.LOWERINGS.items()
     }
 )
