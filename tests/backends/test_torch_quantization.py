@@ -98,7 +98,7 @@ def test_what_no_quantized_tensor_stores(element: Element, words: str) -> None:
 def test_decomposed_quantizers(dtype: Any, axis: Any, form: str) -> None:
     low, high = INTEGER_RANGE[dtype]
     n, block = {None: (1, 0), 0: (4, 0), 1: (6, 0), "groups": (8, 3)}[axis]
-    q = QType(dtype, (0.5, 0.07, 2.0, 1.0, 3.0, 1.0, 0.3, 8.0)[:n], (low, high, 0, 1) * 2 if n == 8 else (1,) * n,
+    q = QType(dtype, (0.5, 0.0703125, 2.0, 1.0, 3.0, 1.0, 0.3125, 8.0)[:n], (low, high, 0, 1) * 2 if n == 8 else (1,) * n,
               1 if block else axis, block)  # fmt: skip
     data = (np.random.default_rng(n).integers(-600, 600, (4, 6)) * 0.25).astype(np.float32)
     quantized = Node("q", Quantize(), ("x",), q)
