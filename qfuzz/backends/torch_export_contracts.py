@@ -41,6 +41,18 @@ _DECOMPOSED_DEQUANTIZE = Contract(
     in_real_type=True,
     source=f"{_DECOMPOSED}: (q - zero point) * scale in the type of the reals, both integers rounded to it",
 )
+_INTEGERS = Contract(
+    terms="exact",
+    k=0,
+    tie="half_even",
+    source="aten/src/ATen/native/LinearAlgebra.cpp _int_mm_out_cpu: sums in int32",
+)
+_WEIGHT_ONLY = Contract(
+    terms="real",
+    k=3,
+    tie="half_even",
+    source="aten/src/ATen/native/cpu/int8mm_kernel.cpp tinygemm_kernel: x * (float(weight) * scale) summed in float32",
+)
 
 EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
     {
@@ -50,6 +62,9 @@ EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
         "conv_add": _ADD,
         "quantize": _DECOMPOSED_QUANTIZE,
         "dequantize": _DECOMPOSED_DEQUANTIZE,
+        "matmul_integer": _INTEGERS,
+        "linear_integer": _INTEGERS,
+        "weight_only_linear": _WEIGHT_ONLY,
     }
 )
 """Operator to contract."""

@@ -98,8 +98,9 @@ def test_what_no_quantized_tensor_stores(element: Element, words: str) -> None:
 def test_decomposed_quantizers(dtype: Any, axis: Any, form: str) -> None:
     low, high = INTEGER_RANGE[dtype]
     n, block = {None: (1, 0), 0: (4, 0), 1: (6, 0), "groups": (8, 3)}[axis]
-    q = QType(dtype, (0.5, 0.0703125, 2.0, 1.0, 3.0, 1.0, 0.3125, 8.0)[:n], (low, high, 0, 1) * 2 if n == 8 else (1,) * n,
-              1 if block else axis, block)  # fmt: skip
+    scales = (0.5, 0.0703125, 2.0, 1.0, 3.0, 1.0, 0.3125, 8.0)[:n]
+    zero_points = (low, high, 0, 1) * 2 if n == 8 and dtype != "int32" else (1,) * n
+    q = QType(dtype, scales, zero_points, 1 if block else axis, block)
     data = (np.random.default_rng(n).integers(-600, 600, (4, 6)) * 0.25).astype(np.float32)
     quantized = Node("q", Quantize(), ("x",), q)
     nodes = [quantized, Node("y", Dequantize(), ("q",), "float32")]
