@@ -9,6 +9,8 @@ from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_contracts import CONTRACTS
 from qfuzz.backends.torch_dialect import lower_eager
 from qfuzz.backends.torch_export_dialect import lower_export
+from qfuzz.backends.torch_float import float_twin
+from qfuzz.backends.torch_invalid import DOCUMENTED, changed
 from qfuzz.backends.torch_source import source_lines
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
@@ -71,7 +73,12 @@ class TorchBackend:
         return with_machine({**self._executor.facts(), **options})
 
     def calls(self, network: Network) -> CallList:
-        """The calls that `network` becomes, which keeps them; raises `Unsupported`."""
+        """The calls that `network` becomes, as its form changes them; raises `Unsupported`."""
+        calls = self._plain_calls(network)
+        return changed(calls, network) if network.is_invalid else calls
+
+    def _plain_calls(self, network: Network) -> CallList:
+        """The calls of the network before its form changes them; the network keeps them."""
         if self.engine == EXPORT:
             return lower_export(network)
         return lower_eager(network, self.engine, channels_last=self.layout == "channels_last")
@@ -83,6 +90,25 @@ class TorchBackend:
         except Unsupported as e:
             return NotSupported(str(e))
         return Supported()
+
+    def why_invalid(self, network: Network, inputs: Mapping[str, Array]) -> str:
+        """What torch's own float operators say of the changed calls, or the text that rules the change out."""
+        kind, calls = network.form("invalid"), self.calls(network)
+        if kind in DOCUMENTED:
+            return DOCUMENTED[kind]
+        if said := self._float_refusal(self._plain_calls(network), network, inputs):
+            raise Unsupported(f"{kind}: the float operator refuses the network as it is, too: {said}")
+        said = self._float_refusal(calls, network, inputs)
+        return f"on float32, {said}" if said else ""
+
+    def _float_refusal(self, calls: CallList, network: Network, inputs: Mapping[str, Array]) -> str:
+        """Why the float twin of `calls` is refused, or nothing."""
+        constants = {name: t.array for name, t in network.constant_data.items()}
+        try:
+            self._executor.load(float_twin(calls), constants, self.threads).run(inputs, ())
+        except self._executor.Refusal as e:
+            return str(e)
+        return ""
 
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "TorchProgram":
         """Prepack. Eager values can all be read, so `taps` change nothing."""
@@ -98,12 +124,15 @@ class TorchBackend:
         """The calls as statements that need torch and NumPy only."""
         calls = self.calls(network)
         wanted = (*network.outputs, *taps)
+        twin: tuple[str, ...] = ()
+        if network.is_invalid and network.form("invalid") not in DOCUMENTED:
+            twin = tuple(source_lines(float_twin(calls), arrays, self.threads))
         values = [
             f"    {d.name!r}: {d.variable}{'.int_repr()' if d.scale is not None else ''}.numpy(),"
             for d in calls.values
             if d.name in wanted
         ]
-        return Script((*source_lines(calls, arrays, self.threads), "outputs = {", *values, "}"), {})
+        return Script((*source_lines(calls, arrays, self.threads), "outputs = {", *values, "}"), {}, twin)
 
 
 class TorchProgram:

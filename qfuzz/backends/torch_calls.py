@@ -29,7 +29,7 @@ class Array(NamedTuple):
 class Declared(NamedTuple):
     """What a variable's tensor must say of itself. `scale` and `zero_point` are None for an unquantized tensor.
 
-    `dtype` is torch's own name (quint8, qint8, uint8, int8, float32).
+    `dtype` is torch's own name (quint8, qint8, uint8, int8, float32); empty where the tensor may say anything.
     """
 
     variable: str

@@ -151,7 +151,7 @@ def _array(tensor: torch.Tensor, declared: Sequence[Any]) -> Any:
         tensor = tensor.int_repr()
     else:
         said = (str(tensor.dtype), None, None)
-    if said != ("torch." + dtype, scale, zero_point):
+    if dtype and said != ("torch." + dtype, scale, zero_point):
         asked = f"torch.{dtype}, scale {scale!r}, zero_point {zero_point!r}"
         raise WrongQParams(
             f"{name}: the tensor says {said[0]}, scale {said[1]!r}, zero_point {said[2]!r}; asked for {asked}"
