@@ -7,7 +7,7 @@ types free, scales far apart, empty dimensions, values that saturate or vanish.
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
@@ -32,8 +33,10 @@ from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import (
     DepthToSpace,
@@ -179,7 +182,7 @@ def _contraction(d: Dice, op: Operator, shape: Shape, weight_shape: Shape, axis:
             constants.append((TensorType((n,), "float32"), bias))
     spread = math.log2(unit) + d.random.uniform(-2.0, 10.0)
     is_plain = len(constants) == 2 and constants[1][0].element == "int32"
-    if not isinstance(op, Linear) and not is_plain and d.chance(0.2):
+    if isinstance(op, Conv | ConvTranspose) and not is_plain and d.chance(0.2):
         reals = d.qtype(math.log2(unit / q_x.scale[0]) + d.random.uniform(0.0, 10.0))
         return _case(d, op, [(shape, "float32")], "float32" if d.chance(0.3) else reals, tuple(constants))
     return _case(d, op, [(shape, q_x)], d.qtype(spread), tuple(constants))
@@ -210,7 +213,7 @@ def _conv(d: Dice) -> Case:
 
 
 def _conv_transpose(d: Dice) -> Case:
-    shape = (d.integer(0, 2), *(d.integer(1, 4) for _ in range(d.integer(2, 3))))
+    shape = _volume_shape(d) if d.chance(0.2) else (d.integer(0, 2), *(d.integer(1, 4) for _ in range(d.integer(2, 3))))
     n = len(shape) - 2
     groups = d.pick(*(g for g in (1, shape[1], 2) if shape[1] % g == 0))
     says_sizes = d.chance(0.3)
@@ -359,8 +362,21 @@ def _softmax(d: Dice) -> Case:
     )
 
 
-def _max_pool(d: Dice) -> Case:
+def _pooled_shape(d: Dice) -> Shape:
+    """An image's, seldom a volume's."""
     shape = d.image_shape()
+    return (*shape[:2], d.integer(1, 3), d.integer(1, 3), d.integer(1, 4)) if d.chance(0.2) else shape
+
+
+def _adaptive_avg_pool(d: Dice) -> Case:
+    shape = _pooled_shape(d)
+    q = d.qtype()
+    op = AdaptiveAvgPool(output_size=tuple(d.integer(1, n + 2) for n in shape[2:]))
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
+
+
+def _max_pool(d: Dice) -> Case:
+    shape = _pooled_shape(d)
     kernel = tuple(d.integer(1, 4) for _ in shape[2:])
     op = MaxPool(
         kernel=kernel,
@@ -374,7 +390,7 @@ def _max_pool(d: Dice) -> Case:
 
 
 def _avg_pool(d: Dice) -> Case:
-    shape = d.image_shape()
+    shape = _pooled_shape(d)
     kernel = tuple(d.integer(1, 4) for _ in shape[2:])
     op = AvgPool(
         kernel=kernel,
@@ -382,6 +398,7 @@ def _avg_pool(d: Dice) -> Case:
         padding=tuple(d.integer(0, k // 2) for k in (*kernel, *kernel)),
         ceil_mode=d.chance(0.5),
         count_include_pad=d.chance(0.5),
+        divisor_override=d.pick(0, 0, 0, 1, 3, 8),
     )
     q = d.qtype()
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
@@ -421,8 +438,9 @@ def _perm(d: Dice, shape: Shape) -> Operator:
     return Transpose(perm=tuple(d.random.sample(range(len(shape)), len(shape))))
 
 
-def _normalization(d: Dice, instance: bool) -> Case:
+def _normalization(d: Dice, kind: type[LayerNorm | InstanceNorm | GroupNorm]) -> Case:
     """Scale and bias in any of their types, of any shape that they may have; epsilons that vanish, matter, or rule."""
+    instance = kind is not LayerNorm
     shape = d.image_shape() if instance else d.shape()
     axis = d.integer(0, len(shape) - 1)
     q_x = d.qtype(d.pick(-3.0, 0.0, 8.0, -20.0, -30.0))
@@ -439,15 +457,42 @@ def _normalization(d: Dice, instance: bool) -> Case:
         weights = [(TensorType(own, q_w), d.data(own, q_w))]
     quantized = weights[0][0].is_quantized
     bias = [float32(d.float32(-9.0, 9.0) * d.pick(1.0, 0.0, 0.5)) for _ in range(n)]
-    match d.integer(0 if instance else -1, 1):
+    match d.integer(-2, 1):
+        case -2 if d.chance(0.5):
+            weights.clear()
         case 1 if quantized:
             counts = [d.integer(-9999, 9999) for _ in range(n)]
             weights.append((TensorType(own, "int32"), np.array(counts, dtype=np.int32).reshape(own)))
         case 0 | 1:
             weights.append((TensorType(own, "float32"), np.array(bias, dtype=np.float32).reshape(own)))
     epsilon = d.pick(float32(1e-5), float32(1e-12), 1.0, 3.0, 2.0**-14, 2.0**30)
-    op: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
+    op: Operator
+    if kind is GroupNorm:
+        op = GroupNorm(groups=d.pick(*(g for g in range(1, shape[1] + 1) if shape[1] % g == 0)), epsilon=epsilon)
+    else:
+        op = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
     return _case(d, op, [(shape, q_x)], d.qtype(d.pick(-6.0, 0.0, 10.0)), tuple(weights))
+
+
+def _batch_norm(d: Dice) -> Case:
+    """Roots that are rational, and any; scales of either sign and of 0."""
+    shape = d.pick(d.image_shape(), d.image_shape()[:2])
+    n = shape[1]
+    epsilon = d.pick(float32(1e-5), float32(1e-12), 1.0, 3.0, 2.0**-14, 2.0**30)
+    own = TensorType((n,), "float32")
+
+    def vector(one: Callable[[], float]) -> tuple[TensorType, np.ndarray[Any, Any]]:
+        return own, np.array([one() for _ in range(n)], dtype=np.float32)
+
+    root = math.isqrt(int(epsilon)) + 1
+    parameters = (
+        vector(lambda: d.pick(d.float32(-3.0, 3.0), 0.0, 1.0, -0.5)),
+        vector(lambda: d.pick(d.float32(-9.0, 9.0), 0.0, 0.5)),
+        vector(lambda: d.pick(d.float32(-9.0, 9.0), 0.0, 2.0)),
+        vector(lambda: d.pick(d.float32(0.0, 9.0), 0.0, float(root * root - epsilon if epsilon >= 1 else 1.0))),
+    )
+    op = BatchNorm(epsilon=epsilon, relu=d.chance(0.3))
+    return _case(d, op, [(shape, d.qtype(d.pick(-3.0, 0.0, 8.0)))], d.qtype(d.pick(-6.0, 0.0)), parameters)
 
 
 def _mean(d: Dice) -> Case:
@@ -750,6 +795,60 @@ def _reduced(kind: type[Amax | Amin]) -> Callable[[Dice, Shape], Operator]:
     return operator
 
 
+def _post_operation(d: Dice) -> dict[str, Any]:
+    low = d.pick(0.0, -1.0, d.float32(-3.0, 3.0))
+    return {
+        "activation": d.pick(*get_args(Activation)),
+        "negative_slope": d.pick(0.5, 0.0, d.float32(-2.0, 2.0)),
+        "min": low,
+        "max": float32(low + d.pick(0.0, 6.0, 0.3)),
+    }
+
+
+def _gives_reals(d: Dice, case: Case) -> Case:
+    """The case, or one that ends with float32."""
+    if d.chance(0.7):
+        return case
+    (node,) = case.network.nodes
+    real = Node(node.name, node.op, node.inputs, "float32")
+    return Case(Network(case.network.inputs, case.network.constants, (real,), case.network.outputs), case.inputs)
+
+
+def _conv_followed(d: Dice) -> Case:
+    shape = _volume_shape(d) if d.chance(0.2) else d.image_shape()
+    attributes, weight_shape = _windows(d, shape)
+    return _gives_reals(d, _contraction(d, ConvPointwise(**attributes, **_post_operation(d)), shape, weight_shape))
+
+
+def _linear_followed(d: Dice) -> Case:
+    k = d.integer(1, 5)
+    op = LinearPointwise(**_post_operation(d))
+    return _gives_reals(d, _contraction(d, op, (*d.shape(1, 2), k), (d.integer(1, 4), k)))
+
+
+def _and_add(d: Dice, layer: Case, op: Operator) -> Case:
+    """The layer with another activation, before its bias."""
+    network, (node,) = layer.network, layer.network.nodes
+    q = d.qtype(math.log2(node.element.scale[0])) if isinstance(node.element, QType) else d.qtype()
+    other = Input("other", TensorType(network.types[node.name].shape, q))
+    added = Node(node.name, op, (*node.inputs[:2], "other", *node.inputs[2:]), node.element)
+    fed = (*layer.inputs, Tensor(d.data(other.type.shape, q)))
+    return Case(Network((*network.inputs, other), network.constants, (added,), network.outputs), fed)
+
+
+def _conv_add(d: Dice) -> Case:
+    shape = _volume_shape(d) if d.chance(0.2) else d.image_shape()
+    attributes, weight_shape = _windows(d, shape)
+    layer = _contraction(d, ConvPointwise(**attributes), shape, weight_shape)
+    return _and_add(d, layer, ConvAdd(**attributes, relu=d.chance(0.3)))
+
+
+def _linear_add(d: Dice) -> Case:
+    k = d.integer(1, 5)
+    layer = _contraction(d, LinearPointwise(), (*d.shape(1, 2), k), (d.integer(1, 4), k))
+    return _and_add(d, layer, LinearAdd(relu=d.chance(0.3)))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
     "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
@@ -762,7 +861,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "clamp": _unary(_clamp, bounded=True),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
-    "global_avg_pool": lambda d: _case(d, GlobalAvgPool(), [(d.image_shape(), d.qtype())], d.qtype()),
+    "global_avg_pool": lambda d: _case(d, GlobalAvgPool(), [(_pooled_shape(d), d.qtype())], d.qtype()),
+    "adaptive_avg_pool": _adaptive_avg_pool,
     "concat": _concat,
     "reshape": _moved(_reshape),
     "transpose": _moved(_perm),
@@ -782,8 +882,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "maximum": _several(Maximum()),
     "where": _where,
     "gelu": _unary(lambda d: Gelu(approximate=d.pick("none", "tanh")), bounded=True),
-    "layer_norm": lambda d: _normalization(d, instance=False),
-    "instance_norm": lambda d: _normalization(d, instance=True),
+    "layer_norm": lambda d: _normalization(d, LayerNorm),
+    "instance_norm": lambda d: _normalization(d, InstanceNorm),
     "mean": _mean,
     "split": _moved(_split),
     "squeeze": _squeeze,
@@ -809,8 +909,14 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "embedding": _embedding,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.pick(1, 2, 3, 0) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
+    "linear_pointwise": _linear_followed,
+    "conv_pointwise": _conv_followed,
+    "linear_add": _linear_add,
+    "conv_add": _conv_add,
     "amax": _moved(_reduced(Amax)),
     "amin": _moved(_reduced(Amin)),
+    "batch_norm": _batch_norm,
+    "group_norm": lambda d: _normalization(d, GroupNorm),
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

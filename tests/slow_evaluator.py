@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import mpmath
@@ -567,7 +568,7 @@ def avg_pool(op: Any, x: Values) -> tuple[Shape, Real]:
                 total += x.real((n, c, *p))
             if in_padded if op.count_include_pad else in_input:
                 count += 1
-        return total / count
+        return total / (op.divisor_override or count)
 
     return (*x.shape[:2], *(len(s) for s in starts)), rational(real)
 
@@ -578,6 +579,22 @@ def global_avg_pool(op: Any, x: Values) -> tuple[Shape, Real]:
         return sum(window, Fraction(0)) / len(window)
 
     return (*x.shape[:2], *(1 for _ in x.shape[2:])), rational(real)
+
+
+def adaptive_avg_pool(op: Any, x: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        inside = []
+        for p in indices(x.shape[2:]):
+            # Element p covers [p, p + 1), output i covers [i * s / n, (i + 1) * s / n): those that meet count.
+            cuts = [
+                (Fraction(i * s, n), Fraction((i + 1) * s, n))
+                for i, s, n in zip(index[2:], x.shape[2:], op.output_size, strict=True)
+            ]
+            if all(at < end and at + 1 > start for at, (start, end) in zip(p, cuts, strict=True)):
+                inside.append(x.real((*index[:2], *p)))
+        return sum(inside, Fraction(0)) / len(inside)
+
+    return (*x.shape[:2], *op.output_size), rational(real)
 
 
 def concat(op: Any, *inputs: Values) -> tuple[Shape, Real]:
@@ -759,25 +776,61 @@ def parameter(values: Values | None, own: Callable[[Index], Index], unit: Fracti
     return rational(real)
 
 
-def layer_norm(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+def layer_norm(op: Any, x: Values, weight: Values | None = None, bias: Values | None = None) -> tuple[Shape, Real]:
     def broadcast_to(v: Values) -> Callable[[Index], Index]:
         return lambda i: tuple(0 if d == 1 else p for p, d in zip(i[len(i) - len(v.shape) :], v.shape, strict=True))
 
     def members(index: Index) -> list[Index]:
         return [(*index[: op.axis], *rest) for rest in indices(x.shape[op.axis :])]
 
-    unit = x.qparams(())[0] * (weight.qparams(())[0] if isinstance(weight.element, QType) else 1)
+    unit = x.qparams(())[0] * (weight.qparams(())[0] if weight and isinstance(weight.element, QType) else 1)
     shift = parameter(bias, broadcast_to(bias) if bias else tuple, unit)
-    return normalized(op, x, members, parameter(weight, broadcast_to(weight)), shift)
+    scale = parameter(weight, broadcast_to(weight)) if weight else rational(lambda _: Fraction(1))
+    return normalized(op, x, members, scale, shift)
 
 
-def instance_norm(op: Any, x: Values, weight: Values, bias: Values) -> tuple[Shape, Real]:
+def instance_norm(op: Any, x: Values, weight: Values | None = None, bias: Values | None = None) -> tuple[Shape, Real]:
     def members(index: Index) -> list[Index]:
         return [(*index[:2], *rest) for rest in indices(x.shape[2:])]
 
-    unit = x.qparams(())[0] * (weight.qparams(())[0] if isinstance(weight.element, QType) else 1)
-    own = parameter(weight, lambda i: (i[1],)), parameter(bias, lambda i: (i[1],), unit)
-    return normalized(op, x, members, *own)
+    return normalized(op, x, members, *by_channel(x, weight, bias))
+
+
+def group_norm(op: Any, x: Values, weight: Values | None = None, bias: Values | None = None) -> tuple[Shape, Real]:
+    size = x.shape[1] // op.groups
+
+    def members(index: Index) -> list[Index]:
+        first = index[1] // size * size
+        return [(index[0], c, *rest) for c in range(first, first + size) for rest in indices(x.shape[2:])]
+
+    return normalized(op, x, members, *by_channel(x, weight, bias))
+
+
+def by_channel(x: Values, weight: Values | None, bias: Values | None) -> tuple[Real, Real]:
+    """Scale and bias of a normalization whose parameters are one for each channel."""
+    unit = x.qparams(())[0] * (weight.qparams(())[0] if weight and isinstance(weight.element, QType) else 1)
+    scale = parameter(weight, lambda i: (i[1],)) if weight else rational(lambda _: Fraction(1))
+    return scale, parameter(bias, lambda i: (i[1],), unit)
+
+
+def batch_norm(op: Any, x: Values, *parameters: Values) -> tuple[Shape, Real]:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias."""
+
+    def real(index: Index, bits: int) -> Bounds:
+        scale, bias, mean, variance = (p.real((index[1],)) for p in parameters)
+        top = (x.real(index) - mean) * scale
+        square = variance + Fraction(op.epsilon)
+        under = square.numerator * square.denominator
+        root = math.isqrt(under)
+        if root**2 == under or top == 0:
+            ends = [top * square.denominator / max(root, 1) + bias] * 2
+        else:
+            low = math.isqrt(under << 2 * (bits + 64))
+            ends = [top * square.denominator * 2 ** (bits + 64) / Fraction(r) + bias for r in (low + 1, low)]
+        low_end, high_end = sorted(max(e, Fraction(0)) if op.relu else e for e in ends)
+        return low_end, high_end
+
+    return x.shape, real
 
 
 def mean(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1054,6 +1107,54 @@ def over_axes(choose: Callable[[Iterable[Fraction]], Fraction]) -> Definition:
     return definition
 
 
+def without_factors(layer: Definition, op: Any, *operands: Values) -> tuple[Shape, Callable[[Index], Fraction]]:
+    """Shape and real result of a layer, of which no factors and no relu are said."""
+    bare = SimpleNamespace(alpha=1.0, beta=1.0, relu=False)
+    for name in ("strides", "padding", "dilations", "groups"):
+        setattr(bare, name, getattr(op, name, None))
+    shape, real = layer(bare, *operands)
+    return shape, lambda i: real(i, 0)[0]
+
+
+def followed(layer: Definition) -> Definition:
+    """A layer and its post operation."""
+
+    def define(op: Any, *operands: Values) -> tuple[Shape, Real]:
+        shape, inner = without_factors(layer, op, *operands)
+        return shape, lambda i, bits: post_operation(op, inner(i), bits)
+
+    return define
+
+
+def post_operation(op: Any, x: Fraction, bits: int) -> Bounds:
+    match op.activation:
+        case "tanh":
+            return tanh_bounds(x, bits)
+        case "swish":
+            ends = sorted(x * s for s in sigmoid_bounds(x, bits))
+            return ends[0], ends[1]
+        case "gelu" | "gelu_tanh":
+            return gelu(SimpleNamespace(approximate="none" if op.activation == "gelu" else "tanh"), x, bits)
+    y = {
+        "none": lambda: x,
+        "relu": lambda: max(x, Fraction(0)),
+        "hardtanh": lambda: clamp(x, Fraction(op.min), Fraction(op.max)),
+        "leaky_relu": lambda: x if x > 0 else x * Fraction(op.negative_slope),
+        "hardswish": lambda: hardswish(op, x),
+    }[op.activation]()
+    return y, y
+
+
+def layer_and_add(layer: Definition) -> Definition:
+    """A layer plus another activation, which stands before the bias."""
+
+    def define(op: Any, x: Values, weight: Values, other: Values, *bias: Values) -> tuple[Shape, Real]:
+        shape, inner = without_factors(layer, op, x, weight, *bias)
+        return shape, with_relu(op, lambda i: inner(i) + other.real(i))
+
+    return define
+
+
 DEFINITIONS: dict[str, Definition] = {
     "quantize": same,
     "dequantize": same,
@@ -1113,6 +1214,13 @@ DEFINITIONS: dict[str, Definition] = {
     "embedding": embedding,
     "tile": tile,
     "gather_elements": gather_elements,
+    "linear_pointwise": followed(linear),
+    "conv_pointwise": followed(conv),
+    "linear_add": layer_and_add(linear),
+    "conv_add": layer_and_add(conv),
     "amax": over_axes(max),
     "amin": over_axes(min),
+    "adaptive_avg_pool": adaptive_avg_pool,
+    "batch_norm": batch_norm,
+    "group_norm": group_norm,
 }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from qfuzz.backends import torch_elementwise, torch_layers, torch_movement, torch_pools
+from qfuzz.backends import torch_elementwise, torch_layers, torch_movement, torch_norms, torch_pools
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
 from qfuzz.backends.torch_calls import Array, CallList, Declared, torch_name, variable
 from qfuzz.backends.torch_forms import refused_form
@@ -23,7 +23,7 @@ ENGINES = ("fbgemm", "x86", "onednn", "qnnpack")
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         name: lowering
-        for family in (torch_layers, torch_elementwise, torch_pools, torch_movement)
+        for family in (torch_layers, torch_elementwise, torch_pools, torch_movement, torch_norms)
         for name, lowering in family.LOWERINGS.items()
     }
 )

@@ -4,6 +4,8 @@ The calls are plain tuples, as `qfuzz.backends.torch_calls` describes them. This
 another Python, of version 3.9 or later.
 """
 
+import contextlib
+import importlib
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +37,50 @@ def facts() -> dict[str, str]:
     capability = getattr(torch.backends, "cpu", None)
     told = {"version": str(torch.__version__), "framework": "torch"}
     return told if capability is None else {**told, "cpu_capability": capability.get_cpu_capability()}
+
+
+_KERNELS_ON_THE_CPU = (
+    *("CPU", "QuantizedCPU", "MkldnnCPU"),
+    *("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional", "CompositeImplicitAutograd"),
+)
+"""Dispatch keys of kernels that a call with tensors of the CPU comes to."""
+
+
+def operators() -> dict[str, Any]:
+    """The operators that torch registers, as its dispatcher tells; plain data.
+
+    Returns
+    -------
+    dict
+        ``version``, and ``operators``: for each its ``name`` with its overload (``aten::add.Tensor``), its ``schema``,
+        the dispatch keys of its ``kernels`` on the CPU, and whether torch ``generated`` its kernel from another's.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers quantized_decomposed
+    schemas = {f"{s.name}.{s.overload_name}".rstrip("."): str(s) for s in torch._C._jit_get_all_schemas()}
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return {
+        "version": str(torch.__version__),
+        "operators": [
+            {
+                "name": name,
+                "schema": schemas.get(name, ""),
+                "kernels": [key for key in _KERNELS_ON_THE_CPU if has_kernel(name, key)],
+                "generated": _is_generated(name),
+            }
+            for name in sorted(torch._C._dispatch_get_all_op_names())
+        ],
+    }
+
+
+def _is_generated(name: str) -> bool:
+    namespace, _, rest = name.partition("::")
+    operator, _, overload = rest.partition(".")
+    try:
+        found = getattr(getattr(getattr(torch.ops, namespace), operator), overload or "default")
+        return torch.Tag.generated in found.tags
+    except (AttributeError, RuntimeError):
+        return False
 
 
 def load(calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -> "Execution":

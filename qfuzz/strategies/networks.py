@@ -42,6 +42,9 @@ UNUSUAL = (
     *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "embed_layer_norm", "moe"),
     *("weight_only_linear", "embedding"),
     *("tile", "gather_elements", "amax", "amin"),
+    *("adaptive_avg_pool",),
+    *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
+    *("batch_norm", "group_norm"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
@@ -26,8 +27,10 @@ from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Amax, Amin, Mean
@@ -163,7 +166,7 @@ def _windows(d: Draw, spatial: int) -> tuple[dict[str, Any], tuple[int, ...], tu
 
 
 def _conv(d: Draw) -> Case:
-    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
     return _contraction(d, Conv(**attributes, relu=d.chance(0.4)), shape, weight_shape)
 
 
@@ -174,9 +177,10 @@ def _conv_integer(d: Draw) -> Case:
 
 
 def _conv_transpose(d: Draw) -> Case:
-    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
     groups, says_sizes = attributes["groups"], d.chance(0.3)
-    op = ConvTranspose(**attributes, output_padding=(0,) * (len(shape) - 2), says_sizes=says_sizes)
+    more = tuple(d.integer(0, s - 1) if d.chance(0.3) else 0 for s in attributes["strides"])
+    op = ConvTranspose(**attributes, output_padding=more, says_sizes=says_sizes)
     return _contraction(d, op, shape, (shape[1], weight_shape[0] // groups, *weight_shape[2:]), 1, groups)
 
 
@@ -295,7 +299,7 @@ def _clamp(d: Draw) -> Operator:
 
 
 def _pool(d: Draw, *, average: bool) -> Case:
-    spatial = d.integer(1, 2)
+    spatial = d.integer(1, 3)
     shape = d.image_shape(spatial)
     kernel = tuple(d.integer(1, 3) for _ in range(spatial))
     strides = tuple(d.integer(1, 3) for _ in range(spatial))
@@ -304,7 +308,12 @@ def _pool(d: Draw, *, average: bool) -> Case:
     op: Operator
     if average:
         op = AvgPool(
-            kernel=kernel, strides=strides, padding=padding, ceil_mode=d.chance(0.3), count_include_pad=d.chance(0.5)
+            kernel=kernel,
+            strides=strides,
+            padding=padding,
+            ceil_mode=d.chance(0.3),
+            count_include_pad=d.chance(0.5),
+            divisor_override=d.integer(1, 5) if d.chance(0.2) else 0,
         )
     else:
         dilations = tuple(1 if d.chance(0.7) else 2 for _ in range(spatial))
@@ -315,6 +324,13 @@ def _pool(d: Draw, *, average: bool) -> Case:
 def _global_avg_pool(d: Draw) -> Case:
     q = d.qtype()
     return d.case(GlobalAvgPool(), [(d.image_shape(d.integer(1, 2)), q)], q)
+
+
+def _adaptive_avg_pool(d: Draw) -> Case:
+    q = d.qtype()
+    spatial = d.integer(1, 3)
+    shape = d.image_shape(spatial)
+    return d.case(AdaptiveAvgPool(output_size=tuple(d.integer(1, n + 1) for n in shape[2:])), [(shape, q)], q)
 
 
 def _concat(d: Draw) -> Case:
@@ -348,7 +364,8 @@ def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
 
-def _normalization(d: Draw, *, instance: bool) -> Case:
+def _normalization(d: Draw, kind: type[LayerNorm | InstanceNorm | GroupNorm]) -> Case:
+    instance = kind is not LayerNorm
     shape = d.image_shape(d.integer(1, 2)) if instance else d.shape()
     axis = d.integer(0, len(shape) - 1)
     own = (shape[1],) if instance else shape[axis:]
@@ -361,6 +378,18 @@ def _normalization(d: Draw, *, instance: bool) -> Case:
         constants[2] = (TensorType(own, "float32"), d.rng.normal(0, 1, own).astype(np.float32))
     epsilon = float32(float(d.rng.choice([1e-5, 1e-12, 0.5])))
     op: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
+    if kind is GroupNorm:
+        op = GroupNorm(groups=1 if shape[1] % 2 else 2, epsilon=epsilon)
+    return d.case(op, [(shape, d.qtype())], d.qtype(0.005, 0.1), constants=constants)
+
+
+def _batch_norm(d: Draw) -> Case:
+    shape = d.image_shape(d.integer(1, 2)) if d.chance(0.7) else d.image_shape(0)
+    own = TensorType((shape[1],), "float32")
+    draws = (d.rng.normal(1, 0.5, shape[1]), d.rng.normal(0, 1, shape[1]), d.rng.normal(0, 9, shape[1]))
+    values = (*draws, d.rng.uniform(0, 9, shape[1]))
+    constants: dict[int, tuple[TensorType, Any]] = {i + 1: (own, v.astype(np.float32)) for i, v in enumerate(values)}
+    op = BatchNorm(epsilon=float32(float(d.rng.choice([1e-5, 1e-12, 0.5]))), relu=d.chance(0.4))
     return d.case(op, [(shape, d.qtype())], d.qtype(0.005, 0.1), constants=constants)
 
 
@@ -557,6 +586,47 @@ def _embedding(d: Draw) -> Case:
     return d.case(Embedding(), [], "float32", constants=constants)
 
 
+def _post_operation(d: Draw) -> dict[str, Any]:
+    activations = get_args(Activation)
+    low = d.integer(-2, 1) / 2
+    return {"activation": activations[d.integer(0, len(activations) - 1)], "min": low, "max": low + d.integer(1, 6)}
+
+
+def _linear_pointwise(d: Draw) -> Case:
+    k = int(d.rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 31, 33]))
+    lead = tuple(d.integer(1, 5) for _ in range(d.integer(1, 2)))
+    return _contraction(d, LinearPointwise(**_post_operation(d)), (*lead, k), (d.integer(1, 18), k))
+
+
+def _conv_pointwise(d: Draw) -> Case:
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
+    return _contraction(d, ConvPointwise(**attributes, **_post_operation(d)), shape, weight_shape)
+
+
+def _and_add(d: Draw, layer: Case, op: Operator) -> Case:
+    """The layer with another activation of its output's dtype, before its bias."""
+    network, (node,) = layer.network, layer.network.nodes
+    assert isinstance(node.element, QType)
+    q = d.qtype(node.element.scale[0] / 4, node.element.scale[0] * 4)
+    other = Input("other", TensorType(network.types[node.name].shape, q))
+    added = Node(node.name, op, (*node.inputs[:2], "other", *node.inputs[2:]), node.element)
+    fed = (*layer.inputs, Tensor(d.stored(other.type.shape, q)))
+    return Case(Network((*network.inputs, other), network.constants, (added,), network.outputs), fed)
+
+
+def _conv_add(d: Draw) -> Case:
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    layer = _contraction(d, ConvPointwise(**attributes), shape, weight_shape)
+    return _and_add(d, layer, ConvAdd(**attributes, relu=d.chance(0.4)))
+
+
+def _linear_add(d: Draw) -> Case:
+    k = int(d.rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 31, 33]))
+    lead = tuple(d.integer(1, 5) for _ in range(d.integer(1, 2)))
+    layer = _contraction(d, LinearPointwise(), (*lead, k), (d.integer(1, 18), k))
+    return _and_add(d, layer, LinearAdd(relu=d.chance(0.4)))
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -570,6 +640,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "max_pool": lambda d: _pool(d, average=False),
     "avg_pool": lambda d: _pool(d, average=True),
     "global_avg_pool": _global_avg_pool,
+    "adaptive_avg_pool": _adaptive_avg_pool,
     "concat": _concat,
     "reshape": _moved(lambda d, shape: Reshape(shape=(1, int(np.prod(shape))))),
     "transpose": _moved(lambda d, shape: Transpose(perm=tuple(int(i) for i in d.rng.permutation(len(shape))))),
@@ -591,8 +662,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "maximum": _two(Maximum()),
     "where": _two(Where()),
     "gelu": _unary(lambda d: Gelu(approximate="tanh" if d.chance(0.5) else "none"), _free),
-    "layer_norm": lambda d: _normalization(d, instance=False),
-    "instance_norm": lambda d: _normalization(d, instance=True),
+    "layer_norm": lambda d: _normalization(d, LayerNorm),
+    "instance_norm": lambda d: _normalization(d, InstanceNorm),
     "mean": _mean,
     "split": _moved(_split),
     "squeeze": _squeeze,
@@ -618,7 +689,13 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "embedding": _embedding,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
+    "linear_pointwise": _linear_pointwise,
+    "conv_pointwise": _conv_pointwise,
+    "linear_add": _linear_add,
+    "conv_add": _conv_add,
     "amax": _moved(_extreme(Amax)),
     "amin": _moved(_extreme(Amin)),
+    "batch_norm": _batch_norm,
+    "group_norm": lambda d: _normalization(d, GroupNorm),
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

@@ -1,0 +1,30 @@
+"""Operators of qfuzz that are not said in ONNX: each with the reason. PyTorch has their kernels."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from qfuzz.backends.onnx_builder import Builder, Lowering
+from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.network import Node
+
+_FUSED = "ONNX says a layer and what follows it as nodes, each of which rounds on its own"
+
+ABSENT: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
+        "adaptive_avg_pool": "ONNX has no pool whose windows follow from the output's size",
+        "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
+        "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",
+    }
+)
+"""Operator name to why no ONNX node stands for it."""
+
+
+def _refusing(reason: str) -> Lowering:
+    def refuse(b: Builder, node: Node) -> None:
+        raise Unsupported(reason)
+
+    return refuse
+
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType({name: _refusing(reason) for name, reason in ABSENT.items()})
