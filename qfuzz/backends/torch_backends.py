@@ -10,7 +10,8 @@ from qfuzz.backends.torch_contracts import CONTRACTS
 from qfuzz.backends.torch_dialect import lower_eager
 from qfuzz.backends.torch_export_dialect import lower_export
 from qfuzz.backends.torch_float import float_twin
-from qfuzz.backends.torch_invalid import DOCUMENTED, changed
+from qfuzz.backends.torch_invalid import changed
+from qfuzz.backends.torch_mutations import DOCUMENTED
 from qfuzz.backends.torch_source import source_lines
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported

@@ -6,14 +6,14 @@ What it refuses is no valid call, whatever the types. Pure: nothing here imports
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from qfuzz.backends.torch_calls import Arg, Call, CallList, variable
+from qfuzz.backends.torch_calls import Arg, Call, CallList, literal, variable
 from qfuzz.ir.errors import Unsupported
 
 QUANTIZERS = ("torch._make_per_tensor_quantized_tensor", "torch._make_per_channel_quantized_tensor")
 """Calls that make a quantized tensor of integers; its reals are what the twin goes on with."""
 
 PACKERS: tuple[str, ...] = (
-    *(f"torch.ops.quantized.conv{n}d_prepack" for n in (1, 2, 3)),
+    *(f"torch.ops.quantized.conv{kind}{n}d_prepack" for n in (1, 2, 3) for kind in ("", "_transpose")),
     "torch.ops.quantized.linear_prepack",
     "torch.ops.onednn.qconv_prepack",
     "torch.ops.onednn.qlinear_prepack",
@@ -28,6 +28,7 @@ _QUANTIZED: Mapping[str, str] = MappingProxyType(
             for relu in ("", "_relu")
             for overload in ("", ".new")
         },
+        **{f"conv_transpose{n}d": f"torch.nn.functional.conv_transpose{n}d: 0 p0 p1 p2 p3 p4 p6 p5" for n in (1, 2, 3)},
         "linear": "torch.nn.functional.linear: 0 p0 p1",
         "linear_relu": "torch.nn.functional.linear: 0 p0 p1",
         "add": "torch.add: 0 1",
@@ -43,15 +44,25 @@ _QUANTIZED: Mapping[str, str] = MappingProxyType(
         "softmax": "torch.softmax: 0 1",
         "max_pool1d": "torch.nn.functional.max_pool1d: 0 1 2 3 4 5",
         "max_pool2d": "torch.nn.functional.max_pool2d: 0 1 2 3 4 5",
+        **{
+            f"batch_norm{n}d{relu}": "torch.nn.functional.batch_norm: 0 3 4 1 2"
+            for n in (1, 2, 3)
+            for relu in ("", "_relu")
+        },
+        "layer_norm": "torch.nn.functional.layer_norm: 0 1 2 3 4",
+        "group_norm": "torch.group_norm: 0 1 2 3 4",
+        "instance_norm": "torch.nn.functional.instance_norm: 0 - - 1 2",
     }
 )
 """Of ``torch.ops.quantized``: the float operator, and which arguments it takes: of the call, or, after a p, of the
-packed parameters that the call is given."""
+packed parameters that the call is given; a dash is None. After a semicolon, what is called with its result, a dot."""
 
 _ONEDNN: Mapping[str, str] = MappingProxyType(
     {
         "qconv_pointwise.default": "torch.nn.functional.conv{n}d: 0 p0 6 7 8 9 10",
+        "qconv2d_pointwise.binary": "torch.nn.functional.conv2d: 0 p0 7 8 9 10 11; torch.add: . 6",
         "qlinear_pointwise.default": "torch.nn.functional.linear: 0 p0 6",
+        "qlinear_pointwise.binary": "torch.nn.functional.linear: 0 p0 7; torch.add: . 6",
         **dict.fromkeys(("qadd.tensor", "qadd_relu.tensor"), "torch.add: 0 3"),
         "qmul.tensor": "torch.mul: 0 3",
     }
@@ -63,6 +74,7 @@ FLOAT: Mapping[str, str] = MappingProxyType(
         **{f"torch.ops.quantized.{name}": said for name, said in _QUANTIZED.items()},
         **{f"torch.ops.onednn.{name}": said for name, said in _ONEDNN.items()},
         "torch.quantize_per_tensor": "torch.clone: 0",
+        "torch.quantized_max_pool3d": "torch.nn.functional.max_pool3d: 0 1 2 3 4 5",
     }
 )
 """Quantized calls to float ones. What is not listed and not of a quantized namespace is its own twin."""
@@ -108,10 +120,18 @@ class _Twin:
             if call.target.startswith(("torch.ops.quantized.", "torch.ops.onednn.")):
                 raise Unsupported(f"{call.target} has no float operator here to be held against")
             return [call]
+        return [self._float(call, part) for part in said.split("; ")]
+
+    def _float(self, call: Call, said: str) -> Call:
         target, _, wanted = said.partition(": ")
         packed = next(
             (self._packed[a.value] for a in call.args if a.kind == "variable" and a.value in self._packed), ()
         )
-        args = [packed[int(w[1:])] if w[0] == "p" else call.args[int(w)] for w in wanted.split()]
+        args: list[Arg] = []
+        for which in wanted.split():
+            if which in ".-":
+                args.append(variable(call.out) if which == "." else literal(None))
+            else:
+                args.append(packed[int(which[1:])] if which[0] == "p" else call.args[int(which)])
         n = next((len(a.value) for a in args if isinstance(a.value, list)), 0)
-        return [Call(call.out, target.format(n=n), tuple(args))]
+        return Call(call.out, target.format(n=n), tuple(args))

@@ -32,6 +32,7 @@ INVALID = (
     *("no", "zero_stride", "negative_stride", "zero_dilation", "negative_dilation", "negative_padding"),
     *("large_padding", "zero_kernel", "large_window", "many_numbers", "zero_divisor", "negative_size"),
     *("zero_groups", "indivisible_groups", "weight_channels", "bias_length", "channels"),
+    *("statistics_length", "output_padding"),
     *("shapes", "ranks", "rank_low", "rank_high"),
     *("axis_above", "axis_below", "zero_step", "negative_step", "element_count", "inferred_twice", "negative_count"),
     *("repeated_axis", "missing_axis", "reversed_axes", "padding_beyond", "odd_padding", "no_bounds"),
