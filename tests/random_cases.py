@@ -26,6 +26,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -605,6 +606,28 @@ def _range(d: Dice, shape: Shape) -> np.ndarray[Any, Any]:
     return np.array([float32(v * unit) for v in values], dtype=np.float32).reshape(shape)
 
 
+def _stored_type(d: Dice, shape: Shape, exponent: float | None) -> QType:
+    """A type of any width, with one scale or one an index of an axis."""
+    if d.chance(0.5):
+        return d.qtype(exponent)
+    dtype = d.pick("uint8", "int8", "int16", "uint16", "int32", "int32", "uint4", "int2")
+    axis = d.pick(None, d.integer(0, len(shape) - 1))
+    low, high = INTEGER_RANGE[dtype]
+    n = 1 if axis is None else shape[axis]
+    zero_points = tuple(d.pick(low, high, 0, d.integer(low, high)) for _ in range(n))
+    return QType(dtype, tuple(d.scale(exponent) for _ in range(n)), zero_points, axis)
+
+
+def _quantize(d: Dice) -> Case:
+    shape = d.shape()
+    return _case(d, Quantize(), [(shape, "float32")], _stored_type(d, shape, d.pick(0.0, 0.0, -26.0)))
+
+
+def _dequantize(d: Dice) -> Case:
+    shape = d.shape()
+    return _case(d, Dequantize(), [(shape, _stored_type(d, shape, d.pick(None, 90.0, -126.0)))], "float32")
+
+
 def _dynamic_quantize(d: Dice) -> Case:
     shape = (*d.shape(1, 2), *d.pick((), (), (0,)))
     output = d.pick("y", "y", "scale", "zero_point")
@@ -613,12 +636,19 @@ def _dynamic_quantize(d: Dice) -> Case:
     return Case(case.network, (Tensor(_range(d, shape)),))
 
 
+def _chosen(d: Dice) -> dict[str, Any]:
+    """How the data's scale is chosen."""
+    by_torch = d.chance(0.5)
+    return {"chosen_as": "torch" if by_torch else "onnx", "reduce_range": by_torch and d.chance(0.5)}
+
+
 def _dynamic_linear(d: Dice) -> Case:
     k = d.integer(1, 5)
     quantized = _contraction(d, Linear(), (*d.shape(1, 2), k), (d.integer(1, 4), k))
     network, x = quantized.network, quantized.network.inputs[0]
     fixed = tuple(c for c in network.constants if c.type.element != "int32")
-    node = Node("y", DynamicLinear(), (x.name, *(c.name for c in fixed)), "float32")
+    op = DynamicLinear(**_chosen(d), relu=d.chance(0.3))
+    node = Node("y", op, (x.name, *(c.name for c in fixed)), "float32")
     fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
 
@@ -779,6 +809,43 @@ def _embedding(d: Dice) -> Case:
     )
 
 
+def _embedding_bag(d: Dice) -> Case:
+    rows, features = d.integer(1, 4), d.integer(1, 5)
+    dtype = d.pick("uint2", "uint4", "uint8")
+    axis = d.pick(None, 0)
+    scales = tuple(d.scale(d.pick(0.0, -12.0, -22.0)) for _ in range(1 if axis is None else rows))
+    top = INTEGER_RANGE[dtype][1]
+    q = QType(dtype, scales, tuple(d.integer(0, top) for _ in scales), axis)
+    lengths = [d.integer(0, 4) for _ in range(d.integer(1, 4))]
+    lengths = lengths if d.chance(0.7) else [d.integer(1, 3)] * len(lengths)
+    flat = len({*lengths}) > 1 or not lengths[0] or d.chance(0.3)
+    pruned, include_last = d.chance(0.4), flat and d.chance(0.5)
+    n, n_rows = sum(lengths), d.integer(1, 6) if pruned else rows
+    shape = (n,) if flat else (len(lengths), lengths[0])
+    integers = d.pick("int32", "int64")
+    at = np.array([d.integer(0, n_rows - 1) for _ in range(n)], dtype=integers).reshape(shape)
+    constants = [(TensorType((rows, features), q), _stored(d, q, (rows, features))), (TensorType(shape, integers), at)]
+    if flat:
+        offsets = np.cumsum([0, *lengths])[: len(lengths) + include_last].astype(integers)
+        constants.append((TensorType(offsets.shape, integers), offsets))
+    mean = d.chance(0.2)
+    weighted = not mean and d.chance(0.5)
+    if weighted:
+        weights = np.array([d.float32(-3.0, 3.0) for _ in range(n)], dtype=np.float32).reshape(shape)
+        constants.append((TensorType(shape, "float32"), weights))
+    if pruned:
+        mapping = np.array([d.integer(-1, rows - 1) for _ in range(n_rows)], dtype=np.int32)
+        constants.append((TensorType((n_rows,), "int32"), mapping))
+    op = EmbeddingBag(
+        mode="mean" if mean else "sum",
+        include_last_offset=include_last,
+        weighted=weighted,
+        pruned=pruned,
+        parameters=d.pick("float32", "float16"),
+    )
+    return _case(d, op, [], "float32", tuple(constants))
+
+
 def _gather_elements(d: Dice, shape: Shape) -> Operator:
     axis = d.integer(-len(shape), len(shape) - 1)
     wanted = tuple(d.integer(0, 3) if i == axis % len(shape) else d.integer(0, n) for i, n in enumerate(shape))
@@ -850,8 +917,8 @@ def _linear_add(d: Dice) -> Case:
 
 
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
-    "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
-    "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
+    "quantize": _quantize,
+    "dequantize": _dequantize,
     "requantize": lambda d: _case(d, Requantize(), [(d.shape(), d.qtype())], d.qtype()),
     "conv": _conv,
     "linear": _linear,
@@ -907,6 +974,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.pick(1, 2, 3, 0) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_followed,

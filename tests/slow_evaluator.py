@@ -9,6 +9,7 @@ Every element is evaluated on demand, so that confirming one violation in a larg
 
 import itertools
 import math
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -75,10 +76,6 @@ class Values:
                 blocked = axis == q.axis
                 at = at * (-(-size // q.block) if blocked else size) + (i // q.block if blocked else i)
         return Fraction(q.scale[at]), q.zero_point[at]
-        if self.element.block:
-            return self.block_qparams(index)
-        channel = 0 if self.element.axis is None else index[self.element.axis]
-        return Fraction(self.element.scale[channel]), self.element.zero_point[channel]
 
     def real(self, index: Index) -> Fraction:
         """The real number that is stored at `index`."""
@@ -1012,12 +1009,24 @@ def interpolate(op: Any, x: Values) -> tuple[Shape, Real]:
     return tuple(shape), rational(real)
 
 
-def own_qparams(x: Values) -> tuple[Fraction, int]:
-    """Scale and zero point that DynamicQuantizeLinear derives from the data; 0 / 0 stands for no zero point: 0."""
+def own_qparams(x: Values, steps: int = 255, smallest: Fraction = Fraction(0)) -> tuple[Fraction, int]:
+    """Scale and zero point that DynamicQuantizeLinear derives from the data; 0 / 0 stands for no zero point: 0.
+
+    PyTorch also has 127 steps, and a smallest scale, with the zero point as of the scale that it stands for.
+    """
     numbers = [Fraction(v) for v in x.stored]
     low, high = min([Fraction(0), *numbers]), max([Fraction(0), *numbers])
-    scale = (high - low) / 255
-    return scale, 0 if scale == 0 else min(max(half_even(0 - low / scale), 0), 255)
+    scale = (high - low) / steps
+    return max(scale, smallest), 0 if scale == 0 else min(max(half_even(0 - low / scale), 0), 255)
+
+
+SMALLEST = Fraction(261993, 2**32)
+"""6.1e-5 as a float32."""
+
+
+def layer_qparams(op: Any, x: Values) -> tuple[Fraction, int]:
+    """Of a layer that quantizes its data."""
+    return own_qparams(x, 127 if op.reduce_range else 255, SMALLEST if op.chosen_as == "torch" else Fraction(0))
 
 
 def dynamically_quantized(x: Values, index: Index, scale: Fraction, zero: int) -> int:
@@ -1037,7 +1046,7 @@ def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
 
 
 def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
-    scale_x, zero_x = own_qparams(x)
+    scale_x, zero_x = layer_qparams(op, x)
 
     def real(index: Index) -> Fraction:
         channel = index[-1]
@@ -1048,7 +1057,7 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
             acc += (q - zero_x) * (int(weight.at((channel, k))) - zero_w)
         return acc * scale_x * scale_w + bias_at(bias, channel, Fraction(1))
 
-    return (*x.shape[:-1], weight.shape[0]), rational(real)
+    return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
 def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
@@ -1071,6 +1080,33 @@ def embedding(op: Any, table: Values, at: Values) -> tuple[Shape, Real]:
         return table.real((*before, position if position >= 0 else position + table.shape[op.axis], *after))
 
     return (*table.shape[: op.axis], *at.shape, *table.shape[op.axis + 1 :]), rational(real)
+
+
+def embedding_bag(op: Any, table: Values, at: Values, *rest: Values) -> tuple[Shape, Real]:
+    others = list(rest)
+    offsets = others.pop(0).stored if len(at.shape) == 1 else [n * at.shape[1] for n in range(at.shape[0])]
+    weights = others.pop(0).stored if op.weighted else [1] * len(at.stored)
+    mapping = others.pop(0).stored if op.pruned else None
+    begins = [int(o) for o in offsets]
+    ends = begins[1:] if op.include_last_offset else [*begins[1:], len(at.stored)]
+
+    def stored_as(x: float) -> Fraction:
+        return Fraction(*struct.unpack("<e", struct.pack("<e", x))) if op.parameters == "float16" else Fraction(x)
+
+    def row(position: int, column: int) -> Fraction:
+        entry = int(at.stored[position] if mapping is None else mapping[int(at.stored[position])])
+        if entry < 0:
+            return Fraction(0)
+        scale, zero_point = table.qparams((entry, column))
+        bias = stored_as(float(nearest_float32(-zero_point * scale)))
+        return stored_as(float(scale)) * int(table.at((entry, column))) + bias
+
+    def real(index: Index) -> Fraction:
+        bag = range(begins[index[0]], ends[index[0]])
+        total = sum((Fraction(weights[i]) * row(i, index[1]) for i in bag), Fraction(0))
+        return total / len(bag) if op.mode == "mean" and bag else total
+
+    return (min(len(begins), len(ends)), table.shape[1]), rational(real)
 
 
 def tile(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1212,6 +1248,7 @@ DEFINITIONS: dict[str, Definition] = {
     "moe": slow_composite.moe,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
+    "embedding_bag": embedding_bag,
     "tile": tile,
     "gather_elements": gather_elements,
     "linear_pointwise": followed(linear),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends import torch_norms_contracts
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
 from qfuzz.ir.contract import Contract
@@ -87,6 +88,22 @@ _QNNPACK_ADD = Contract(
     "22 bits (off by 2^-22, 4 u), both share its shift, and the product is shifted with rounding, ties away from zero",
 )
 
+_ROWS = Contract(
+    terms="affine",
+    k=2,
+    tie="half_even",
+    source="qembeddingbag_prepack.cpp: bias = fl(-zero point * scale); fbgemm/src/EmbeddingSpMDM.cc: 0 + bias, "
+    "vfmadd231ps(bias, q, scale)",
+)
+_BAGS = Contract(
+    terms="affine",
+    k=1,
+    tie="half_even",
+    accumulates_float=True,
+    source="fbgemm/src/EmbeddingSpMDM.cc and EmbeddingSpMDMNBit.cc: scale and bias of a row times its weight, rounded; "
+    "then vaddps(sum, bias) and vfmadd231ps(sum, q, scale) for each row: twice the rows, and one",
+)
+
 _SHARED: dict[str, Contract] = {
     "quantize": _QUANTIZE,
     "dequantize": _DEQUANTIZE,
@@ -112,12 +129,30 @@ _SHARED: dict[str, Contract] = {
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
     **torch_norms_contracts.CONTRACTS,
+    "embedding": _ROWS,
+    "embedding_bag": _BAGS,
 }
 """Kernels that are the same whatever the engine."""
 
-_FBGEMM = _SHARED | {"conv": _FBGEMM_GEMM, "conv_transpose": _FBGEMM_GEMM, "linear": _FBGEMM_GEMM}
-_ONEDNN = {"conv": _ONEDNN_GEMM, "conv_transpose": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}
-_QNNPACK = {"conv": _QNNPACK_GEMM, "conv_transpose": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ADD}
+_FBGEMM = _SHARED | {
+    "conv": _FBGEMM_GEMM,
+    "conv_transpose": _FBGEMM_GEMM,
+    "linear": _FBGEMM_GEMM,
+    "dynamic_linear": dynamic.FBGEMM,
+}
+_ONEDNN = {
+    "conv": _ONEDNN_GEMM,
+    "conv_transpose": _ONEDNN_GEMM,
+    "linear": _ONEDNN_GEMM,
+    "dynamic_linear": dynamic.ONEDNN,
+}
+_QNNPACK = {
+    "conv": _QNNPACK_GEMM,
+    "conv_transpose": _QNNPACK_GEMM,
+    "linear": _QNNPACK_GEMM,
+    "dynamic_linear": dynamic.QNNPACK,
+    "add": _QNNPACK_ADD,
+}
 
 CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {

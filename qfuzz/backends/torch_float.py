@@ -29,8 +29,11 @@ _QUANTIZED: Mapping[str, str] = MappingProxyType(
             for overload in ("", ".new")
         },
         **{f"conv_transpose{n}d": f"torch.nn.functional.conv_transpose{n}d: 0 p0 p1 p2 p3 p4 p6 p5" for n in (1, 2, 3)},
-        "linear": "torch.nn.functional.linear: 0 p0 p1",
-        "linear_relu": "torch.nn.functional.linear: 0 p0 p1",
+        **{
+            f"linear{relu}{dynamic}": "torch.nn.functional.linear: 0 p0 p1"
+            for relu in ("", "_relu")
+            for dynamic in ("", "_dynamic")
+        },
         "add": "torch.add: 0 1",
         "add_relu": "torch.add: 0 1",
         "mul": "torch.mul: 0 1",

@@ -12,6 +12,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -87,6 +88,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Moe,
     WeightOnlyLinear,
     Embedding,
+    EmbeddingBag,
     Tile,
     GatherElements,
     Amax,

@@ -11,6 +11,7 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -128,6 +129,13 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for one_a_channel in read[1:]:
                 join(x[1], one_a_channel[0])
             return x
+        case EmbeddingBag():
+            at = node.op.read(len(read[1]))
+            if "weights" in at:
+                for mine, theirs in zip(read[1], read[at["weights"]], strict=True):
+                    join(mine, theirs)
+            bags = read[at["offsets"]] if "offsets" in at else read[1]
+            return [None if node.op.include_last_offset else bags[0], x[1]]
         case MaxPool() | AvgPool() | GlobalAvgPool() | AdaptiveAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):

@@ -20,6 +20,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -83,6 +84,15 @@ class Draw:
     def shape(self) -> tuple[int, ...]:
         """Any small shape."""
         return tuple(int(self.rng.choice([1, 2, 3, 4, 5, 8, 17])) for _ in range(self.integer(1, 4)))
+
+    @property
+    def chooser(self) -> Any:
+        """Who chooses the scale of float32 data: one for each dtype, which says nothing there."""
+        return "onnx" if self.dtype == "uint8" else "torch"
+
+    def reduces(self) -> bool:
+        """Whether the range of data is reduced."""
+        return self.chooser == "torch" and self.chance(0.3)
 
     def broadcast(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape that broadcasts to `shape`: mostly itself."""
@@ -475,7 +485,8 @@ def _dynamic_linear(d: Draw) -> Case:
     static = _linear(d)
     network, q = static.network, static.network.inputs[0].type
     kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
-    return d.case(DynamicLinear(), [(q.shape, "float32")], "float32", constants=kept)
+    op = DynamicLinear(chosen_as=d.chooser, relu=d.chooser == "torch" and d.chance(0.4), reduce_range=d.reduces())
+    return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
 
 
 def _attention(d: Draw) -> Case:
@@ -586,6 +597,29 @@ def _embedding(d: Draw) -> Case:
     return d.case(Embedding(), [], "float32", constants=constants)
 
 
+def _embedding_bag(d: Draw) -> Case:
+    rows, features = d.integer(1, 9), int(d.rng.choice([2, 8, 12, 16, 32, 48, 144]))
+    dtype: Any = str(d.rng.choice(["uint4", "uint8", "uint2"]))
+    features = -(-features // 4) * 4
+    top = INTEGER_RANGE[dtype][1]
+    q = QType(dtype, tuple(d.scale() for _ in range(rows)), tuple(d.integer(0, top) for _ in range(rows)), 0)
+    at = d.rng.integers(0, rows, d.integer(0, 9)).astype(np.int64)
+    offsets = np.sort(np.append(d.rng.integers(0, at.size + 1, d.integer(0, 4)), 0)).astype(np.int64)
+    constants: dict[int, tuple[TensorType, Any]] = {
+        0: (TensorType((rows, features), q), d.rng.integers(0, top + 1, (rows, features)).astype(DTYPES[dtype])),
+        1: (TensorType(at.shape, "int64"), at),
+        2: (TensorType(offsets.shape, "int64"), offsets),
+    }
+    weighted, pruned = d.chance(0.5), d.chance(0.5)
+    if weighted:
+        constants[3] = (TensorType(at.shape, "float32"), d.rng.normal(0, 2, at.shape).astype(np.float32))
+    if pruned:
+        mapping = d.rng.integers(-1, rows, rows).astype(np.int32)
+        constants[3 + weighted] = (TensorType(mapping.shape, "int32"), mapping)
+    op = EmbeddingBag(weighted=weighted, pruned=pruned, parameters="float32" if dtype == "uint8" else "float16")
+    return d.case(op, [], "float32", constants=constants)
+
+
 def _post_operation(d: Draw) -> dict[str, Any]:
     activations = get_args(Activation)
     low = d.integer(-2, 1) / 2
@@ -687,6 +721,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_pointwise,
