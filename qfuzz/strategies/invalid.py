@@ -14,7 +14,7 @@ from qfuzz.ir.forms import forms_from
 from qfuzz.ir.network import Case, Network
 from qfuzz.strategies.draw import Draw
 
-OPS, TRIES = 4, 4
+OPS, TRIES = 8, 3
 """How many operators are drawn, and networks of each, until one has something to change; the last is taken as it is."""
 
 TARGETS = 24
