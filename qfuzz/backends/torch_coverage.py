@@ -159,6 +159,18 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "quantized::relu6": _eager("clamp"),
         "quantized::sigmoid": _eager("sigmoid"),
         "quantized::softmax": _eager("softmax"),
+        "quantized_decomposed::dequantize_per_channel": _export("dequantize"),
+        "quantized_decomposed::dequantize_per_channel_group": _export("dequantize"),
+        "quantized_decomposed::dequantize_per_tensor": _export("dequantize"),
+        "quantized_decomposed::dequantize_per_tensor.tensor": _export("dequantize"),
+        "quantized_decomposed::dequantize_per_tensor.tensor2": _export("dequantize"),
+        "quantized_decomposed::dequantize_per_token": _export("dequantize"),
+        "quantized_decomposed::quantize_per_channel": _export("quantize"),
+        "quantized_decomposed::quantize_per_channel_group": _export("quantize"),
+        "quantized_decomposed::quantize_per_tensor": _export("quantize"),
+        "quantized_decomposed::quantize_per_tensor.tensor": _export("quantize"),
+        "quantized_decomposed::quantize_per_tensor.tensor2": _export("quantize"),
+        "quantized_decomposed::quantize_per_token": _export("quantize"),
     }
 )
 """Operator of torch, with its overload, to what of qfuzz covers it."""
