@@ -12,6 +12,7 @@ _FUSED = "ONNX says a layer and what follows it as nodes, each of which rounds o
 ABSENT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
+        "linear_fp16": "ONNX has no layer that keeps float32 weights as float16",
         "adaptive_avg_pool": "ONNX has no pool whose windows follow from the output's size",
         "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
         "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",

@@ -128,6 +128,7 @@ _SHARED: dict[str, Contract] = {
     "hardsigmoid": _ELEMENTWISE,
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
+    "linear_fp16": dynamic.FLOAT16,
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,

@@ -81,6 +81,11 @@ DIMENSIONS: tuple[Dimension, ...] = (
         ("numbers", "tensors", "list", "float_qparams"),
         "torch's quantizers: scale and zero point as numbers, as tensors, for a list of tensors; float zero points",
     ),
+    Dimension(
+        "entry",
+        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn"),
+        "under which of its names torch's layer is called, where it has that one",
+    ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
 )
 """All dimensions, those of the model before those of the session."""

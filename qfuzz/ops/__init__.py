@@ -14,6 +14,7 @@ from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -86,6 +87,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Lstm,
     EmbedLayerNorm,
     Moe,
+    LinearFp16,
     WeightOnlyLinear,
     Embedding,
     EmbeddingBag,
