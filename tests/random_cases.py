@@ -27,6 +27,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
@@ -34,8 +35,9 @@ from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
-from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.movement import Concat, ConcatRelu, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
@@ -54,6 +56,7 @@ from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Shape = tuple[int, ...]
@@ -406,11 +409,51 @@ def _avg_pool(d: Dice) -> Case:
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
 
 
-def _concat(d: Dice) -> Case:
+def _concat(d: Dice, kind: type[Concat] = Concat) -> Case:
     shape = d.shape()
     axis = d.integer(0, len(shape) - 1)
     types = [((*shape[:axis], d.integer(0, 3), *shape[axis + 1 :]), d.qtype()) for _ in range(d.integer(1, 4))]
-    return _case(d, Concat(axis=axis), [*types], d.qtype())
+    return _case(d, kind(axis=axis), [*types], d.qtype())
+
+
+def _channel_shuffle(d: Dice) -> Case:
+    shape = (d.integer(1, 2), d.integer(1, 8), *(d.integer(1, 3) for _ in range(d.integer(1, 2))))
+    groups = d.pick(*(g for g in range(1, shape[1] + 1) if shape[1] % g == 0))
+    return _case(d, ChannelShuffle(groups=groups), [(shape, d.qtype())], d.qtype())
+
+
+def _unfold(d: Dice, shape: Shape) -> Operator:
+    axis = d.integer(-len(shape), len(shape) - 1)
+    return Unfold(axis=axis, size=d.integer(0, shape[axis]), step=d.integer(1, 3))
+
+
+def _topk(d: Dice, shape: Shape) -> Operator:
+    axis = d.integer(-len(shape), len(shape) - 1)
+    return Topk(k=d.integer(0, shape[axis]), axis=axis, largest=d.chance(0.5))
+
+
+def _reflection_pad(d: Dice) -> Case:
+    shape = d.shape(2, 4)
+    n = len(shape) - (1 if len(shape) < 3 or d.chance(0.4) else 2)
+    padding = tuple(d.integer(0, size - 1) for size in (*shape[-n:], *shape[-n:]))
+    return _case(d, ReflectionPad(padding=padding), [(shape, d.qtype())], d.qtype())
+
+
+def _filled(make: Callable[[Dice, Shape, float], Operator]) -> Callable[[Dice], Case]:
+    """Filled with half steps of the output, with next to nothing, or with more than it holds."""
+
+    def draw(d: Dice) -> Case:
+        shape, q = d.shape(), d.qtype()
+        out = q if d.chance(0.5) else d.qtype()
+        value = float32(d.pick(d.integer(-99, 999) / 2, d.float32(-9.0, 9.0), 1e9) * out.scale[0])
+        op = make(d, shape, value)
+        masks: list[tuple[Shape, Element]] = [(d.broadcast(shape), "bool")] if isinstance(op, MaskedFill) else []
+        return _case(d, op, [(shape, q), *masks], out)
+
+    return draw
+
+
+_masked_fill = _filled(lambda d, shape, value: MaskedFill(value=value))
 
 
 def _moved(make: Callable[[Dice, Shape], Operator]) -> Callable[[Dice], Case]:
@@ -556,7 +599,11 @@ def _blocks(d: Dice, deep: bool) -> Case:
     c, h, w = d.integer(1, 3), d.integer(1, 3), d.integer(1, 3)
     q = d.qtype()
     shape = (d.integer(0, 2), c * b * b, h, w) if deep else (d.integer(0, 2), c, h * b, w * b)
-    op = DepthToSpace(blocksize=b, mode=d.pick("DCR", "CRD")) if deep else SpaceToDepth(blocksize=b)
+    op = (
+        DepthToSpace(blocksize=b, mode=d.pick("DCR", "CRD"))
+        if deep
+        else SpaceToDepth(blocksize=b, mode=d.pick("DCR", "CRD"))
+    )
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
 
 
@@ -945,6 +992,18 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "avg_pool": _avg_pool,
     "global_avg_pool": lambda d: _case(d, GlobalAvgPool(), [(_pooled_shape(d), d.qtype())], d.qtype()),
     "adaptive_avg_pool": _adaptive_avg_pool,
+    "concat_relu": lambda d: _concat(d, ConcatRelu),
+    "flip": _moved(lambda d, s: Flip(axes=tuple(a - d.pick(0, len(s)) for a in range(len(s)) if d.chance(0.5)))),
+    "channel_shuffle": _channel_shuffle,
+    "unfold": _moved(_unfold),
+    "reflection_pad": _reflection_pad,
+    "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5))),
+    "topk": _moved(_topk),
+    "masked_fill": _masked_fill,
+    "index_put": _filled(
+        lambda d, s, v: IndexPut(value=v, indices=tuple(d.integer(-s[0], s[0] - 1) for _ in range(d.integer(0, 2))))
+    ),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
     "concat": _concat,
     "reshape": _moved(_reshape),
     "transpose": _moved(_perm),

@@ -916,7 +916,7 @@ def space_to_depth(op: Any, x: Values) -> tuple[Shape, Real]:
 
     def real(index: Index) -> Fraction:
         image, c, row, column = index
-        block, channel = divmod(c, channels)
+        block, channel = divmod(c, channels) if op.mode == "DCR" else divmod(c, b * b)[::-1]
         return x.real((image, channel, row * b + block // b, column * b + block % b))
 
     return (n, channels * b * b, height // b, width // b), rational(real)
@@ -1122,6 +1122,91 @@ def embedding_bag(op: Any, table: Values, at: Values, *rest: Values) -> tuple[Sh
     return (min(len(begins), len(ends)), table.shape[1]), rational(real)
 
 
+def concat_relu(op: Any, *inputs: Values) -> tuple[Shape, Real]:
+    shape, real = concat(op, *inputs)
+    return shape, lambda index, bits: (max(real(index, bits)[0], Fraction(0)),) * 2
+
+
+def flip(op: Any, x: Values) -> tuple[Shape, Real]:
+    turned = {a % len(x.shape) for a in op.axes}
+    return x.shape, rational(
+        lambda index: x.real(tuple(x.shape[d] - 1 - i if d in turned else i for d, i in enumerate(index)))
+    )
+
+
+def channel_shuffle(op: Any, x: Values) -> tuple[Shape, Real]:
+    order = [c for first in range(x.shape[1] // op.groups) for c in range(first, x.shape[1], x.shape[1] // op.groups)]
+    return x.shape, rational(lambda index: x.real((index[0], order[index[1]], *index[2:])))
+
+
+def unfold(op: Any, x: Values) -> tuple[Shape, Real]:
+    axis = op.axis % len(x.shape)
+    windows = sum(start % op.step == 0 for start in range(x.shape[axis] - op.size + 1))
+
+    def real(index: Index) -> Fraction:
+        *at, place = index
+        at[axis] = at[axis] * op.step + place
+        return x.real(tuple(at))
+
+    return (*x.shape[:axis], windows, *x.shape[axis + 1 :], op.size), rational(real)
+
+
+def reflection_pad(op: Any, x: Values) -> tuple[Shape, Real]:
+    n = len(op.padding) // 2
+    first = len(x.shape) - n
+
+    def real(index: Index) -> Fraction:
+        at = list(index)
+        for d in range(n):
+            i, last = index[first + d] - op.padding[d], x.shape[first + d] - 1
+            at[first + d] = -i if i < 0 else 2 * last - i if i > last else i
+        return x.real(tuple(at))
+
+    own = (s + op.padding[d] + op.padding[n + d] for d, s in enumerate(x.shape[first:]))
+    return (*x.shape[:first], *own), rational(real)
+
+
+def ordered(downwards: Callable[[Any], bool]) -> Definition:
+    """Elements of one axis in order, `k` of them where an operator says so."""
+
+    def definition(op: Any, x: Values) -> tuple[Shape, Real]:
+        axis = op.axis % len(x.shape)
+        k = getattr(op, "k", x.shape[axis])
+
+        def real(index: Index) -> Fraction:
+            line = [x.real((*index[:axis], i, *index[axis + 1 :])) for i in range(x.shape[axis])]
+            return sorted(line, reverse=downwards(op))[index[axis]]
+
+        return (*x.shape[:axis], k, *x.shape[axis + 1 :]), rational(real)
+
+    return definition
+
+
+def masked_fill(op: Any, x: Values, mask: Values) -> tuple[Shape, Real]:
+    shape = broadcast_to(x, mask)
+
+    def real(index: Index) -> Fraction:
+        return Fraction(op.value) if mask.at(shared_index(mask, index)) else x.real(shared_index(x, index))
+
+    return shape, rational(real)
+
+
+def index_put(op: Any, x: Values) -> tuple[Shape, Real]:
+    rows = {i % x.shape[0] for i in op.indices}
+    return x.shape, rational(lambda index: Fraction(op.value) if index[0] in rows else x.real(index))
+
+
+def constant_pad(op: Any, x: Values) -> tuple[Shape, Real]:
+    n = len(x.shape)
+
+    def real(index: Index) -> Fraction:
+        source = tuple(i - before for i, before in zip(index, op.padding, strict=False))
+        inside = all(0 <= i < d for i, d in zip(source, x.shape, strict=True))
+        return x.real(source) if inside else Fraction(op.value)
+
+    return tuple(op.padding[d] + x.shape[d] + op.padding[n + d] for d in range(n)), rational(real)
+
+
 def tile(op: Any, x: Values) -> tuple[Shape, Real]:
     shape = tuple(n * r for n, r in zip(x.shape, op.repeats, strict=True))
     return shape, rational(lambda index: x.real(tuple(i % n for i, n in zip(index, x.shape, strict=True))))
@@ -1274,4 +1359,14 @@ DEFINITIONS: dict[str, Definition] = {
     "adaptive_avg_pool": adaptive_avg_pool,
     "batch_norm": batch_norm,
     "group_norm": group_norm,
+    "concat_relu": concat_relu,
+    "flip": flip,
+    "channel_shuffle": channel_shuffle,
+    "unfold": unfold,
+    "reflection_pad": reflection_pad,
+    "sort": ordered(lambda op: op.descending),
+    "topk": ordered(lambda op: op.largest),
+    "masked_fill": masked_fill,
+    "index_put": index_put,
+    "constant_pad": constant_pad,
 }

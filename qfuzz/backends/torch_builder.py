@@ -134,7 +134,7 @@ def _check_types(network: Network) -> None:
     for name in {v: None for n in others for v in (*n.inputs, n.name)}:
         type_ = network.types[name]
         q = type_.element
-        if type_.dtype not in (*BYTES, "float32", "int32"):
+        if type_.dtype not in (*BYTES, "float32", "int32", "int64", "bool"):
             raise Unsupported(f"{name}: {type_.dtype}; torch's quantized kernels take uint8, int8 and float32")
         if isinstance(q, QType) and (q.block or q.dtype == "int32" or (name in inner and not q.is_per_tensor)):
             raise Unsupported(f"{name}: {q.dtype} on axis {q.axis}; the kernels here take per-tensor activations")
@@ -162,12 +162,6 @@ def symmetric(padding: tuple[int, ...]) -> list[int]:
     if padding[:half] != padding[half:]:
         raise Unsupported(f"padding {padding}: torch pads both ends of a dimension alike")
     return list(padding[:half])
-
-
-def refuse_volumes(op: Any) -> None:
-    """Raise `Unsupported` for a convolution in 3-d."""
-    if len(op.strides) > 2:
-        raise Unsupported(f"conv of {len(op.strides)} spatial dimensions: only 1-d and 2-d are said here")
 
 
 def refuse_factors(node: Node) -> None:

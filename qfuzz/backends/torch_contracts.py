@@ -80,6 +80,13 @@ _POOL = Contract(
 _MOVED = Contract(
     terms="exact", k=0, tie="half_even", source="stored integers are moved, compared or clipped; none is computed"
 )
+_FILLED = Contract(
+    terms="affine",
+    k=3,
+    tie="either_even",
+    source=f"{_KERNELS} masked_fill_kernel_quantized_cpu, index_put_kernel_quantized_cpu: quantize_val of it, as "
+    "fbgemm/QuantUtils.h Quantize; constant_pad_nd: fill_ copies from float32, quantized as a tensor is",
+)
 _QNNPACK_ADD = Contract(
     terms="fixed_point",
     k=8,
@@ -115,6 +122,11 @@ _SHARED: dict[str, Contract] = {
     "avg_pool": _POOL,
     "global_avg_pool": _POOL,
     "adaptive_avg_pool": _POOL,
+    "concat_relu": _ELEMENTWISE,
+    **dict.fromkeys(("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"), _MOVED),
+    **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort", "topk"), _MOVED),
+    **dict.fromkeys(("flip", "channel_shuffle", "unfold", "reflection_pad"), _MOVED),
+    **dict.fromkeys(("masked_fill", "index_put", "constant_pad"), _FILLED),
     "concat": _ELEMENTWISE,
     "reshape": _MOVED,
     "transpose": _MOVED,

@@ -12,6 +12,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.filling import ConstantPad, IndexPut
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -22,9 +23,8 @@ from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Tran
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
-from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
 from qfuzz.ops.reduction import Amax, Amin
-from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Dimension = tuple[str, int]
@@ -160,7 +160,10 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [None] * rank
         case GatherElements():
             return [None] * rank
-        case Split() | Gather() | Argmax() | Amax() | Amin() | Tile() | Interpolate() | DepthToSpace() | SpaceToDepth():
+        case IndexPut() | ConstantPad():
+            grown = node.op.padding if isinstance(node.op, ConstantPad) else (1,) + (0,) * (2 * rank)
+            return [None if grown[d] or grown[rank + d] else label for d, label in enumerate(x)]
+        case Moved() | Argmax() | Amax() | Amin() | Interpolate():
             sizes = types[0].shape
             fixed = node.op.axes if isinstance(node.op, Interpolate) else ()
             stays = [d for d in range(rank) if sizes[d] == out.shape[d] and d not in fixed and d - rank not in fixed]

@@ -41,7 +41,8 @@ UNUSUAL = (
     *("dynamic_quantize", "dynamic_linear", "linear_fp16", "attention", "lstm", "embed_layer_norm", "moe"),
     *("weight_only_linear", "embedding", "embedding_bag"),
     *("tile", "gather_elements", "amax", "amin"),
-    *("adaptive_avg_pool",),
+    *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
+    *("masked_fill", "index_put", "constant_pad"),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
     *("batch_norm", "group_norm"),
 )

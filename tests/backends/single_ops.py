@@ -21,6 +21,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
@@ -28,8 +29,9 @@ from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
-from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.movement import Concat, ConcatRelu, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
@@ -39,6 +41,7 @@ from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 
@@ -344,17 +347,49 @@ def _adaptive_avg_pool(d: Draw) -> Case:
     return d.case(AdaptiveAvgPool(output_size=tuple(d.integer(1, n + 1) for n in shape[2:])), [(shape, q)], q)
 
 
-def _concat(d: Draw) -> Case:
+def _concat(d: Draw, kind: type[Concat] = Concat) -> Case:
     shape = d.shape()
     axis = d.integer(0, len(shape) - 1)
     types = [((*shape[:axis], d.integer(1, 5), *shape[axis + 1 :]), d.qtype()) for _ in range(d.integer(1, 4))]
-    return d.case(Concat(axis=axis), [*types], d.qtype() if d.chance(0.7) else types[0][1])
+    return d.case(kind(axis=axis), [*types], d.qtype() if d.chance(0.7) else types[0][1])
 
 
 def _moved(make: Callable[[Draw, tuple[int, ...]], Operator]) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         shape, q = d.shape(), d.qtype()
         return d.case(make(d, shape), [(shape, q)], q)
+
+    return draw
+
+
+def _channel_shuffle(d: Draw) -> Case:
+    q, groups = d.qtype(), d.integer(1, 4)
+    shape = (d.integer(1, 3), groups * d.integer(1, 9), d.integer(1, 5), d.integer(1, 5))
+    return d.case(ChannelShuffle(groups=groups), [(shape, q)], q)
+
+
+def _unfold(d: Draw, shape: tuple[int, ...]) -> Operator:
+    axis = d.integer(0, len(shape) - 1)
+    return Unfold(axis=axis, size=d.integer(1, min(shape[axis], 3)), step=d.integer(1, 2))
+
+
+def _topk(d: Draw, shape: tuple[int, ...]) -> Operator:
+    axis = d.integer(0, len(shape) - 1)
+    return Topk(k=d.integer(0, shape[axis]), axis=axis, largest=d.chance(0.5))
+
+
+def _reflection_pad(d: Draw) -> Case:
+    q, n = d.qtype(), d.integer(1, 2)
+    shape = d.image_shape(n)[d.integer(0, 1) :]
+    return d.case(ReflectionPad(padding=tuple(d.integer(0, 3) for _ in range(2 * n))), [(shape, q)], q)
+
+
+def _filled(make: Callable[[Draw, tuple[int, ...], float], Operator]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
+        shape, q = d.shape(), d.qtype()
+        op = make(d, shape, float32(d.integer(-99, 600) / 2 * q.scale[0]))
+        masks: list[tuple[tuple[int, ...], Element]] = [(d.broadcast(shape), "bool")]
+        return d.case(op, [(shape, q), *(masks if isinstance(op, MaskedFill) else [])], q)
 
     return draw
 
@@ -454,7 +489,7 @@ def _blocks(d: Draw, *, deep: bool) -> Case:
     n, c, h, w = (d.integer(1, 4) for _ in range(4))
     if deep:
         return d.case(DepthToSpace(blocksize=b, mode="CRD" if d.chance(0.5) else "DCR"), [((n, c * b * b, h, w), q)], q)
-    return d.case(SpaceToDepth(blocksize=b), [((n, c, h * b, w * b), q)], q)
+    return d.case(SpaceToDepth(blocksize=b, mode="CRD" if d.chance(0.5) else "DCR"), [((n, c, h * b, w * b), q)], q)
 
 
 def _argmax(d: Draw) -> Case:
@@ -686,6 +721,16 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "avg_pool": lambda d: _pool(d, average=True),
     "global_avg_pool": _global_avg_pool,
     "adaptive_avg_pool": _adaptive_avg_pool,
+    "concat_relu": lambda d: _concat(d, ConcatRelu),
+    "flip": _moved(lambda d, s: Flip(axes=tuple(a for a in range(len(s)) if d.chance(0.5)))),
+    "channel_shuffle": _channel_shuffle,
+    "unfold": _moved(_unfold),
+    "reflection_pad": _reflection_pad,
+    "sort": _moved(lambda d, s: Sort(axis=d.integer(0, len(s) - 1), descending=d.chance(0.5))),
+    "topk": _moved(_topk),
+    "masked_fill": _filled(lambda d, s, v: MaskedFill(value=v)),
+    "index_put": _filled(lambda d, s, v: IndexPut(value=v, indices=(d.integer(-s[0], s[0] - 1),))),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
     "concat": _concat,
     "reshape": _moved(lambda d, shape: Reshape(shape=(1, int(np.prod(shape))))),
     "transpose": _moved(lambda d, shape: Transpose(perm=tuple(int(i) for i in d.rng.permutation(len(shape))))),
