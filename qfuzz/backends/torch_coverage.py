@@ -53,7 +53,6 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "aten::_int_mm": _export("matmul_integer", "linear_integer"),
         "aten::_make_per_channel_quantized_tensor": _eager("conv", "linear"),
         "aten::_make_per_tensor_quantized_tensor": _EVERY,
-        "aten::_saturate_weight_to_fp16": _eager("linear_fp16"),
         "aten::_weight_int8pack_mm": _export("weight_only_linear"),
         "aten::_wrapped_linear_prepack": _eager("linear"),
         "aten::_wrapped_quantized_linear_prepacked": _eager("linear"),

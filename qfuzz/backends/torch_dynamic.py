@@ -8,6 +8,7 @@ from qfuzz.backends.torch_builder import Builder, Lowering
 from qfuzz.backends.torch_calls import Arg, literal, torch_name
 from qfuzz.backends.torch_kernels import qtype_in
 from qfuzz.backends.torch_layers import QUANTIZED, bias_of, packed_linear
+from qfuzz.backends.torch_wrappers import given_bias
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ops.dynamic import DynamicLinear
@@ -19,7 +20,7 @@ def _dynamic_linear(b: Builder, node: Node) -> None:
     assert isinstance(op, DynamicLinear)
     _check_chooser(op)
     entry = b.network.form("entry")
-    plain = not (op.relu or op.reduce_range) and qtype_in(b, node, 1).is_per_tensor and len(node.inputs) == 3
+    plain = not (op.relu or op.reduce_range) and qtype_in(b, node, 1).is_per_tensor
     if entry in _INT8_WEIGHT and plain and b.type(node, 1).dtype == "int8":
         b.call(node.name, _INT8_WEIGHT[entry], b.x(node), *_int8_weight(b, node))
         return
@@ -41,7 +42,7 @@ def _int8_weight(b: Builder, node: Node) -> list[Arg]:
     )
     away = literal(zero_point * b.type(node, 1).shape[1])
     offsets = b.prepare_call(b.fresh(f"{node.name}_offsets"), "torch.sub", sums, away)
-    return [weight, packed, offsets, literal(scale), literal(zero_point), bias_of(b, node)]
+    return [weight, packed, offsets, literal(scale), literal(zero_point), given_bias(b, node, bias_of(b, node))]
 
 
 def _check_chooser(op: Any) -> None:
@@ -64,10 +65,10 @@ def _linear_fp16(b: Builder, node: Node) -> None:
         b.call(node.name, f"torch.ops.onednn.linear_{relu}dynamic_fp16", x, pack, bias)
     elif entry == "unpacked" and not op.relu:
         b.call(node.name, f"{QUANTIZED}.linear_dynamic_fp16_unpacked_weight", x, weight, bias)
-    elif entry in _PACKED_MATRIX and not op.relu and (len(node.inputs) == 3 or entry == "aten"):
+    elif entry in _PACKED_MATRIX and not op.relu:
         pack_with, kernel, *more = _PACKED_MATRIX[entry]
         last = [literal(b.type(node, 1).shape[0])] if more else []
-        b.call(node.name, kernel, x, packed(pack_with, weight), bias, *last)
+        b.call(node.name, kernel, x, packed(pack_with, weight), given_bias(b, node, bias), *last)
     else:
         pack = packed(f"{QUANTIZED}.linear_prepack_fp16", weight, bias)
         b.call(node.name, f"{QUANTIZED}.linear_{relu}dynamic_fp16", x, pack)

@@ -61,8 +61,8 @@ def _to_reals(engine: str, network: Network, node: Node) -> str:
 def _float16(engine: str, network: Network, node: Node) -> str:
     op: Any = node.op
     entry = network.form("entry")
-    packs_itself = entry == "unpacked" or entry == "aten" or (entry in ("older", "wrapped") and len(node.inputs) == 3)
-    if engine not in ("onednn", "qnnpack") or entry == "onednn" or (packs_itself and not op.relu):
+    packs_itself = entry in ("unpacked", "aten", "older", "wrapped") and not op.relu
+    if engine not in ("onednn", "qnnpack") or entry == "onednn" or packs_itself:
         return ""
     return f"quantized::linear_prepack_fp16 is 'currently not supported by {engine.upper()}' (qlinear_prepack.cpp)"
 

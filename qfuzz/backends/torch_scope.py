@@ -21,6 +21,7 @@ _MEMORY = "makes or resizes memory, and leaves its values open"
 _OUTDATED = "always refuses: 'This model uses an outdated version', for scripts of older releases"
 _PARAMETERS = "tells how a tensor is quantized, and computes no values"
 _PROCESSOR = "tells what the processor can do"
+_STEP = "a step of packing float16 weights, called there without the dispatcher: linear_fp16 is judged with it"
 _SETTINGS = "tells a setting that a weight was packed with, and computes no values"
 
 OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
@@ -49,6 +50,7 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
         "aten::_fake_quantize_learnable_per_channel_affine_backward": _GRADIENT,
         "aten::_fake_quantize_learnable_per_tensor_affine_backward": _GRADIENT,
         "aten::_flash_attention_forward.quantized": NO_KERNEL,
+        "aten::_saturate_weight_to_fp16": _STEP,
         "aten::_scaled_dot_product_flash_attention.quantized": NO_KERNEL,
         "aten::_scaled_grouped_mm": NO_KERNEL,
         "aten::_scaled_grouped_mm_v2": NO_KERNEL,

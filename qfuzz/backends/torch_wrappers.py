@@ -29,11 +29,18 @@ WRAPPERS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 def wraps(b: Builder, node: Node) -> bool:
-    """Whether they take the node: uint8 by int8, a scale for all channels, with a bias and without relu."""
+    """Whether they take the node: uint8 by int8, a scale for all channels, and no relu."""
     op: Any = node.op
     q_x, q_w, q_y = qtype_in(b, node), qtype_in(b, node, 1), qtype_out(node)
     dtypes = (q_x.dtype, q_w.dtype, q_y.dtype) == ("uint8", "int8", "uint8")
-    return dtypes and q_w.is_per_tensor and len(node.inputs) == 3 and not op.relu
+    return dtypes and q_w.is_per_tensor and not op.relu
+
+
+def given_bias(b: Builder, node: Node, bias: Arg) -> Arg:
+    """A bias where a call asks for one: zeros where the node has none."""
+    if len(node.inputs) == 3:
+        return bias
+    return b.prepare_call(b.fresh(f"{node.name}_bias"), "torch.zeros", literal([b.type(node, 1).shape[0]]))
 
 
 def linear_of_reals(b: Builder, node: Node, weight: Arg, bias: Arg) -> None:
@@ -49,7 +56,7 @@ def linear_of_reals(b: Builder, node: Node, weight: Arg, bias: Arg) -> None:
             for part, value in (("scale", scale), ("zero_point", zero_point))
         ]
 
-    weights = [reals, *numbers("weight", q_w.scale[0], q_w.zero_point[0]), bias]
+    weights = [reals, *numbers("weight", q_w.scale[0], q_w.zero_point[0]), given_bias(b, node, bias)]
     if prepack:
         weights = [b.prepare_call(b.fresh(f"{node.name}_packed"), prepack, *weights)]
     x = [dequantized(b, node), *numbers("x", q_x.scale[0], q_x.zero_point[0])]

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, count, islice
 
 from torch._C._profiler import _ExperimentalConfig
 from torch.autograd.profiler import profile
@@ -26,7 +26,8 @@ def traced(op: str, dialect: str, wanted: frozenset[str], operators: dict[str, O
     They are those that the calls of the lowering dispatch to: themselves, or what torch composes them of.
     """
     backends = [TorchBackend(engine) for engine in DIALECTS[dialect]]
-    cases = list(islice(cases_of(0, 0, ops=(op,), max_nodes=1), limit))
+    shards = (cases_of(0, shard, ops=(op,), max_nodes=1) for shard in count())
+    cases = list(islice(chain.from_iterable(shards), limit))
     tasks = [(b, c) for c in cases for b in backends if isinstance(b.supports(c.network), Supported)]
     found: set[str] = set()
     for line in _lines(tasks, operators):
