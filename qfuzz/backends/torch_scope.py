@@ -102,7 +102,6 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
         "aten::_choose_qparams_per_tensor": "choice of scale and zero point",
-        "aten::_convert_weight_to_int4pack_for_cpu": "products with narrow weights",
         "aten::_dyn_quant_matmul_4bit": "products with narrow weights",
         "aten::_dyn_quant_pack_4bit_weight": "products with narrow weights",
         "aten::_fake_quantize_learnable_per_channel_affine": "fake quantization and observers",
@@ -118,7 +117,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::_scaled_mm_v2.out": "products with narrow weights",
         "aten::_upsample_nearest_exact2d": "interpolation",
         "aten::_upsample_nearest_exact3d": "interpolation",
-        "aten::_weight_int4pack_mm_for_cpu": "products with narrow weights",
         "aten::adaptive_avg_pool3d.out": "pools",
         "aten::cat": "movement, sorting and indexing",
         "aten::cat.out": "movement, sorting and indexing",
@@ -255,7 +253,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "quantized::embedding_bag_byte_prepack_with_rowwise_min_max": "embedding and embedding bag",
         "quantized::embedding_bag_byte_unpack": "embedding and embedding bag",
         "quantized::embedding_bag_unpack": "embedding and embedding bag",
-        "quantized::int4mm_packed_weight_cpu": "products with narrow weights",
         "quantized::linear_leaky_relu": "linear with another activation than relu",
         "quantized::linear_tanh": "linear with another activation than relu",
         "quantized::linear_unpack": "weights taken out of their packed form",

@@ -58,7 +58,7 @@ class LinearFp16(ExactOperator, frozen=True, kw_only=True, tag="linear_fp16"):
         def real() -> Floats:
             return np.asarray(largest_magnitude(x) @ np.abs(weights).T + np.abs(bias))
 
-        def float32_exact(_: bool) -> npt.NDArray[np.bool_]:
+        def float32_exact(_: bool, __: bool) -> npt.NDArray[np.bool_]:
             place = smallest_place(x, weights, bias)
             short = float(np.abs(weights).max(initial=0.0)) < 2.0**24 * array_lsb(weights)
             return np.asarray(real() < 2.0**24 * place) & (short and place >= 2.0**-149)
@@ -69,7 +69,7 @@ class LinearFp16(ExactOperator, frozen=True, kw_only=True, tag="linear_fp16"):
         lower = real_product(x, weights, bias, real(), upper=False)
         upper = lower if x.is_point else real_product(x, weights, bias, real(), upper=True)
         n_summed = weights.shape[1] + (len(operands) == 3)
-        image = WeightOnlyImage(lower, upper, real, real, n_summed, float32_exact, nothing)
+        image = WeightOnlyImage(lower, upper, real, lambda _: real(), n_summed, float32_exact, nothing)
         if not self.relu:
             return image
         low = lower.clip(Fraction(0), None)
