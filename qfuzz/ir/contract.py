@@ -63,6 +63,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     distributes
         Whether a normalization multiplies x and its mean apart, as ``x * c + (bias - mean * c)``: then |x| and |mean|
         count, however small their difference is.
+    from_middle
+        Whether stored weights and their zero points are taken apart as integers around 0, counted from the middle of
+        their range.
     multiplies_scale
         Of interpolations: whether a coordinate is a product with a rounded quotient of lengths, or with the rounded
         reciprocal of a given scale, as in PyTorch; else it is a quotient itself, as ONNX says it.
@@ -85,6 +88,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     multiplies_scale: bool = False
     rounding_open: bool = False
     activation_block: int = 0
+    from_middle: bool = False
 
 
 def contract_of(contracts: Mapping[str, Contract], op: str, said: Iterable[str], otherwise: Contract) -> Contract:
