@@ -120,7 +120,7 @@ DRAWINGS: dict[str, Drawing] = {
         rearrangement.with_space,
     ),
     "argmax": Drawing(rearrangement.fits_argmax, rearrangement.draw_argmax),
-    "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 2, 3)),
+    "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 4, 4, 2, 3, 5)),
     "matmul": Drawing(matmul.fits_matmul, matmul.draw_matmul, _MATRICES),
     "conv_transpose": Drawing(contraction.fits_conv_transpose, contraction.draw_conv_transpose, _VOLUMES),
     "conv_integer": Drawing(contraction.fits_conv, contraction.draw_conv_integer, _VOLUMES),
