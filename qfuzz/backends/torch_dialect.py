@@ -21,8 +21,8 @@ from qfuzz.backends import (
 )
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once
 from qfuzz.backends.torch_calls import CallList
+from qfuzz.backends.torch_entries import refused_entry, said_by
 from qfuzz.backends.torch_forms import refused_form
-from qfuzz.backends.torch_interfaces import refused_interface, said_by
 from qfuzz.backends.torch_limits import limit_of
 from qfuzz.backends.torch_quantization import declared, feed
 from qfuzz.ir.errors import Unsupported
@@ -68,7 +68,7 @@ def _lowered(network: Network, engine: str, channels_last: bool) -> CallList:
             raise Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
     common = network.once(("torch", channels_last), lambda: _common(network, channels_last))
     for node in network.nodes[: common.n_lowered + 1]:
-        reason = refused_form(engine, network, node) or refused_interface(engine, network, node)
+        reason = refused_form(engine, network, node) or refused_entry(engine, network, node)
         if reason:
             raise Unsupported(f"{node.op.name} {node.name!r}: {reason}")
     if isinstance(common.calls, str):
@@ -89,5 +89,5 @@ def _common(network: Network, channels_last: bool) -> _Common:
         calls = lower(b, LOWERINGS, feed, lambda node: declared(network, node))
     except Unsupported as e:
         return _Common(str(e), b.n_lowered)
-    prepare, run = said_by(network, b.prepare), said_by(network, b.run)
-    return _Common(calls._replace(prepare=tuple(prepare), run=tuple(run)), b.n_lowered)
+    prepare, run = said_by(network, b.prepare, b.run)
+    return _Common(calls._replace(prepare=prepare, run=run), b.n_lowered)

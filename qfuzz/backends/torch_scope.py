@@ -24,6 +24,7 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
     {
         "_quantized::conv3d": NO_KERNEL,
         "_quantized::conv3d_relu": NO_KERNEL,
+        "_quantized::linear_prepack_fp16_legacy": _OUTDATED,
         "_quantized::linear_prepack_legacy": NO_KERNEL,
         "aten::_convert_weight_to_int4pack": NO_KERNEL,
         "aten::_empty_affine_quantized": _MEMORY,

@@ -94,19 +94,14 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("qdq_int8", ("plain", "forbidden"), "whether int8 activations are fused as they are"),
     Dimension("saturation", ("plain", "avoided"), "products of u8 and s8 that could leave 16 bits are done otherwise"),
     Dimension(
-        "interface",
-        ("current", "second", "older", "sparse"),
-        "which of torch's operators that do the same: also _quantized::, older ones, block-sparse linear layers",
-    ),
-    Dimension(
         "quantizer",
         ("numbers", "tensors", "list", "float_qparams", "tokens"),
         "torch's quantizers: of numbers, of tensors, of a list of tensors, of float zero points, of tokens (as rows)",
     ),
     Dimension(
         "entry",
-        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn"),
-        "under which of its names torch's layer is called, where it has that one",
+        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn", "second", "sparse"),
+        "under which of its names torch's layer is called, where it has that one; sparse: with block-sparse weights",
     ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
     Dimension("invalid", INVALID, "one argument that the operator on real numbers refuses; said of one node alone"),

@@ -20,7 +20,6 @@ pytest.importorskip("torch", reason="torch is not installed: it tells which oper
 
 from torch_trace import DIALECTS, traced
 
-
 CONSTRAINTS = Path(__file__).resolve().parent.parent.parent / "scripts" / "constraints.txt"
 PINNED = re.findall(r"^torch==([\d.]+)", CONSTRAINTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
 

@@ -23,7 +23,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says on stderr t
 DIALECTS = {"eager": ("fbgemm", "onednn", "qnnpack", "x86"), "export": ("export",)}
 """Dialect to the engines that run it."""
 
-FORMS = tuple(f"{name}={value}" for name, value in CHOICES if name in ("interface", "calls", "packing"))
+FORMS = tuple(f"{name}={value}" for name, value in CHOICES if name in ("entry", "calls", "packing"))
 """Forms that other operators of torch are called in; every drawn case is said in one of them, too."""
 
 
