@@ -13,6 +13,10 @@ ABSENT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
         "adaptive_avg_pool": "ONNX has no pool whose windows follow from the output's size",
+        "celu": "ONNX Celu is a function of other nodes, which ONNX Runtime runs one by one",
+        "threshold": "ONNX ThresholdedRelu has 0 in the place of the value; PyTorch has a kernel of its own",
+        "prelu": "ONNX PRelu is no kernel on stored integers; PyTorch has one",
+        "std": "ONNX has no standard deviation: it is said as several nodes",
         "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
         "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",
     }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from qfuzz.backends import torch_norms_contracts
+from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
 from qfuzz.ir.contract import Contract
 
@@ -112,6 +112,7 @@ _SHARED: dict[str, Contract] = {
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
     **torch_norms_contracts.CONTRACTS,
+    **torch_activation_contracts.CONTRACTS,
 }
 """Kernels that are the same whatever the engine."""
 

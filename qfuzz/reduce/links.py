@@ -9,6 +9,7 @@ from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.interpolation import Interpolate
@@ -20,6 +21,7 @@ from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Tran
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements, Tile
@@ -128,6 +130,10 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for one_a_channel in read[1:]:
                 join(x[1], one_a_channel[0])
             return x
+        case Prelu():
+            if types[1].shape[0] > 1:
+                join(x[1], read[1][0])
+            return x
         case MaxPool() | AvgPool() | GlobalAvgPool() | AdaptiveAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):
@@ -147,7 +153,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             while same < min(len(x), rank) and types[0].shape[same] == out.shape[same]:
                 same += 1
             return [*x[:same], *(None for _ in range(rank - same))]
-        case Moved() | Argmax() | Amax() | Amin() if rank != len(x):
+        case Moved() | Argmax() | Amax() | Amin() | Std() if rank != len(x):
             return [None] * rank
         case GatherElements():
             return [None] * rank

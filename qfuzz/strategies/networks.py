@@ -43,7 +43,7 @@ UNUSUAL = (
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool",),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
-    *("batch_norm", "group_norm"),
+    *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
