@@ -48,8 +48,8 @@ CONTRACTS: Mapping[str, Contract] = MappingProxyType(
             tie="either_even",
             accumulates_float=True,
             source="quantized/cpu/ReduceOps.cpp: of the last dimensions of a contiguous tensor, the integer sum of q "
-            f"over n in float32, to the nearest integer ({_KERNELS} qmean_inner_dim_kernel); else dequantize, at::mean, "
-            "quantize_per_tensor",
+            f"over n in float32, to the nearest integer ({_KERNELS} qmean_inner_dim_kernel); else dequantize, "
+            "at::mean, quantize_per_tensor",
         ),
         "std": Contract(
             terms="affine",

@@ -107,7 +107,7 @@ class Std(ExactOperator, frozen=True, kw_only=True, tag="std"):
 
         def largest(a: Floats) -> Floats:
             most = rows(np.broadcast_to(a, x.type.shape)).max(axis=1).reshape(shape)
-            return most * (math.sqrt(n) / below * scale_x / scale_y)
+            return np.asarray(most * (math.sqrt(n) / below * scale_x / scale_y))
 
         return StdImage(
             lower,

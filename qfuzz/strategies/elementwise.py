@@ -99,6 +99,7 @@ def draw_relu(b: Builder) -> None:
 def draw_clamp(b: Builder) -> None:
     """A clamp node: relu6 first, then bounds on and between representable numbers."""
     d = b.d
+    b.choose_call()
     s = b.qtype.scale[0]
     kind = d.integer(0, 5)
     if kind == 0 or (kind == 1 and not b.flavour.integer):
@@ -112,6 +113,7 @@ def draw_clamp(b: Builder) -> None:
 
 def draw_leaky_relu(b: Builder) -> None:
     """A leaky_relu node."""
+    b.choose_call()
     slope = float32(b.d.pick((0.5, 0.01, 0.25, 0.1, 1.5, 0.3)))
     s = b.qtype.scale[0]
     element = b.qtype if b.d.rarely(4) else b.output(s, unit=s)
@@ -137,6 +139,7 @@ def draw_celu(b: Builder) -> None:
 def draw_threshold(b: Builder) -> None:
     """A threshold node: on and between representable numbers, on the zero point, and beyond the range."""
     d = b.d
+    b.choose_call()
     q = b.qtype
     steps = d.pick((0.0, d.integer(q.qmin, q.qmax) - q.zero_point[0], d.integer(-40, 40) / 2, 2.0 * q.qmax))
     value = d.pick((0.0, 1.0, d.integer(-40, 40) / 2, float(q.qmin - q.zero_point[0])))
@@ -147,6 +150,7 @@ def draw_threshold(b: Builder) -> None:
 def draw_prelu(b: Builder) -> None:
     """A prelu node, with one slope, or one for each channel; 1 is mostly one of the slopes that its type can say."""
     d = b.d
+    b.choose_call()
     shape = b.type.shape
     channels = shape[1] if len(shape) > 1 else 1
     n = channels if channels and d.integer(0, 1) else 1
@@ -182,9 +186,15 @@ def _bounded(op: Operator, least: int) -> Callable[[Builder], None]:
     return draw
 
 
-draw_sigmoid = _bounded(Sigmoid(), 0)
+_draw_sigmoid = _bounded(Sigmoid(), 0)
 draw_hardsigmoid = _bounded(Hardsigmoid(), 0)
 draw_tanh = _bounded(Tanh(), -1)
+
+
+def draw_sigmoid(b: Builder) -> None:
+    """A sigmoid node."""
+    b.choose_call()
+    _draw_sigmoid(b)
 
 
 def fits_softmax(b: Builder) -> bool:

@@ -100,7 +100,8 @@ def draw_batch_norm(b: Builder) -> None:
     parameters = [scale, steps[1] * unit, steps[2] * spread / 16, variance]
     names = [b.add_constant(p, "float32", v.astype(np.float32)) for p, v in zip("sbmv", parameters, strict=True)]
     output = b.output(max(b.qtype.scale[0] * magnitude, unit, deviation * 2.0**-30), unit=unit)
-    relu = d.rarely(5)
+    relu = d.rarely(3)
+    b.choose_call()
     b.add_node(BatchNorm(epsilon=epsilon, relu=relu), (b.current, *names), output)
 
 

@@ -31,7 +31,7 @@ WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
-GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in weight_only.FORMS)
+GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in (*weight_only.FORMS, "call"))
 """Those that are drawn for every network; others are drawn with the operators that they are about."""
 
 UNUSUAL = (

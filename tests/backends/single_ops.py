@@ -673,7 +673,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "elu": _unary(lambda d: Elu(alpha=float32(float(d.rng.uniform(0, 2))), scale=1.0 if d.chance(0.6) else 1.5), _free),
     "celu": _unary(lambda d: Celu(alpha=float32(float(d.rng.uniform(0.1, 2)))), _free),
     "threshold": _unary(
-        lambda d: Threshold(threshold=float32(float(d.rng.normal(0, 3))), value=float32(float(d.rng.normal(0, 3)))),
+        lambda d: Threshold(threshold=float32(float(d.rng.normal(0, 3))), value=float(d.integer(-9, 9))),
         _same,
     ),
     "prelu": _prelu,

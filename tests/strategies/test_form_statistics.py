@@ -22,6 +22,7 @@ EXAMPLES_OF_PAIRS = 5_000
 OWN_FORMS: Mapping[str, tuple[str, ...]] = {
     "weight_only_linear": tuple(d for d in weight_only.FORMS if d != "table"),
     "embedding": ("table",),
+    **dict.fromkeys(("clamp", "leaky_relu", "sigmoid", "threshold", "prelu", "batch_norm"), ("call",)),
 }
 """Operator to the dimensions of form that are about it, beside those of every network."""
 
@@ -73,7 +74,7 @@ def test_less_than_one_percent_of_draws_is_rejected(op: str) -> None:
 def test_every_value_belongs_to_an_operator() -> None:
     assert {c for op in OPERATOR_NAMES for c in choices_of(op)} == set(CHOICES)
     own = {name for names in OWN_FORMS.values() for name in names}
-    assert own == set(weight_only.FORMS)
+    assert own == {*weight_only.FORMS, "call"}
     assert {d.name for d in DIMENSIONS} == own | {name for name, _ in GENERAL_FORMS}
 
 
