@@ -154,7 +154,9 @@ def draw_prelu(b: Builder) -> None:
     shape = b.type.shape
     channels = shape[1] if len(shape) > 1 else 1
     n = channels if channels and d.integer(0, 1) else 1
-    dtype = b.qtype.dtype if b.flavour.common or not d.rarely(6) else ("int8" if b.qtype.dtype == "uint8" else "uint8")
+    dtype: QuantizedDType = "uint8" if b.qtype.dtype == "uint8" else "int8"
+    if not b.flavour.common and d.rarely(6):
+        dtype = "int8" if dtype == "uint8" else "uint8"
     zero_point = draw_zero_point(d, dtype)
     scale = 2.0**-6 if d.integer(0, 3) < 3 else b.scale(2.0**-6, 3)
     q = QType.per_tensor(dtype, scale, min(zero_point, INTEGER_RANGE[dtype][1] - 64))
