@@ -27,7 +27,28 @@ _ADD = Contract(
     source=f"{_CHAIN}; post-op sum: + scale * (destination - zero point), both as float32",
 )
 
+_INTEGERS = Contract(
+    terms="exact",
+    k=0,
+    tie="half_even",
+    source="aten/src/ATen/native/LinearAlgebra.cpp _int_mm_out_cpu: sums in int32",
+)
+_WEIGHT_ONLY = Contract(
+    terms="real",
+    k=3,
+    tie="half_even",
+    source="aten/src/ATen/native/cpu/int8mm_kernel.cpp tinygemm_kernel: x * (float(weight) * scale) summed in float32",
+)
+
 EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
-    {"linear_pointwise": _POINTWISE, "conv_pointwise": _POINTWISE, "linear_add": _ADD, "conv_add": _ADD}
+    {
+        "linear_pointwise": _POINTWISE,
+        "conv_pointwise": _POINTWISE,
+        "linear_add": _ADD,
+        "conv_add": _ADD,
+        "matmul_integer": _INTEGERS,
+        "linear_integer": _INTEGERS,
+        "weight_only_linear": _WEIGHT_ONLY,
+    }
 )
 """Operator to contract."""

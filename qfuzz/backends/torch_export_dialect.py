@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qfuzz.backends import torch_export_layers
+from qfuzz.backends import torch_export_layers, torch_export_products
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
 from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, variables
 from qfuzz.backends.torch_export_layers import output_arguments
@@ -132,6 +132,7 @@ def _slice(b: Builder, node: Node) -> None:
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         **torch_export_layers.LOWERINGS,
+        **torch_export_products.LOWERINGS,
         "add": _add,
         "mul": _mul,
         "batch_norm": _batch_norm,

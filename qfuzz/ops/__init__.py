@@ -13,14 +13,17 @@ from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
-from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.movement import Concat, ConcatRelu, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
@@ -31,6 +34,7 @@ from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
+from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 OPERATORS: tuple[type[Operator], ...] = (
@@ -90,11 +94,22 @@ OPERATORS: tuple[type[Operator], ...] = (
     Moe,
     WeightOnlyLinear,
     Embedding,
+    EmbeddingBag,
     Tile,
     GatherElements,
     Amax,
     Amin,
     AdaptiveAvgPool,
+    ConcatRelu,
+    Flip,
+    ChannelShuffle,
+    Unfold,
+    ReflectionPad,
+    Sort,
+    Topk,
+    MaskedFill,
+    IndexPut,
+    ConstantPad,
     LinearPointwise,
     ConvPointwise,
     LinearAdd,

@@ -12,6 +12,8 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.filling import ConstantPad, IndexPut
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -22,9 +24,8 @@ from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
-from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
 from qfuzz.ops.reduction import Amax, Amin
-from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Dimension = tuple[str, int]
@@ -130,6 +131,13 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for one_a_channel in read[1:]:
                 join(x[1], one_a_channel[0])
             return x
+        case EmbeddingBag():
+            at = node.op.read(len(read[1]))
+            if "weights" in at:
+                for mine, theirs in zip(read[1], read[at["weights"]], strict=True):
+                    join(mine, theirs)
+            bags = read[at["offsets"]] if "offsets" in at else read[1]
+            return [None if node.op.include_last_offset else bags[0], x[1]]
         case Prelu():
             if types[1].shape[0] > 1:
                 join(x[1], read[1][0])
@@ -157,7 +165,10 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [None] * rank
         case GatherElements():
             return [None] * rank
-        case Split() | Gather() | Argmax() | Amax() | Amin() | Tile() | Interpolate() | DepthToSpace() | SpaceToDepth():
+        case IndexPut() | ConstantPad():
+            grown = node.op.padding if isinstance(node.op, ConstantPad) else (1,) + (0,) * (2 * rank)
+            return [None if grown[d] or grown[rank + d] else label for d, label in enumerate(x)]
+        case Moved() | Argmax() | Amax() | Amin() | Interpolate():
             sizes = types[0].shape
             fixed = node.op.axes if isinstance(node.op, Interpolate) else ()
             stays = [d for d in range(rank) if sizes[d] == out.shape[d] and d not in fixed and d - rank not in fixed]

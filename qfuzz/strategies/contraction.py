@@ -84,7 +84,7 @@ def _factors(b: Builder) -> tuple[float, float]:
 
 def draw_linear_integer(b: Builder) -> None:
     """A linear_integer node, which ends a branch."""
-    reads_bytes(b)
+    reads_bytes(b, plain=b.d.integer(0, 1) == 1)
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
     out = draw_channels(b, rows, rows * features)
@@ -100,11 +100,16 @@ def draw_conv_integer(b: Builder) -> None:
     _ended(b, ConvInteger(**attributes, omits_zeros=b.d.rarely(3)), (b.current, weight))
 
 
-def reads_bytes(b: Builder) -> None:
-    """The current value becomes another input of its shape where it holds no bytes, which is what kernels take."""
+def reads_bytes(b: Builder, *, plain: bool = False) -> None:
+    """The current value becomes another input of its shape where it holds no bytes, which is what kernels take.
+
+    Or where it has a zero point though it shall be `plain`, as some kernels know none.
+    """
     q = b.qtype
-    if q.dtype not in BYTES:
-        b.current = b.add_input(b.type.shape, QType.per_tensor("uint8", q.scale[0], draw_zero_point(b.d, "uint8")))
+    if q.dtype not in BYTES or (plain and any(q.zero_point)):
+        dtype = q.dtype if q.dtype in BYTES else "uint8"
+        zero_point = 0 if plain else draw_zero_point(b.d, dtype)
+        b.current = b.add_input(b.type.shape, QType.per_tensor(dtype, q.scale[0], zero_point))
 
 
 def _ended(b: Builder, op: Operator, inputs: tuple[str, ...]) -> None:

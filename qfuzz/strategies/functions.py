@@ -169,21 +169,19 @@ def draw_mean(b: Builder) -> None:
     b.add_node(Mean(axes=axes, keepdims=keepdims, noop_with_empty_axes=noop), (b.current,), element)
 
 
-def fits_std(b: Builder) -> bool:
-    """Whether there are elements."""
-    return 0 not in b.type.shape
-
-
 def draw_std(b: Builder) -> None:
     """A std node: over the last axes, or any others, or all."""
     d = b.d
     shape = b.type.shape
+    some = [a for a, n in enumerate(shape) if n]
     form = d.integer(0, 5)
     axes: tuple[int, ...] = ()
     if form < 3:
         axes = tuple(range(d.integer(0, len(shape) - 1), len(shape)))
     elif form < 5:
-        axes = tuple(a for a in range(len(shape)) if d.integer(0, 1))
+        axes = tuple(a for a in some if d.integer(0, 1))
+    if any(a not in some for a in axes or range(len(shape))):
+        axes = tuple(some[-1:])
     n = math.prod(shape[a] for a in axes or range(len(shape)))
     correction = 0 if n == 1 else d.pick((1, 0, 1, 2))
     op = Std(axes=axes, keepdims=bool(d.integer(0, 1)), correction=min(correction, n - 1))

@@ -21,14 +21,17 @@ from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
-from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.movement import Concat, ConcatRelu, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
@@ -40,6 +43,7 @@ from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
+from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 
@@ -86,6 +90,15 @@ class Draw:
     def shape(self) -> tuple[int, ...]:
         """Any small shape."""
         return tuple(int(self.rng.choice([1, 2, 3, 4, 5, 8, 17])) for _ in range(self.integer(1, 4)))
+
+    @property
+    def chooser(self) -> Any:
+        """Who chooses the scale of float32 data: one for each dtype, which says nothing there."""
+        return "onnx" if self.dtype == "uint8" else "torch"
+
+    def reduces(self) -> bool:
+        """Whether the range of data is reduced."""
+        return self.chooser == "torch" and self.chance(0.3)
 
     def broadcast(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape that broadcasts to `shape`: mostly itself."""
@@ -336,17 +349,49 @@ def _adaptive_avg_pool(d: Draw) -> Case:
     return d.case(AdaptiveAvgPool(output_size=tuple(d.integer(1, n + 1) for n in shape[2:])), [(shape, q)], q)
 
 
-def _concat(d: Draw) -> Case:
+def _concat(d: Draw, kind: type[Concat] = Concat) -> Case:
     shape = d.shape()
     axis = d.integer(0, len(shape) - 1)
     types = [((*shape[:axis], d.integer(1, 5), *shape[axis + 1 :]), d.qtype()) for _ in range(d.integer(1, 4))]
-    return d.case(Concat(axis=axis), [*types], d.qtype() if d.chance(0.7) else types[0][1])
+    return d.case(kind(axis=axis), [*types], d.qtype() if d.chance(0.7) else types[0][1])
 
 
 def _moved(make: Callable[[Draw, tuple[int, ...]], Operator]) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         shape, q = d.shape(), d.qtype()
         return d.case(make(d, shape), [(shape, q)], q)
+
+    return draw
+
+
+def _channel_shuffle(d: Draw) -> Case:
+    q, groups = d.qtype(), d.integer(1, 4)
+    shape = (d.integer(1, 3), groups * d.integer(1, 9), d.integer(1, 5), d.integer(1, 5))
+    return d.case(ChannelShuffle(groups=groups), [(shape, q)], q)
+
+
+def _unfold(d: Draw, shape: tuple[int, ...]) -> Operator:
+    axis = d.integer(0, len(shape) - 1)
+    return Unfold(axis=axis, size=d.integer(1, min(shape[axis], 3)), step=d.integer(1, 2))
+
+
+def _topk(d: Draw, shape: tuple[int, ...]) -> Operator:
+    axis = d.integer(0, len(shape) - 1)
+    return Topk(k=d.integer(0, shape[axis]), axis=axis, largest=d.chance(0.5))
+
+
+def _reflection_pad(d: Draw) -> Case:
+    q, n = d.qtype(), d.integer(1, 2)
+    shape = d.image_shape(n)[d.integer(0, 1) :]
+    return d.case(ReflectionPad(padding=tuple(d.integer(0, 3) for _ in range(2 * n))), [(shape, q)], q)
+
+
+def _filled(make: Callable[[Draw, tuple[int, ...], float], Operator]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
+        shape, q = d.shape(), d.qtype()
+        op = make(d, shape, float32(d.integer(-99, 600) / 2 * q.scale[0]))
+        masks: list[tuple[tuple[int, ...], Element]] = [(d.broadcast(shape), "bool")]
+        return d.case(op, [(shape, q), *(masks if isinstance(op, MaskedFill) else [])], q)
 
     return draw
 
@@ -463,7 +508,7 @@ def _blocks(d: Draw, *, deep: bool) -> Case:
     n, c, h, w = (d.integer(1, 4) for _ in range(4))
     if deep:
         return d.case(DepthToSpace(blocksize=b, mode="CRD" if d.chance(0.5) else "DCR"), [((n, c * b * b, h, w), q)], q)
-    return d.case(SpaceToDepth(blocksize=b), [((n, c, h * b, w * b), q)], q)
+    return d.case(SpaceToDepth(blocksize=b, mode="CRD" if d.chance(0.5) else "DCR"), [((n, c, h * b, w * b), q)], q)
 
 
 def _argmax(d: Draw) -> Case:
@@ -495,7 +540,8 @@ def _dynamic_linear(d: Draw) -> Case:
     static = _linear(d)
     network, q = static.network, static.network.inputs[0].type
     kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
-    return d.case(DynamicLinear(), [(q.shape, "float32")], "float32", constants=kept)
+    op = DynamicLinear(chosen_as=d.chooser, relu=d.chooser == "torch" and d.chance(0.4), reduce_range=d.reduces())
+    return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
 
 
 def _attention(d: Draw) -> Case:
@@ -606,6 +652,29 @@ def _embedding(d: Draw) -> Case:
     return d.case(Embedding(), [], "float32", constants=constants)
 
 
+def _embedding_bag(d: Draw) -> Case:
+    rows, features = d.integer(1, 9), int(d.rng.choice([2, 8, 12, 16, 32, 48, 144]))
+    dtype: Any = str(d.rng.choice(["uint4", "uint8", "uint2"]))
+    features = -(-features // 4) * 4
+    top = INTEGER_RANGE[dtype][1]
+    q = QType(dtype, tuple(d.scale() for _ in range(rows)), tuple(d.integer(0, top) for _ in range(rows)), 0)
+    at = d.rng.integers(0, rows, d.integer(0, 9)).astype(np.int64)
+    offsets = np.sort(np.append(d.rng.integers(0, at.size + 1, d.integer(0, 4)), 0)).astype(np.int64)
+    constants: dict[int, tuple[TensorType, Any]] = {
+        0: (TensorType((rows, features), q), d.rng.integers(0, top + 1, (rows, features)).astype(DTYPES[dtype])),
+        1: (TensorType(at.shape, "int64"), at),
+        2: (TensorType(offsets.shape, "int64"), offsets),
+    }
+    weighted, pruned = d.chance(0.5), d.chance(0.5)
+    if weighted:
+        constants[3] = (TensorType(at.shape, "float32"), d.rng.normal(0, 2, at.shape).astype(np.float32))
+    if pruned:
+        mapping = d.rng.integers(-1, rows, rows).astype(np.int32)
+        constants[3 + weighted] = (TensorType(mapping.shape, "int32"), mapping)
+    op = EmbeddingBag(weighted=weighted, pruned=pruned, parameters="float32" if dtype == "uint8" else "float16")
+    return d.case(op, [], "float32", constants=constants)
+
+
 def _post_operation(d: Draw) -> dict[str, Any]:
     activations = get_args(Activation)
     low = d.integer(-2, 1) / 2
@@ -661,6 +730,16 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "avg_pool": lambda d: _pool(d, average=True),
     "global_avg_pool": _global_avg_pool,
     "adaptive_avg_pool": _adaptive_avg_pool,
+    "concat_relu": lambda d: _concat(d, ConcatRelu),
+    "flip": _moved(lambda d, s: Flip(axes=tuple(a for a in range(len(s)) if d.chance(0.5)))),
+    "channel_shuffle": _channel_shuffle,
+    "unfold": _moved(_unfold),
+    "reflection_pad": _reflection_pad,
+    "sort": _moved(lambda d, s: Sort(axis=d.integer(0, len(s) - 1), descending=d.chance(0.5))),
+    "topk": _moved(_topk),
+    "masked_fill": _filled(lambda d, s, v: MaskedFill(value=v)),
+    "index_put": _filled(lambda d, s, v: IndexPut(value=v, indices=(d.integer(-s[0], s[0] - 1),))),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
     "concat": _concat,
     "reshape": _moved(lambda d, shape: Reshape(shape=(1, int(np.prod(shape))))),
     "transpose": _moved(lambda d, shape: Transpose(perm=tuple(int(i) for i in d.rng.permutation(len(shape))))),
@@ -717,6 +796,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_pointwise,
