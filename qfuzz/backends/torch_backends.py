@@ -40,6 +40,11 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         KnownRefusal(words, _OTHER_SCHEMA, "FunctionSchema::checkAndNormalizeInputs in ATen/core/function_schema_inl.h")
         for words in ("Unknown keyword argument", "is missing value for argument", "Expected at most")
     ),
+    KnownRefusal(
+        "to_quant must not contain NaNs",
+        "groups of reals that hold NaN",
+        "quantized_decomposed.quantize_per_channel_group",
+    ),
 )
 
 

@@ -8,7 +8,13 @@ from typing import Any
 def source_lines(calls: Sequence[Any], arrays: Mapping[str, Any], threads: int = 1) -> list[str]:
     """The calls as Python statements that need only torch; `arrays` are constants and inputs by name."""
     engine, constants, prepare, inputs, run, _ = calls
-    lines = ["import torch", "", f"torch.set_num_threads({threads})"]
+    decomposed = any("quantized_decomposed" in call[1] for call in run)
+    lines = [
+        "import torch",
+        *["import torch.ao.quantization.fx._decomposed"] * decomposed,
+        "",
+        f"torch.set_num_threads({threads})",
+    ]
     if engine:
         lines.append(f"torch.backends.quantized.engine = {engine!r}")
     lines += [f"{variable} = {array_source(arrays[name])}" for variable, name in (*constants, *inputs)]

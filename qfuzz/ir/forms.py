@@ -96,8 +96,8 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("saturation", ("plain", "avoided"), "products of u8 and s8 that could leave 16 bits are done otherwise"),
     Dimension(
         "quantizer",
-        ("numbers", "tensors", "list", "float_qparams"),
-        "torch's quantizers: scale and zero point as numbers, as tensors, for a list of tensors; float zero points",
+        ("numbers", "tensors", "list", "float_qparams", "tokens"),
+        "torch's quantizers: of numbers, of tensors, of a list of tensors, of float zero points, of tokens (as rows)",
     ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
     Dimension("invalid", INVALID, "one argument that the operator on real numbers refuses; said of one node alone"),
