@@ -864,7 +864,8 @@ def _weight_only_linear(d: Dice) -> Case:
     if d.chance(0.5):
         bias = np.array([d.float32(-99.0, 99.0) for _ in range(n)], dtype=np.float32)
         constants.append((TensorType((n,), "float32"), bias))
-    return _case(d, WeightOnlyLinear(), [((*d.shape(1, 2), k), "float32")], "float32", tuple(constants))
+    real = d.pick("float32", "float32", "bfloat16", "float16")
+    return _case(d, WeightOnlyLinear(), [((*d.shape(1, 2), k), real)], real, tuple(constants))
 
 
 def _embedding(d: Dice) -> Case:

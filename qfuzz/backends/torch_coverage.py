@@ -46,6 +46,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
     {
         "aten::_adaptive_avg_pool2d": _eager("global_avg_pool", "adaptive_avg_pool"),
         "aten::_adaptive_avg_pool3d": _eager("adaptive_avg_pool"),
+        "aten::_convert_weight_to_int4pack_for_cpu": _export("weight_only_linear"),
         "aten::_index_put_impl_": _eager("index_put"),
         "aten::_int_mm": _export("linear_integer", "matmul_integer"),
         "aten::_make_per_channel_quantized_tensor": _eager(
@@ -53,6 +54,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         ),
         "aten::_make_per_tensor_quantized_tensor": _EVERY,
         "aten::_prelu_kernel": _eager("prelu"),
+        "aten::_weight_int4pack_mm_for_cpu": _export("weight_only_linear"),
         "aten::_weight_int8pack_mm": _export("weight_only_linear"),
         "aten::as_strided": _eager("transpose", "expand", "tile", "masked_fill"),
         "aten::avg_pool2d": _eager("avg_pool"),
@@ -158,6 +160,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "quantized::group_norm": _eager("group_norm"),
         "quantized::hardswish": _eager("hardswish"),
         "quantized::instance_norm": _eager("instance_norm"),
+        "quantized::int4mm_packed_weight_cpu": _export("weight_only_linear"),
         "quantized::layer_norm": _eager("layer_norm"),
         "quantized::leaky_relu": _eager("leaky_relu"),
         "quantized::linear": _eager("linear"),

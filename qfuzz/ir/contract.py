@@ -63,6 +63,9 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     distributes
         Whether a normalization multiplies x and its mean apart, as ``x * c + (bias - mean * c)``: then |x| and |mean|
         count, however small their difference is.
+    from_middle
+        Whether stored weights and their zero points are taken apart as integers around 0, counted from the middle of
+        their range.
     rounding_open
         Whether the specification leaves the final rounding open: then either integer next to the real result is right.
     """
@@ -81,6 +84,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     distributes: bool = False
     rounding_open: bool = False
     activation_block: int = 0
+    from_middle: bool = False
 
 
 def contract_of(contracts: Mapping[str, Contract], op: str, said: Iterable[str], otherwise: Contract) -> Contract:
