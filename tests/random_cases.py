@@ -30,6 +30,7 @@ from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -727,6 +728,20 @@ def _dynamic_linear(d: Dice) -> Case:
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
 
 
+def _linear_fp16(d: Dice) -> Case:
+    k, m = d.integer(1, 5), d.integer(1, 4)
+    shape = (*d.shape(1, 2), k)
+    unit = 2.0 ** d.pick(-13, -13, -30, -38, 4)
+    weight = np.array([d.integer(-(2**14), 2**14) * unit for _ in range(m * k)], dtype=np.float32).reshape(m, k)
+    constants = [Constant("w", TensorType((m, k), "float32"), Tensor(weight))]
+    if d.chance(0.5):
+        bias = np.array([d.random.uniform(-4, 4) for _ in range(m)], dtype=np.float32)
+        constants.append(Constant("b", TensorType((m,), "float32"), Tensor(bias)))
+    node = Node("y", LinearFp16(relu=d.chance(0.3)), ("x", *(c.name for c in constants)), "float32")
+    fed = (Input("x", TensorType(shape, "float32")),)
+    return Case(Network(fed, tuple(constants), (node,), ("y",)), (Tensor(_range(d, shape)),))
+
+
 def _attention(d: Dice) -> Case:
     batch, length, features = d.integer(0, 3), d.integer(1, 5), d.integer(1, 5)
     heads = d.integer(1, 3)
@@ -1062,6 +1077,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "matmul_integer": _matmul_integer,
     "dynamic_quantize": _dynamic_quantize,
     "dynamic_linear": _dynamic_linear,
+    "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
     "embed_layer_norm": _embed_layer_norm,

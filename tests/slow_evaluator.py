@@ -1097,6 +1097,19 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
+def linear_fp16(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def half(number: int | float) -> Fraction:
+        rounded = nearest_float(Fraction(number), "float16")
+        return Fraction(min(max(rounded, -65504.0), 65504.0))
+
+    def real(index: Index) -> Fraction:
+        channel = index[-1]
+        products = (x.real((*index[:-1], k)) * half(weight.at((channel, k))) for k in range(x.shape[-1]))
+        return sum(products, Fraction(0) if bias is None else bias.real((channel,)))
+
+    return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
+
+
 def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
     def real(index: Index) -> Fraction:
         channel = index[-1]
@@ -1368,6 +1381,7 @@ DEFINITIONS: dict[str, Definition] = {
     "lstm": slow_composite.lstm,
     "embed_layer_norm": slow_composite.embed_layer_norm,
     "moe": slow_composite.moe,
+    "linear_fp16": linear_fp16,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
     "embedding_bag": embedding_bag,

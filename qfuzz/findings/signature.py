@@ -186,12 +186,20 @@ def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:
 
 
 def _layout(case: Case, node: Node) -> set[str]:
-    """Whether an image is resized as one whose channels come last: kernels for that are others."""
+    """Whether an image is resized as one whose channels come last, from one pixel, or to the size that it has.
+
+    Kernels for that are others.
+    """
     op, shape = node.op, case.network.types[node.inputs[0]].shape
-    if not isinstance(op, Interpolate) or len(shape) != 4:
+    if not isinstance(op, Interpolate):
         return set()
-    scales = [s.scale for s in op.samplings(shape)]
-    return {"channels last"} if scales[1] != 1 and scales[3] == 1 else set()
+    samplings = op.samplings(shape)
+    form = {"of one pixel"} if len(shape) > 3 and shape[1] > 1 and {*shape[2:]} == {1} else set()
+    if all(s.out == s.size for s in samplings):
+        form.add("same size")
+    if len(shape) == 4 and samplings[1].scale != 1 and samplings[3].scale == 1:
+        form.add("channels last")
+    return form
 
 
 def _narrow(case: Case, node: Node) -> set[str]:

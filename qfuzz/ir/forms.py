@@ -99,6 +99,11 @@ DIMENSIONS: tuple[Dimension, ...] = (
         ("numbers", "tensors", "list", "float_qparams", "tokens"),
         "torch's quantizers: of numbers, of tensors, of a list of tensors, of float zero points, of tokens (as rows)",
     ),
+    Dimension(
+        "entry",
+        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn"),
+        "under which of its names torch's layer is called, where it has that one",
+    ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
     Dimension("invalid", INVALID, "one argument that the operator on real numbers refuses; said of one node alone"),
 )

@@ -16,6 +16,7 @@ from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -92,6 +93,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Lstm,
     EmbedLayerNorm,
     Moe,
+    LinearFp16,
     WeightOnlyLinear,
     Embedding,
     EmbeddingBag,

@@ -14,6 +14,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut
+from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -92,7 +93,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                 for mine, theirs in zip((*x[:-1], read[1][0]), other, strict=True):
                     join(mine, theirs)
             return [*x[:-1], read[1][0]]
-        case Linear() | LinearInteger() | DynamicLinear() | WeightOnlyLinear() | LinearPointwise():
+        case Linear() | LinearInteger() | DynamicLinear() | LinearFp16() | WeightOnlyLinear() | LinearPointwise():
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])

@@ -24,6 +24,7 @@ from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -544,6 +545,16 @@ def _dynamic_linear(d: Draw) -> Case:
     return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
 
 
+def _linear_fp16(d: Draw) -> Case:
+    k, m = int(d.rng.choice([1, 2, 3, 7, 8, 16, 33])), d.integer(1, 18)
+    weight = (d.rng.integers(-(2**13), 2**13 + 1, (m, k)) * 2.0 ** d.integer(-14, -12)).astype(np.float32)
+    constants: dict[int, tuple[TensorType, Any]] = {1: (TensorType((m, k), "float32"), weight)}
+    if d.chance(0.5):
+        constants[2] = (TensorType((m,), "float32"), d.rng.normal(0, 9, m).astype(np.float32))
+    shape = (*(d.integer(1, 5) for _ in range(d.integer(1, 2))), k)
+    return d.case(LinearFp16(relu=d.chance(0.4)), [(shape, "float32")], "float32", constants=constants)
+
+
 def _attention(d: Draw) -> Case:
     batch, length, features = d.integer(1, 3), int(d.rng.choice([1, 2, 3, 5, 8, 17])), d.integer(1, 9)
     heads = d.integer(1, 3)
@@ -790,6 +801,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
     "dynamic_linear": _dynamic_linear,
+    "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
     "embed_layer_norm": _embed_layer_norm,
