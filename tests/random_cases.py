@@ -636,12 +636,19 @@ def _dynamic_quantize(d: Dice) -> Case:
     return Case(case.network, (Tensor(_range(d, shape)),))
 
 
+def _chosen(d: Dice) -> dict[str, Any]:
+    """How the data's scale is chosen."""
+    by_torch = d.chance(0.5)
+    return {"chosen_as": "torch" if by_torch else "onnx", "reduce_range": by_torch and d.chance(0.5)}
+
+
 def _dynamic_linear(d: Dice) -> Case:
     k = d.integer(1, 5)
     quantized = _contraction(d, Linear(), (*d.shape(1, 2), k), (d.integer(1, 4), k))
     network, x = quantized.network, quantized.network.inputs[0]
     fixed = tuple(c for c in network.constants if c.type.element != "int32")
-    node = Node("y", DynamicLinear(), (x.name, *(c.name for c in fixed)), "float32")
+    op = DynamicLinear(**_chosen(d), relu=d.chance(0.3))
+    node = Node("y", op, (x.name, *(c.name for c in fixed)), "float32")
     fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
 

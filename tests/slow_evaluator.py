@@ -1009,12 +1009,24 @@ def interpolate(op: Any, x: Values) -> tuple[Shape, Real]:
     return tuple(shape), rational(real)
 
 
-def own_qparams(x: Values) -> tuple[Fraction, int]:
-    """Scale and zero point that DynamicQuantizeLinear derives from the data; 0 / 0 stands for no zero point: 0."""
+def own_qparams(x: Values, steps: int = 255, smallest: Fraction = Fraction(0)) -> tuple[Fraction, int]:
+    """Scale and zero point that DynamicQuantizeLinear derives from the data; 0 / 0 stands for no zero point: 0.
+
+    PyTorch also has 127 steps, and a smallest scale, with the zero point as of the scale that it stands for.
+    """
     numbers = [Fraction(v) for v in x.stored]
     low, high = min([Fraction(0), *numbers]), max([Fraction(0), *numbers])
-    scale = (high - low) / 255
-    return scale, 0 if scale == 0 else min(max(half_even(0 - low / scale), 0), 255)
+    scale = (high - low) / steps
+    return max(scale, smallest), 0 if scale == 0 else min(max(half_even(0 - low / scale), 0), 255)
+
+
+SMALLEST = Fraction(261993, 2**32)
+"""6.1e-5 as a float32."""
+
+
+def layer_qparams(op: Any, x: Values) -> tuple[Fraction, int]:
+    """Of a layer that quantizes its data."""
+    return own_qparams(x, 127 if op.reduce_range else 255, SMALLEST if op.chosen_as == "torch" else Fraction(0))
 
 
 def dynamically_quantized(x: Values, index: Index, scale: Fraction, zero: int) -> int:
@@ -1034,7 +1046,7 @@ def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
 
 
 def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
-    scale_x, zero_x = own_qparams(x)
+    scale_x, zero_x = layer_qparams(op, x)
 
     def real(index: Index) -> Fraction:
         channel = index[-1]
@@ -1045,7 +1057,7 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
             acc += (q - zero_x) * (int(weight.at((channel, k))) - zero_w)
         return acc * scale_x * scale_w + bias_at(bias, channel, Fraction(1))
 
-    return (*x.shape[:-1], weight.shape[0]), rational(real)
+    return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
 def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:

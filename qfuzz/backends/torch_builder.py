@@ -164,12 +164,6 @@ def symmetric(padding: tuple[int, ...]) -> list[int]:
     return list(padding[:half])
 
 
-def refuse_volumes(op: Any) -> None:
-    """Raise `Unsupported` for a convolution in 3-d."""
-    if len(op.strides) > 2:
-        raise Unsupported(f"conv of {len(op.strides)} spatial dimensions: only 1-d and 2-d are said here")
-
-
 def refuse_factors(node: Node) -> None:
     """Raise `Unsupported` for a linear node with the factors of ONNX Gemm."""
     op: Any = node.op

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends import torch_norms_contracts
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
 from qfuzz.ir.contract import Contract
@@ -133,9 +134,25 @@ _SHARED: dict[str, Contract] = {
 }
 """Kernels that are the same whatever the engine."""
 
-_FBGEMM = _SHARED | {"conv": _FBGEMM_GEMM, "conv_transpose": _FBGEMM_GEMM, "linear": _FBGEMM_GEMM}
-_ONEDNN = {"conv": _ONEDNN_GEMM, "conv_transpose": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}
-_QNNPACK = {"conv": _QNNPACK_GEMM, "conv_transpose": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ADD}
+_FBGEMM = _SHARED | {
+    "conv": _FBGEMM_GEMM,
+    "conv_transpose": _FBGEMM_GEMM,
+    "linear": _FBGEMM_GEMM,
+    "dynamic_linear": dynamic.FBGEMM,
+}
+_ONEDNN = {
+    "conv": _ONEDNN_GEMM,
+    "conv_transpose": _ONEDNN_GEMM,
+    "linear": _ONEDNN_GEMM,
+    "dynamic_linear": dynamic.ONEDNN,
+}
+_QNNPACK = {
+    "conv": _QNNPACK_GEMM,
+    "conv_transpose": _QNNPACK_GEMM,
+    "linear": _QNNPACK_GEMM,
+    "dynamic_linear": dynamic.QNNPACK,
+    "add": _QNNPACK_ADD,
+}
 
 CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {

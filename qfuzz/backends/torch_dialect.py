@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from qfuzz.backends import (
+    torch_dynamic,
     torch_elementwise,
     torch_embedding,
     torch_layers,
@@ -31,6 +32,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         name: lowering
         for family in (
             torch_layers,
+            torch_dynamic,
             torch_quantization,
             torch_elementwise,
             torch_embedding,

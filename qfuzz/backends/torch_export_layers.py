@@ -8,7 +8,6 @@ from qfuzz.backends.torch_builder import (
     Builder,
     Lowering,
     refuse_factors,
-    refuse_volumes,
     scale_of,
     symmetric,
     zero_point_of,
@@ -27,7 +26,7 @@ from qfuzz.ops.post_operation import Activation, PostOperation
 def _conv(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Conv)
-    refuse_volumes(op)
+    _refuse_unfused("relu" if op.relu else "none", len(op.strides))
     qtype_out(node)
     packed, weight, settings = _convolution(b, node)
     b.call(node.name, f"{_CONV}.default", *packed, *weight, _bias(b, node), *settings, *output_arguments(node),
@@ -37,9 +36,7 @@ def _conv(b: Builder, node: Node) -> None:
 def _conv_pointwise(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, ConvPointwise)
-    spatial = len(op.strides)
-    if op.activation not in FUSED_WITH_CONV[spatial]:
-        raise Unsupported(f"{op.activation}: conv{spatial}d is fused with {', '.join(FUSED_WITH_CONV[spatial])} only")
+    _refuse_unfused(op.activation, len(op.strides))
     packed, weight, settings = _convolution(b, node)
     b.call(node.name, f"{_CONV}.default", *packed, *weight, _bias(b, node), *settings, *output_arguments(node),
            *_post_operation(op.post))  # fmt: skip
@@ -55,6 +52,11 @@ def _conv_add(b: Builder, node: Node) -> None:
     b.call(node.name, "torch.ops.onednn.qconv2d_pointwise.binary", *packed, *weight, other[0],
            _bias(b, node, 3), *settings, *output_arguments(node), *other[1:], literal("sum"), literal(None),
            *_clipped(op.relu))  # fmt: skip
+
+
+def _refuse_unfused(activation: Activation, spatial: int) -> None:
+    if activation not in FUSED_WITH_CONV[spatial]:
+        raise Unsupported(f"{activation}: conv{spatial}d is fused with {', '.join(FUSED_WITH_CONV[spatial])} only")
 
 
 def _convolution(b: Builder, node: Node) -> tuple[list[Arg], list[Arg], list[Arg]]:

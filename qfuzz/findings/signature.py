@@ -9,7 +9,7 @@ import msgspec
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.conv_transpose import ConvTranspose
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.convolution import Conv, Correlation
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
@@ -67,7 +67,17 @@ def _gist(message: str) -> str:
 
 NARROW = ("int2", "uint2", "int4", "uint4")
 
-_OF_IMAGES = ("conv", "max_pool", "avg_pool", "global_avg_pool", "conv_transpose", "conv_integer", "adaptive_avg_pool")
+_OF_IMAGES = (
+    "conv",
+    "max_pool",
+    "avg_pool",
+    "global_avg_pool",
+    "conv_transpose",
+    "conv_integer",
+    "adaptive_avg_pool",
+    "conv_pointwise",
+    "conv_add",
+)
 """Operators whose first input is mostly an image: where it is none, a signature says so."""
 
 
@@ -144,7 +154,7 @@ def _windows(case: Case, node: Node) -> set[str]:
     if isinstance(op, ConvTranspose):
         channels, filters = case.network.types[node.inputs[1]].shape[:2]
         return {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
-    if not isinstance(op, Conv):
+    if not isinstance(op, Correlation):
         return set()
     form = set()
     x, w, y = (case.network.types[name].shape[2:] for name in (*node.inputs[:2], node.name))

@@ -140,9 +140,9 @@ DRAWINGS: dict[str, Drawing] = {
     "amin": Drawing(_ANY, repetition.draw_amin, (4, 3, 2)),
     "adaptive_avg_pool": Drawing(pooling.fits_pool, pooling.draw_adaptive_avg_pool, _VOLUMES),
     "linear_pointwise": Drawing(contraction.fits_linear, pointwise.draw_linear_pointwise, (2, 2, 3)),
-    "conv_pointwise": Drawing(contraction.fits_conv, pointwise.draw_conv_pointwise, _VOLUMES),
+    "conv_pointwise": Drawing(contraction.fits_conv, pointwise.draw_conv_pointwise, (4, 4, 4, 3, 5)),
     "linear_add": Drawing(contraction.fits_linear, pointwise.draw_linear_add, (2, 2, 3)),
-    "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 3, 5)),
+    "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 4, 4, 4, 4, 3, 5)),
     "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5)),
     "group_norm": Drawing(functions.fits_instance_norm, functions.draw_group_norm, _VOLUMES),
 }

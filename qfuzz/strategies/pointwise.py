@@ -12,8 +12,12 @@ from qfuzz.strategies.contraction import draw_channels, draw_operands, draw_relu
 from qfuzz.strategies.qtypes import draw_zero_point
 
 _ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
-_OF_IMAGES: tuple[Activation, ...] = ("none", "relu", "hardtanh", "hardswish", "swish")
-"""What kernels fuse with convolutions."""
+_FUSED: dict[int, tuple[Activation, ...]] = {
+    3: ("none", "relu"),
+    4: ("none", "relu", "hardtanh", "hardswish", "swish"),
+    5: ("none",),
+}
+"""What kernels fuse with convolutions, by rank."""
 _SLOPES = (0.5, 0.0, float32(0.01), float32(0.1), 1.0, float32(-0.3), 2.0)
 _RANGES = ((0.0, 6.0), (-1.0, 1.0), (0.0, 0.0), (float32(-0.1), float32(1.7)), (1.0, 2.0), (-2.0, -0.5))
 
@@ -29,7 +33,7 @@ def draw_linear_pointwise(b: Builder) -> None:
 def draw_conv_pointwise(b: Builder) -> None:
     """A conv_pointwise node; now and then one that gives real numbers."""
     windows, shape = draw_windows(b)
-    attributes = _activation(b, _ACTIVATIONS if b.d.rarely(8) else _OF_IMAGES)
+    attributes = _activation(b, _ACTIVATIONS if b.d.rarely(8) else _FUSED[len(shape)])
     inputs, element = draw_operands(b, shape, relu=attributes["activation"] == "relu")
     _ended(b, ConvPointwise(**windows, **attributes), inputs, _stored(b, attributes, element))
 
@@ -86,8 +90,8 @@ def _ended(b: Builder, op: Operator, inputs: tuple[str, ...], element: Element) 
 def _add(b: Builder, op: Operator, shape: tuple[int, ...], inputs: tuple[str, ...], element: QType) -> None:
     """A node that adds another activation: of the output's type, as an in-place sum has it, or of any."""
     d = b.d
-    q, kind = element, d.integer(0, 3)
+    q, kind = element, d.integer(0, 7)
     if kind:
-        dtype: QuantizedDType = element.dtype if kind < 3 else d.pick(("uint8", "int8"))
+        dtype: QuantizedDType = element.dtype if kind < 7 else d.pick(("uint8", "int8"))
         q = QType.per_tensor(dtype, b.scale(element.scale[0], 4), draw_zero_point(d, dtype))
     b.add_node(op, (*inputs[:2], b.add_input(shape, q), *inputs[2:]), element)

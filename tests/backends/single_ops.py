@@ -85,6 +85,15 @@ class Draw:
         """Any small shape."""
         return tuple(int(self.rng.choice([1, 2, 3, 4, 5, 8, 17])) for _ in range(self.integer(1, 4)))
 
+    @property
+    def chooser(self) -> Any:
+        """Who chooses the scale of float32 data: one for each dtype, which says nothing there."""
+        return "onnx" if self.dtype == "uint8" else "torch"
+
+    def reduces(self) -> bool:
+        """Whether the range of data is reduced."""
+        return self.chooser == "torch" and self.chance(0.3)
+
     def broadcast(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape that broadcasts to `shape`: mostly itself."""
         if self.chance(0.7):
@@ -476,7 +485,8 @@ def _dynamic_linear(d: Draw) -> Case:
     static = _linear(d)
     network, q = static.network, static.network.inputs[0].type
     kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
-    return d.case(DynamicLinear(), [(q.shape, "float32")], "float32", constants=kept)
+    op = DynamicLinear(chosen_as=d.chooser, relu=d.chooser == "torch" and d.chance(0.4), reduce_range=d.reduces())
+    return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
 
 
 def _attention(d: Draw) -> Case:
