@@ -6,6 +6,7 @@ from types import MappingProxyType
 from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends import torch_norms_contracts
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
+from qfuzz.backends.torch_recurrent_contracts import RECURRENT
 from qfuzz.ir.contract import Contract
 
 _FBGEMM_GEMM = Contract(
@@ -131,6 +132,7 @@ _SHARED: dict[str, Contract] = {
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
+    "recurrent": RECURRENT,
 }
 """Kernels that are the same whatever the engine."""
 

@@ -17,6 +17,7 @@ from qfuzz.backends import (
     torch_norms,
     torch_pools,
     torch_quantization,
+    torch_recurrent,
 )
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once
 from qfuzz.backends.torch_calls import CallList
@@ -39,6 +40,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
             torch_pools,
             torch_movement,
             torch_norms,
+            torch_recurrent,
         )
         for name, lowering in family.LOWERINGS.items()
     }

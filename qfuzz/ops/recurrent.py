@@ -138,11 +138,11 @@ class Recurrent(ExactOperator, frozen=True, kw_only=True, tag="recurrent"):
                            range(self.n_cells)), [o.lo for o in operands[1 + 4 * self.n_cells :]])  # fmt: skip
         lo, hi = network.outputs(FLOAT64)
         if not x.is_point:
-            return RecurrentImage(known_reals(lo), known_reals(hi), network)
+            return RecurrentImage(known_reals(lo), known_reals(hi), network, (lo, hi))
         approx, _ = network.outputs(NONE)
         error = np.maximum(hi - approx, approx - lo) * (1 + 2.0**-20)
         r = Reals(approx, error, known_reals(approx).refine)
-        return RecurrentImage(r, r, network)
+        return RecurrentImage(r, r, network, (lo, hi))
 
 
 class _Weight(NamedTuple):
@@ -257,10 +257,14 @@ class _Network:
             return _multiplied(o, _tanh(c, rounding), rounding), c
         reset, update = (_sigmoid(gate(n), rounding) for n in (0, 1))
         new = _tanh(_added(part(x, 2), _multiplied(reset, part(h_in, 2), rounding), rounding), rounding)
+        if not rounding.unit:  # 1 - z has no digits left where z is near 1
+            a = gate(1)[0]
+            mixed = sigmoid_float64(-a) * new[0] + sigmoid_float64(a) * h[0]
+            return (mixed, mixed), c
         ends = [[new[side] + z * (h[side] - new[side]) for z in update] for side in (0, 1)]
         size = (magnitude(h) + magnitude(new)) * update[1] + magnitude(new)
-        mixed = np.minimum(*ends[0]), np.maximum(*ends[1])
-        return widened(mixed, rounding.gamma(3) * size + np.where(size > 0, rounding.lost(3), 0.0)), c
+        between = np.minimum(*ends[0]), np.maximum(*ends[1])
+        return widened(between, rounding.gamma(3) * size + np.where(size > 0, rounding.lost(3), 0.0)), c
 
 
 def _added(a: Interval, b: Interval, rounding: Rounding) -> Interval:
@@ -291,6 +295,10 @@ class RecurrentImage(EnclosedImage):
     lower: Reals
     upper: Reals
     network: _Network
+    enclosed: Interval
+
+    def ends(self, contract: Contract) -> Interval:
+        return self.enclosed if contract.terms == "exact" else self.reached(contract, self.enclosed)
 
     def reached(self, contract: Contract, exact: Interval) -> Interval:
         """`k` counts what is done to a term of a product with weights: its scale, factors and bias."""

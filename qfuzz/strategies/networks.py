@@ -38,7 +38,7 @@ UNUSUAL = (
     *("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean"),
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
-    *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "embed_layer_norm", "moe"),
+    *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "recurrent", "embed_layer_norm", "moe"),
     *("weight_only_linear", "embedding", "embedding_bag"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool",),
