@@ -329,10 +329,47 @@ def hardswish(op: Any, x: Fraction) -> Fraction:
 
 def elu(op: Any, x: Fraction, bits: int) -> Bounds:
     if x >= 0 or op.alpha == 0:
-        value = max(x, Fraction(0))
+        value = max(x, Fraction(0)) * Fraction(op.scale)
         return value, value
-    low, high = exp_bounds(x, bits)
+    low, high = exp_bounds(x * Fraction(op.input_scale), bits)
+    factor = Fraction(op.alpha) * Fraction(op.scale)
+    return factor * (low - 1), factor * (high - 1)
+
+
+def celu(op: Any, x: Fraction, bits: int) -> Bounds:
+    if x >= 0:
+        return x, x
+    low, high = exp_bounds(x / Fraction(op.alpha), bits)
     return Fraction(op.alpha) * (low - 1), Fraction(op.alpha) * (high - 1)
+
+
+def prelu(op: Any, x: Values, slope: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        value = x.real(index)
+        return value if value > 0 else value * slope.real((index[1] if slope.shape[0] > 1 else 0,))
+
+    return x.shape, rational(real)
+
+
+def std(op: Any, x: Values) -> tuple[Shape, Real]:
+    axes = op.axes or tuple(range(len(x.shape)))
+    shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape) if op.keepdims or d not in axes)
+
+    def real(index: Index, bits: int) -> Bounds:
+        kept = iter(index)
+        at = [0 if d in axes and not op.keepdims else next(kept) for d in range(len(x.shape))]
+        over = [range(n) if d in axes else (at[d],) for d, n in enumerate(x.shape)]
+        window = [x.real(p) for p in itertools.product(*over)]
+        mean = sum(window, Fraction(0)) / len(window)
+        variance = sum(((v - mean) ** 2 for v in window), Fraction(0)) / (len(window) - op.correction)
+        under = variance.numerator * variance.denominator
+        if math.isqrt(under) ** 2 == under:
+            return (Fraction(math.isqrt(under), variance.denominator),) * 2
+        low = math.isqrt(under << 2 * (bits + 64))
+        unit = variance.denominator << (bits + 64)
+        return Fraction(low, unit), Fraction(low + 1, unit)
+
+    return shape, real
 
 
 def softmax(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -916,7 +953,7 @@ def space_to_depth(op: Any, x: Values) -> tuple[Shape, Real]:
 
     def real(index: Index) -> Fraction:
         image, c, row, column = index
-        block, channel = divmod(c, channels)
+        block, channel = divmod(c, channels) if op.mode == "DCR" else divmod(c, b * b)[::-1]
         return x.real((image, channel, row * b + block // b, column * b + block % b))
 
     return (n, channels * b * b, height // b, width // b), rational(real)
@@ -1060,6 +1097,19 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
+def linear_fp16(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def half(number: int | float) -> Fraction:
+        rounded = nearest_float(Fraction(number), "float16")
+        return Fraction(min(max(rounded, -65504.0), 65504.0))
+
+    def real(index: Index) -> Fraction:
+        channel = index[-1]
+        products = (x.real((*index[:-1], k)) * half(weight.at((channel, k))) for k in range(x.shape[-1]))
+        return sum(products, Fraction(0) if bias is None else bias.real((channel,)))
+
+    return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
+
+
 def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
     def real(index: Index) -> Fraction:
         channel = index[-1]
@@ -1107,6 +1157,91 @@ def embedding_bag(op: Any, table: Values, at: Values, *rest: Values) -> tuple[Sh
         return total / len(bag) if op.mode == "mean" and bag else total
 
     return (min(len(begins), len(ends)), table.shape[1]), rational(real)
+
+
+def concat_relu(op: Any, *inputs: Values) -> tuple[Shape, Real]:
+    shape, real = concat(op, *inputs)
+    return shape, lambda index, bits: (max(real(index, bits)[0], Fraction(0)),) * 2
+
+
+def flip(op: Any, x: Values) -> tuple[Shape, Real]:
+    turned = {a % len(x.shape) for a in op.axes}
+    return x.shape, rational(
+        lambda index: x.real(tuple(x.shape[d] - 1 - i if d in turned else i for d, i in enumerate(index)))
+    )
+
+
+def channel_shuffle(op: Any, x: Values) -> tuple[Shape, Real]:
+    order = [c for first in range(x.shape[1] // op.groups) for c in range(first, x.shape[1], x.shape[1] // op.groups)]
+    return x.shape, rational(lambda index: x.real((index[0], order[index[1]], *index[2:])))
+
+
+def unfold(op: Any, x: Values) -> tuple[Shape, Real]:
+    axis = op.axis % len(x.shape)
+    windows = sum(start % op.step == 0 for start in range(x.shape[axis] - op.size + 1))
+
+    def real(index: Index) -> Fraction:
+        *at, place = index
+        at[axis] = at[axis] * op.step + place
+        return x.real(tuple(at))
+
+    return (*x.shape[:axis], windows, *x.shape[axis + 1 :], op.size), rational(real)
+
+
+def reflection_pad(op: Any, x: Values) -> tuple[Shape, Real]:
+    n = len(op.padding) // 2
+    first = len(x.shape) - n
+
+    def real(index: Index) -> Fraction:
+        at = list(index)
+        for d in range(n):
+            i, last = index[first + d] - op.padding[d], x.shape[first + d] - 1
+            at[first + d] = -i if i < 0 else 2 * last - i if i > last else i
+        return x.real(tuple(at))
+
+    own = (s + op.padding[d] + op.padding[n + d] for d, s in enumerate(x.shape[first:]))
+    return (*x.shape[:first], *own), rational(real)
+
+
+def ordered(downwards: Callable[[Any], bool]) -> Definition:
+    """Elements of one axis in order, `k` of them where an operator says so."""
+
+    def definition(op: Any, x: Values) -> tuple[Shape, Real]:
+        axis = op.axis % len(x.shape)
+        k = getattr(op, "k", x.shape[axis])
+
+        def real(index: Index) -> Fraction:
+            line = [x.real((*index[:axis], i, *index[axis + 1 :])) for i in range(x.shape[axis])]
+            return sorted(line, reverse=downwards(op))[index[axis]]
+
+        return (*x.shape[:axis], k, *x.shape[axis + 1 :]), rational(real)
+
+    return definition
+
+
+def masked_fill(op: Any, x: Values, mask: Values) -> tuple[Shape, Real]:
+    shape = broadcast_to(x, mask)
+
+    def real(index: Index) -> Fraction:
+        return Fraction(op.value) if mask.at(shared_index(mask, index)) else x.real(shared_index(x, index))
+
+    return shape, rational(real)
+
+
+def index_put(op: Any, x: Values) -> tuple[Shape, Real]:
+    rows = {i % x.shape[0] for i in op.indices}
+    return x.shape, rational(lambda index: Fraction(op.value) if index[0] in rows else x.real(index))
+
+
+def constant_pad(op: Any, x: Values) -> tuple[Shape, Real]:
+    n = len(x.shape)
+
+    def real(index: Index) -> Fraction:
+        source = tuple(i - before for i, before in zip(index, op.padding, strict=False))
+        inside = all(0 <= i < d for i, d in zip(source, x.shape, strict=True))
+        return x.real(source) if inside else Fraction(op.value)
+
+    return tuple(op.padding[d] + x.shape[d] + op.padding[n + d] for d in range(n)), rational(real)
 
 
 def tile(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1247,6 +1382,7 @@ DEFINITIONS: dict[str, Definition] = {
     "recurrent": slow_composite.recurrent,
     "embed_layer_norm": slow_composite.embed_layer_norm,
     "moe": slow_composite.moe,
+    "linear_fp16": linear_fp16,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
     "embedding_bag": embedding_bag,
@@ -1261,4 +1397,18 @@ DEFINITIONS: dict[str, Definition] = {
     "adaptive_avg_pool": adaptive_avg_pool,
     "batch_norm": batch_norm,
     "group_norm": group_norm,
+    "concat_relu": concat_relu,
+    "flip": flip,
+    "channel_shuffle": channel_shuffle,
+    "unfold": unfold,
+    "reflection_pad": reflection_pad,
+    "sort": ordered(lambda op: op.descending),
+    "topk": ordered(lambda op: op.largest),
+    "masked_fill": masked_fill,
+    "index_put": index_put,
+    "constant_pad": constant_pad,
+    "celu": elementary(celu),
+    "threshold": elementwise(lambda op, x: x if x > Fraction(op.threshold) else Fraction(op.value)),
+    "prelu": prelu,
+    "std": std,
 }

@@ -123,7 +123,7 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
     )
 
 
-OF_ANY_TYPE = ("quantize", "dequantize", "embedding", "embedding_bag")
+OF_ANY_TYPE = ("quantize", "dequantize", "embedding", "embedding_bag", "weight_only_linear")
 """Operators whose lowerings say themselves which types they take."""
 
 
@@ -134,7 +134,7 @@ def _check_types(network: Network) -> None:
     for name in {v: None for n in others for v in (*n.inputs, n.name)}:
         type_ = network.types[name]
         q = type_.element
-        if type_.dtype not in (*BYTES, "float32", "int32"):
+        if type_.dtype not in (*BYTES, "float32", "int32", "int64", "bool"):
             raise Unsupported(f"{name}: {type_.dtype}; torch's quantized kernels take uint8, int8 and float32")
         if isinstance(q, QType) and (q.block or q.dtype == "int32" or (name in inner and not q.is_per_tensor)):
             raise Unsupported(f"{name}: {q.dtype} on axis {q.axis}; the kernels here take per-tensor activations")

@@ -38,7 +38,8 @@ def _conv_pointwise(b: Builder, node: Node) -> None:
     assert isinstance(op, ConvPointwise)
     _refuse_unfused(op.activation, len(op.strides))
     packed, weight, settings = _convolution(b, node)
-    b.call(node.name, f"{_CONV}.default", *packed, *weight, _bias(b, node), *settings, *output_arguments(node),
+    kernel = f"torch.ops.onednn.qconv{len(op.strides)}d_pointwise.default"
+    b.call(node.name, kernel, *packed, *weight, _bias(b, node), *settings, *output_arguments(node),
            *_post_operation(op.post))  # fmt: skip
 
 

@@ -22,17 +22,22 @@ from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Moved
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
+from qfuzz.ops.semantics import Operand
 from qfuzz.ops.softmax import Softmax
 
 Array = npt.NDArray[Any]
@@ -74,12 +79,20 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.concat(axis)
         case Softmax(axis=axis):
             lines = e.softmax(axis)
+        case Sort() | Topk():
+            lines = e.ordered()
+        case MaskedFill() | IndexPut() | ConstantPad():
+            lines = e.filled()
         case LayerNorm() | InstanceNorm() | GroupNorm():
             lines = e.normalized()
         case BatchNorm():
             lines = e.batch_norm()
         case Mean():
             lines = e.mean()
+        case Std():
+            lines = e.std()
+        case Prelu():
+            lines = e.prelu()
         case Amax() | Amin():
             lines = e.reduced_extreme("max" if isinstance(node.op, Amax) else "min")
         case Argmax():
@@ -262,6 +275,24 @@ class _Element:
         window = self.reduced()
         return [f"real = sum(x - {zero} for x in {window!r}) * {scale} / {len(window)}"]
 
+    def std(self) -> list[str]:
+        op: Any = self.node.op
+        scale, zero = self.scale(0)
+        window = self.reduced()
+        return [
+            *DECIMAL,
+            f"row = [(q - {zero}) * {scale} for q in {window!r}]",
+            "mean = sum(row) / Fraction(len(row))",
+            f"variance = sum((x - mean) ** 2 for x in row) / Fraction({len(window) - op.correction})",
+            "real = Fraction(exact(variance).sqrt())",
+        ]
+
+    def prelu(self) -> list[str]:
+        scale, zero = self.scale(1)
+        slopes = self.arrays[1]
+        slope = int(slopes[self.index[1] if slopes.size > 1 else 0])
+        return [f"x = Fraction({self.operand(0)})", f"real = x if x > 0 else x * ({slope} - {zero}) * {scale}"]
+
     def reduced_extreme(self, which: str) -> list[str]:
         scale, zero = self.scale(0)
         return [f"real = ({which}({self.reduced()!r}) - {zero}) * {scale}"]
@@ -269,7 +300,7 @@ class _Element:
     def reduced(self) -> list[int]:
         """The elements that are reduced to this one."""
         op, x = self.node.op, self.arrays[0]
-        assert isinstance(op, Mean | Amax | Amin)
+        assert isinstance(op, Mean | Amax | Amin | Std)
         axes = op.reduced(x.ndim)
         kept = iter(self.index)
         at = [0 if d in axes and not op.keepdims else next(kept) for d in range(x.ndim)]
@@ -301,6 +332,24 @@ class _Element:
             f"weighted = {terms!r}  # numerator and denominator of a weight, and the element",
             f"real = sum(Fraction(n, d) * (q - {zero}) for n, d, q in weighted) * {scale}",
         ]
+
+    def ordered(self) -> list[str]:
+        op = self.node.op
+        assert isinstance(op, Sort | Topk)
+        axis = op.axis % len(self.index)
+        row = np.moveaxis(self.arrays[0], axis, -1)[(*self.index[:axis], *self.index[axis + 1 :])]
+        scale, zero = self.scale(0)
+        downwards = op.descending if isinstance(op, Sort) else op.largest
+        return [f"real = (sorted({row.tolist()!r}, reverse={downwards})[{self.index[axis]}] - {zero}) * {scale}"]
+
+    def filled(self) -> list[str]:
+        op, x = self.node.op, self.arrays[0]
+        assert isinstance(op, MaskedFill | IndexPut | ConstantPad)
+        operands = [Operand.point(t, a) for t, a in zip(self.types, self.arrays, strict=True)]
+        if np.broadcast_to(op.filled(operands)[0], self.output.shape)[self.index]:
+            return [f"real = {fraction(op.value)}"]
+        scale, zero = self.scale(0)
+        return [f"real = ({int(op.placed(x.astype(np.float64), operands)[self.index])} - {zero}) * {scale}"]
 
     def unary(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]

@@ -12,8 +12,10 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMulInteger
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.weight_only import WeightOnlyLinear
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN, plain_value
 
@@ -26,11 +28,11 @@ class Symptom(msgspec.Struct, frozen=True, order=True):
     op
         The accused operator; empty where no single one is.
     verdict
-        ``violation``, ``crash``, ``hang``, ``rejected``, ``unstable`` or ``corrupted``.
+        ``violation``, ``crash``, ``hang``, ``rejected``, ``unstable``, ``corrupted`` or ``accepted-invalid``.
     cause
         The arithmetic model that explains it; empty for none.
     kind
-        How the violations look; for a refusal or a crash, the gist of its message.
+        How the violations look; for a refusal or a crash, the gist of its message; what was accepted though invalid.
     """
 
     op: str
@@ -41,7 +43,7 @@ class Symptom(msgspec.Struct, frozen=True, order=True):
     def leads_to(self, other: "Symptom") -> bool:
         """Whether `other` may be the same bug, smaller: the verdict and its cause stay, an operator may settle."""
         op_fits = self.op == other.op or not self.op or not other.op
-        message_fits = self.verdict not in ("rejected", "crash") or self.kind == other.kind
+        message_fits = self.verdict not in ("rejected", "crash", "accepted-invalid") or self.kind == other.kind
         return op_fits and message_fits and (self.verdict, self.cause) == (other.verdict, other.cause)
 
     def shows_in(self, other: "Symptom") -> bool:
@@ -55,6 +57,8 @@ def symptom_of(verdict: BackendVerdict) -> Symptom:
     kind = str(verdict.kind or "")
     if verdict.outcome in (Outcome.REJECTED, Outcome.CRASH):
         kind = _gist(verdict.reason)
+    if verdict.outcome is Outcome.ACCEPTED_INVALID:
+        kind = verdict.reason.partition(":")[0]
     return Symptom(verdict.op, verdict.verdict, verdict.cause or "", kind)
 
 
@@ -144,13 +148,18 @@ def _windows(case: Case, node: Node) -> set[str]:
     """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window.
 
     And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether
-    a transposed convolution has other numbers of channels and filters a group, neither of them 1.
+    a transposed convolution has other numbers of channels and filters a group, neither of them 1; whether integer
+    products are summed at all, and those with stored weights in 16 at a time.
     """
     op = node.op
     if isinstance(op, AvgPool | MaxPool | AdaptiveAvgPool):
         x, y = (case.network.types[name].shape for name in (node.inputs[0], node.name))
         form = {"of one pixel"} if x[1] > 1 and {*x[2:]} == {1} and math.prod(y[2:]) > 1 else set()
         return form | ({"window overhangs"} if isinstance(op, AvgPool) and _overhangs(case, node, op) else set())
+    if isinstance(op, WeightOnlyLinear):
+        return {"tail of 16"} if case.network.types[node.inputs[0]].shape[-1] % 16 else set()
+    if isinstance(op, LinearInteger | MatMulInteger):
+        return {"one summed"} if case.network.types[node.inputs[0]].shape[-1:] == (1,) else set()
     if isinstance(op, ConvTranspose):
         channels, filters = case.network.types[node.inputs[1]].shape[:2]
         return {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
@@ -177,12 +186,20 @@ def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:
 
 
 def _layout(case: Case, node: Node) -> set[str]:
-    """Whether an image is resized as one whose channels come last: kernels for that are others."""
+    """Whether an image is resized as one whose channels come last, from one pixel, or to the size that it has.
+
+    Kernels for that are others.
+    """
     op, shape = node.op, case.network.types[node.inputs[0]].shape
-    if not isinstance(op, Interpolate) or len(shape) != 4:
+    if not isinstance(op, Interpolate):
         return set()
-    scales = [s.scale for s in op.samplings(shape)]
-    return {"channels last"} if scales[1] != 1 and scales[3] == 1 else set()
+    samplings = op.samplings(shape)
+    form = {"of one pixel"} if len(shape) > 3 and shape[1] > 1 and {*shape[2:]} == {1} else set()
+    if all(s.out == s.size for s in samplings):
+        form.add("same size")
+    if len(shape) == 4 and samplings[1].scale != 1 and samplings[3].scale == 1:
+        form.add("channels last")
+    return form
 
 
 def _narrow(case: Case, node: Node) -> set[str]:

@@ -15,6 +15,7 @@ from qfuzz.ops.matmul import LinearInteger
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.fill import Array
+from qfuzz.strategies.layer_forms import draw_entry
 from qfuzz.strategies.qtypes import draw_zero_point
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33)
@@ -40,6 +41,7 @@ def draw_linear(b: Builder) -> None:
     alpha, beta = _factors(b)
     inputs, element = draw_operands(b, (out, features), relu, alpha=alpha)
     op = Linear(relu=relu, alpha=alpha, beta=beta)
+    draw_entry(b)
     source = b.current
     if not b.flavour.common and b.d.rarely(4):  # ends a branch, as dequantize does
         b.add_node(op, inputs, "float32")
@@ -84,7 +86,7 @@ def _factors(b: Builder) -> tuple[float, float]:
 
 def draw_linear_integer(b: Builder) -> None:
     """A linear_integer node, which ends a branch."""
-    reads_bytes(b)
+    reads_bytes(b, plain=b.d.integer(0, 1) == 1)
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
     out = draw_channels(b, rows, rows * features)
@@ -100,11 +102,16 @@ def draw_conv_integer(b: Builder) -> None:
     _ended(b, ConvInteger(**attributes, omits_zeros=b.d.rarely(3)), (b.current, weight))
 
 
-def reads_bytes(b: Builder) -> None:
-    """The current value becomes another input of its shape where it holds no bytes, which is what kernels take."""
+def reads_bytes(b: Builder, *, plain: bool = False) -> None:
+    """The current value becomes another input of its shape where it holds no bytes, which is what kernels take.
+
+    Or where it has a zero point though it shall be `plain`, as some kernels know none.
+    """
     q = b.qtype
-    if q.dtype not in BYTES:
-        b.current = b.add_input(b.type.shape, QType.per_tensor("uint8", q.scale[0], draw_zero_point(b.d, "uint8")))
+    if q.dtype not in BYTES or (plain and any(q.zero_point)):
+        dtype = q.dtype if q.dtype in BYTES else "uint8"
+        zero_point = 0 if plain else draw_zero_point(b.d, dtype)
+        b.current = b.add_input(b.type.shape, QType.per_tensor(dtype, q.scale[0], zero_point))
 
 
 def _ended(b: Builder, op: Operator, inputs: tuple[str, ...]) -> None:
@@ -125,6 +132,7 @@ def draw_conv(b: Builder) -> None:
         return
     attributes, shape = draw_windows(b)
     relu = draw_relu(b)
+    draw_entry(b)
     _add_layer(b, Conv(**attributes, relu=relu), shape, relu)
 
 
