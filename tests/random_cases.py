@@ -33,7 +33,7 @@ from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import (
     DepthToSpace,
@@ -210,7 +210,7 @@ def _conv(d: Dice) -> Case:
 
 
 def _conv_transpose(d: Dice) -> Case:
-    shape = (d.integer(0, 2), *(d.integer(1, 4) for _ in range(d.integer(2, 3))))
+    shape = _volume_shape(d) if d.chance(0.2) else (d.integer(0, 2), *(d.integer(1, 4) for _ in range(d.integer(2, 3))))
     n = len(shape) - 2
     groups = d.pick(*(g for g in (1, shape[1], 2) if shape[1] % g == 0))
     says_sizes = d.chance(0.3)
@@ -359,8 +359,21 @@ def _softmax(d: Dice) -> Case:
     )
 
 
-def _max_pool(d: Dice) -> Case:
+def _pooled_shape(d: Dice) -> Shape:
+    """An image's, seldom a volume's."""
     shape = d.image_shape()
+    return (*shape[:2], d.integer(1, 3), d.integer(1, 3), d.integer(1, 4)) if d.chance(0.2) else shape
+
+
+def _adaptive_avg_pool(d: Dice) -> Case:
+    shape = _pooled_shape(d)
+    q = d.qtype()
+    op = AdaptiveAvgPool(output_size=tuple(d.integer(1, n + 2) for n in shape[2:]))
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
+
+
+def _max_pool(d: Dice) -> Case:
+    shape = _pooled_shape(d)
     kernel = tuple(d.integer(1, 4) for _ in shape[2:])
     op = MaxPool(
         kernel=kernel,
@@ -374,7 +387,7 @@ def _max_pool(d: Dice) -> Case:
 
 
 def _avg_pool(d: Dice) -> Case:
-    shape = d.image_shape()
+    shape = _pooled_shape(d)
     kernel = tuple(d.integer(1, 4) for _ in shape[2:])
     op = AvgPool(
         kernel=kernel,
@@ -382,6 +395,7 @@ def _avg_pool(d: Dice) -> Case:
         padding=tuple(d.integer(0, k // 2) for k in (*kernel, *kernel)),
         ceil_mode=d.chance(0.5),
         count_include_pad=d.chance(0.5),
+        divisor_override=d.pick(0, 0, 0, 1, 3, 8),
     )
     q = d.qtype()
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
@@ -762,7 +776,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "clamp": _unary(_clamp, bounded=True),
     "max_pool": _max_pool,
     "avg_pool": _avg_pool,
-    "global_avg_pool": lambda d: _case(d, GlobalAvgPool(), [(d.image_shape(), d.qtype())], d.qtype()),
+    "global_avg_pool": lambda d: _case(d, GlobalAvgPool(), [(_pooled_shape(d), d.qtype())], d.qtype()),
+    "adaptive_avg_pool": _adaptive_avg_pool,
     "concat": _concat,
     "reshape": _moved(_reshape),
     "transpose": _moved(_perm),

@@ -567,7 +567,7 @@ def avg_pool(op: Any, x: Values) -> tuple[Shape, Real]:
                 total += x.real((n, c, *p))
             if in_padded if op.count_include_pad else in_input:
                 count += 1
-        return total / count
+        return total / (op.divisor_override or count)
 
     return (*x.shape[:2], *(len(s) for s in starts)), rational(real)
 
@@ -578,6 +578,22 @@ def global_avg_pool(op: Any, x: Values) -> tuple[Shape, Real]:
         return sum(window, Fraction(0)) / len(window)
 
     return (*x.shape[:2], *(1 for _ in x.shape[2:])), rational(real)
+
+
+def adaptive_avg_pool(op: Any, x: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        inside = []
+        for p in indices(x.shape[2:]):
+            # Element p covers [p, p + 1), output i covers [i * s / n, (i + 1) * s / n): those that meet count.
+            cuts = [
+                (Fraction(i * s, n), Fraction((i + 1) * s, n))
+                for i, s, n in zip(index[2:], x.shape[2:], op.output_size, strict=True)
+            ]
+            if all(at < end and at + 1 > start for at, (start, end) in zip(p, cuts, strict=True)):
+                inside.append(x.real((*index[:2], *p)))
+        return sum(inside, Fraction(0)) / len(inside)
+
+    return (*x.shape[:2], *op.output_size), rational(real)
 
 
 def concat(op: Any, *inputs: Values) -> tuple[Shape, Real]:
@@ -1115,4 +1131,5 @@ DEFINITIONS: dict[str, Definition] = {
     "gather_elements": gather_elements,
     "amax": over_axes(max),
     "amin": over_axes(min),
+    "adaptive_avg_pool": adaptive_avg_pool,
 }

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, numpy_helper
 
-from qfuzz.backends import onnx_qdq, onnx_qoperator
+from qfuzz.backends import onnx_absent, onnx_qdq, onnx_qoperator
 from qfuzz.backends.onnx_builder import MICROSOFT, ONNX_DTYPES, WIDE, Lowering, lower_graph, told, told_name, value_info
 from qfuzz.backends.onnx_forms import Said, say
 from qfuzz.backends.onnx_opsets import OPSET
@@ -21,7 +21,10 @@ IR_VERSION = 10
 """Version of the model format that belongs to `OPSET`."""
 
 FORMATS: Mapping[str, Mapping[str, Lowering]] = MappingProxyType(
-    {"qoperator": onnx_qoperator.LOWERINGS, "qdq": onnx_qdq.LOWERINGS}
+    {
+        "qoperator": {**onnx_qoperator.LOWERINGS, **onnx_absent.LOWERINGS},
+        "qdq": {**onnx_qdq.LOWERINGS, **onnx_absent.LOWERINGS},
+    }
 )
 """Format to its table of lowerings."""
 

@@ -239,6 +239,8 @@ def max_pool_attributes(op: MaxPool) -> Attributes:
 
 def avg_pool_attributes(op: AvgPool) -> Attributes:
     """Attributes of AveragePool and QLinearAveragePool."""
+    if op.divisor_override:
+        raise Unsupported("divisor_override: ONNX has none, PyTorch has")
     return {
         "kernel_shape": op.kernel,
         "strides": op.strides,

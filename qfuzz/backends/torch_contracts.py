@@ -68,9 +68,11 @@ _CLAMP = Contract(
 )
 _POOL = Contract(
     terms="affine",
-    k=4,
+    k=5,
     tie="either_even",
-    source=f"{_KERNELS} do_avg_pool_on_AVX_n: int32 sum of q - zp, times fl(fl(s_x/s_y)/count), quantized as above",
+    source=f"{_KERNELS} _qavg_pool_nhwc_kernel, _qadaptive_avg_pool_kernel: int32 sum of q - zp, quantized with scale "
+    "1 / fl(1 / count), whose reciprocal is taken again, + zero point; AdaptiveAveragePooling.cpp: sum of q times "
+    "fl(fl(fl(1/kD)/kH)/kW), nearbyint; AveragePool2d.cpp: sum of q - zp times fl(1 / count), + zero point, nearbyint",
 )
 _MOVED = Contract(
     terms="exact", k=0, tie="half_even", source="stored integers are moved, compared or clipped; none is computed"
@@ -93,6 +95,7 @@ _SHARED: dict[str, Contract] = {
     "max_pool": _MOVED,
     "avg_pool": _POOL,
     "global_avg_pool": _POOL,
+    "adaptive_avg_pool": _POOL,
     "concat": _ELEMENTWISE,
     "reshape": _MOVED,
     "transpose": _MOVED,
@@ -109,15 +112,17 @@ _SHARED: dict[str, Contract] = {
 }
 """Kernels that are the same whatever the engine."""
 
-_FBGEMM = _SHARED | {"conv": _FBGEMM_GEMM, "linear": _FBGEMM_GEMM}
+_FBGEMM = _SHARED | {"conv": _FBGEMM_GEMM, "conv_transpose": _FBGEMM_GEMM, "linear": _FBGEMM_GEMM}
+_ONEDNN = {"conv": _ONEDNN_GEMM, "conv_transpose": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}
+_QNNPACK = {"conv": _QNNPACK_GEMM, "conv_transpose": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ADD}
 
 CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {
         "fbgemm": MappingProxyType(_FBGEMM),
-        "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV}),
-        "onednn": MappingProxyType(_FBGEMM | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
-        "export": MappingProxyType(_SHARED | {"conv": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}),
-        "qnnpack": MappingProxyType(_FBGEMM | {"conv": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ADD}),
+        "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV}),
+        "onednn": MappingProxyType(_FBGEMM | _ONEDNN),
+        "export": MappingProxyType(_SHARED | _ONEDNN),
+        "qnnpack": MappingProxyType(_FBGEMM | _QNNPACK),
     }
 )
 """Engine to its contracts."""

@@ -12,6 +12,9 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
     match op.name:
         case "conv":
             return _contraction(engine, network, node, f"conv{len(op.strides)}d")
+        case "conv_transpose":
+            kernel = f"conv_transpose{len(op.strides)}d"
+            return _contraction(engine, network, node, kernel) or _transposed(engine, network, node)
         case "linear":
             return _contraction(engine, network, node, "linear")
         case "sigmoid" if engine == "qnnpack":
@@ -34,6 +37,20 @@ def _contraction(engine: str, network: Network, node: Node, kernel: str) -> str:
         return f"weight: {weight.dtype}; {kernel} is documented for qint8 weights only"
     if engine == "onednn" and any(weight.qtype.zero_point):
         return "weight: onednn takes symmetric weights, whose zero point is 0"
+    return ""
+
+
+def _transposed(engine: str, network: Network, node: Node) -> str:
+    """What qconv_prepack.cpp checks of a transposed convolution; which engines the module's docstring names."""
+    op: Any = node.op
+    if engine == "qnnpack":
+        if len(op.strides) == 3:
+            return "torch.ao.nn.quantized.ConvTranspose3d: 'Currently only the FBGEMM engine is implemented'"
+        return ""
+    if network.types[node.inputs[1]].qtype.axis is not None:
+        return "weight: 'Per Channel Quantization is currently disabled for transposed conv' (qconv_prepack.cpp)"
+    if engine == "onednn" and any(op.output_padding):
+        return "output_padding: 'ONEDNN only supports zero output_padding' (qconv_prepack.cpp)"
     return ""
 
 

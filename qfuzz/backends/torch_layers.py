@@ -1,4 +1,4 @@
-"""conv and linear as torch's eager quantized kernels: weights are packed first, and bound to the engine."""
+"""conv, conv_transpose, linear as torch's eager quantized kernels: weights are packed first, bound to the engine."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,7 +8,6 @@ from qfuzz.backends.torch_builder import (
     Builder,
     Lowering,
     refuse_factors,
-    refuse_volumes,
     scale_of,
     symmetric,
     zero_point_of,
@@ -17,6 +16,7 @@ from qfuzz.backends.torch_calls import Arg, literal
 from qfuzz.backends.torch_kernels import qtype_in, qtype_out
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
+from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 
@@ -24,7 +24,6 @@ from qfuzz.ops.linear import Linear
 def _conv(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Conv)
-    refuse_volumes(op)
     kernel = f"conv{len(op.strides)}d"
     q_y = qtype_out(node)
     settings = (list(op.strides), symmetric(op.padding), list(op.dilations))
@@ -37,7 +36,7 @@ def _conv(b: Builder, node: Node) -> None:
         literal(op.groups),
     )
     suffix = "_relu" if op.relu else ""
-    overload = ".new" if kernel == "conv2d" else ""
+    overload = "" if kernel == "conv1d" else ".new"
     b.call(
         node.name,
         f"torch.ops.quantized.{kernel}{suffix}{overload}",
@@ -46,6 +45,24 @@ def _conv(b: Builder, node: Node) -> None:
         scale_of(q_y),
         zero_point_of(q_y),
     )
+
+
+def _conv_transpose(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, ConvTranspose)
+    if op.relu:
+        raise Unsupported("relu: torch registers no conv_transpose with a fused relu")
+    kernel = f"torch.ops.quantized.conv_transpose{len(op.strides)}d"
+    q_y = qtype_out(node)
+    settings = (list(op.strides), symmetric(op.padding), list(op.output_padding), list(op.dilations), op.groups)
+    packed = b.prepare_call(
+        b.fresh(f"{node.name}_packed"),
+        f"{kernel}_prepack",
+        _weight(b, node),
+        _bias(b, node),
+        *(literal(s) for s in settings),
+    )
+    b.call(node.name, kernel, b.x(node), packed, scale_of(q_y), zero_point_of(q_y))
 
 
 def _linear(b: Builder, node: Node) -> None:
@@ -89,6 +106,7 @@ def _bias(b: Builder, node: Node) -> Arg:
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         "conv": _conv,
+        "conv_transpose": _conv_transpose,
         "linear": _linear,
     }
 )

@@ -65,8 +65,13 @@ def _add_no_channels(network: Network, node: Node) -> bool:
 
 def _window_of_one(network: Network, node: Node) -> bool:
     op: Any = node.op
-    own_kernel = op.name == "max_pool" and op.ceil_mode
+    own_kernel = len(op.kernel) > 2 or (op.name == "max_pool" and op.ceil_mode)
     return _takes_uint8(network, node) and math.prod(op.kernel) == 1 and not own_kernel
+
+
+def _volume(network: Network, node: Node) -> bool:
+    op: Any = node.op
+    return len(op.kernel) == 3
 
 
 def _add_ratio(network: Network, node: Node) -> bool:
@@ -98,6 +103,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("qnnpack", ("add",), _add_no_channels, "number of channels must be non-zero", f"{_CREATE}/add.c"),
     Limit("qnnpack", ("add",), _add_ratio, "scale ratio must be in [2**-14, 2**8) range", f"{_CREATE}/add.c"),
     Limit("qnnpack", ("add",), _add_relu_range, "range min must be below range max", f"{_CREATE}/add.c"),
+    Limit("qnnpack", ("max_pool",), _volume, "doesn't support of quantized_max_pool3d", "aten Pooling.cpp"),
     Limit("qnnpack", ("max_pool",), _window_of_one, "1x1 pooling is meaningless", f"{_CREATE}/max-pooling.c"),
     Limit("qnnpack", ("avg_pool",), _window_of_one, "1x1 pooling is meaningless", f"{_CREATE}/average-pooling.c"),
 )

@@ -9,7 +9,7 @@ from qfuzz.backends.torch_calls import literal
 from qfuzz.backends.torch_kernels import keep_qparams
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
-from qfuzz.ops.pooling import AvgPool, MaxPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
 
 
 def _max_pool(b: Builder, node: Node) -> None:
@@ -17,7 +17,8 @@ def _max_pool(b: Builder, node: Node) -> None:
     assert isinstance(op, MaxPool)
     keep_qparams(b, node)
     settings = (op.kernel, op.strides, _half_kernel(op.kernel, op.padding, op.dilations), op.dilations)
-    target = f"torch.ops.quantized.max_pool{len(op.kernel)}d"
+    spatial = len(op.kernel)
+    target = "torch.quantized_max_pool3d" if spatial == 3 else f"torch.ops.quantized.max_pool{spatial}d"
     b.call(node.name, target, b.x(node), *(literal(list(s)) for s in settings), literal(op.ceil_mode))
 
 
@@ -26,12 +27,18 @@ def _avg_pool(b: Builder, node: Node) -> None:
     assert isinstance(op, AvgPool)
     keep_qparams(b, node)
     settings = (op.kernel, op.strides, _half_kernel(op.kernel, op.padding))
-    flags = (literal(op.ceil_mode), literal(op.count_include_pad))
+    flags = [literal(op.ceil_mode), literal(op.count_include_pad)]
+    if op.divisor_override:
+        if len(op.kernel) == 1:
+            raise Unsupported("divisor_override: torch's avg_pool1d has none")
+        flags.append(literal(op.divisor_override))
     target = f"torch.nn.functional.avg_pool{len(op.kernel)}d"
     b.call(node.name, target, b.x(node), *(literal(list(s)) for s in settings), *flags)
 
 
-def _half_kernel(kernel: tuple[int, ...], padding: tuple[int, ...], dilations: tuple[int, ...] = (1, 1)) -> list[int]:
+def _half_kernel(
+    kernel: tuple[int, ...], padding: tuple[int, ...], dilations: tuple[int, ...] = (1, 1, 1)
+) -> list[int]:
     """Symmetric padding of at most half the dilated kernel, as torch's pools take it."""
     sides = symmetric(padding)
     for side, size, dilation in zip(sides, kernel, dilations, strict=False):
@@ -46,10 +53,19 @@ def _global_avg_pool(b: Builder, node: Node) -> None:
     b.call(node.name, f"torch.nn.functional.adaptive_avg_pool{spatial}d", b.x(node), literal([1] * spatial))
 
 
+def _adaptive_avg_pool(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, AdaptiveAvgPool)
+    keep_qparams(b, node)
+    size = list(op.output_size)
+    b.call(node.name, f"torch.nn.functional.adaptive_avg_pool{len(size)}d", b.x(node), literal(size))
+
+
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         "max_pool": _max_pool,
         "avg_pool": _avg_pool,
         "global_avg_pool": _global_avg_pool,
+        "adaptive_avg_pool": _adaptive_avg_pool,
     }
 )

@@ -28,7 +28,7 @@ from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Moved
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
@@ -65,7 +65,7 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = [f"real = {e.operand(0 if e.arrays[2][e.own(2)] else 1)}"]
         case Add() | Mul():
             lines = e.elementwise("+" if isinstance(node.op, Add) else "*")
-        case AvgPool() | MaxPool() | GlobalAvgPool():
+        case AvgPool() | MaxPool() | GlobalAvgPool() | AdaptiveAvgPool():
             lines = e.pool()
         case Concat(axis=axis):
             lines = e.concat(axis)
@@ -166,6 +166,10 @@ class _Element:
         where = self.index[2:]
         if isinstance(op, GlobalAvgPool):
             taps, count = list(product(*(range(n) for n in sizes))), int(np.prod(sizes))
+        elif isinstance(op, AdaptiveAvgPool):
+            bounds = [windows[i] for i, windows in zip(where, op.windows(sizes), strict=True)]
+            taps = list(product(*(range(start, end) for start, end in bounds)))
+            count = len(taps)
         else:
             assert isinstance(op, MaxPool | AvgPool)
             dilations = op.dilations if isinstance(op, MaxPool) else (1,) * len(sizes)

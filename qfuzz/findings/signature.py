@@ -1,6 +1,7 @@
 """The identity of a bug: its symptom while it is reduced, and what survives reduction once it is small."""
 
 import hashlib
+import math
 import re
 
 import msgspec
@@ -11,7 +12,7 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
-from qfuzz.ops.pooling import AvgPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
 from qfuzz.ops.softmax import Softmax
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN, plain_value
@@ -66,7 +67,7 @@ def _gist(message: str) -> str:
 
 NARROW = ("int2", "uint2", "int4", "uint4")
 
-_OF_IMAGES = ("conv", "max_pool", "avg_pool", "global_avg_pool", "conv_transpose", "conv_integer")
+_OF_IMAGES = ("conv", "max_pool", "avg_pool", "global_avg_pool", "conv_transpose", "conv_integer", "adaptive_avg_pool")
 """Operators whose first input is mostly an image: where it is none, a signature says so."""
 
 
@@ -132,11 +133,17 @@ def node_form(case: Case, node: Node) -> set[str]:
 def _windows(case: Case, node: Node) -> set[str]:
     """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window.
 
-    And whether the last window of an average reaches beyond the padding.
+    And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether
+    a transposed convolution has other numbers of channels and filters a group, neither of them 1.
     """
     op = node.op
-    if isinstance(op, AvgPool):
-        return {"window overhangs"} if _overhangs(case, node, op) else set()
+    if isinstance(op, AvgPool | MaxPool | AdaptiveAvgPool):
+        x, y = (case.network.types[name].shape for name in (node.inputs[0], node.name))
+        form = {"of one pixel"} if x[1] > 1 and {*x[2:]} == {1} and math.prod(y[2:]) > 1 else set()
+        return form | ({"window overhangs"} if isinstance(op, AvgPool) and _overhangs(case, node, op) else set())
+    if isinstance(op, ConvTranspose):
+        channels, filters = case.network.types[node.inputs[1]].shape[:2]
+        return {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
     if not isinstance(op, Conv):
         return set()
     form = set()

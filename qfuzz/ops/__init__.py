@@ -19,7 +19,7 @@ from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Amax, Amin, Mean
@@ -89,6 +89,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     GatherElements,
     Amax,
     Amin,
+    AdaptiveAvgPool,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

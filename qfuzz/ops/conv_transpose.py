@@ -1,7 +1,8 @@
-"""conv_transpose: transposed convolution in 1-d and 2-d, with groups, strides, dilation, padding and output padding.
+"""conv_transpose: transposed convolution in 1-d to 3-d, with groups, strides, dilation, padding and output padding.
 
-Semantics: ONNX ConvTranspose (onnx/docs/Operators.md, opset 22). Every input element is multiplied by the kernel, and
-what falls on one place is summed; padding cuts places off at both ends, output padding adds empty ones at the far end.
+Semantics: ONNX ConvTranspose (onnx/docs/Operators.md, opset 22), `torch.nn.functional.conv_transpose2d`. Every input
+element is multiplied by the kernel, and what falls on one place is summed; padding cuts places off at both ends, output
+padding adds empty ones at the far end.
 
 "Each padding value in output_padding must be less than the corresponding stride/dilation dimension": the stroke may
 mean either or both, and ONNX's own tests have output padding that is no less than the dilation. So it is below the
@@ -66,8 +67,10 @@ class ConvTranspose(ExactOperator, frozen=True, kw_only=True, tag="conv_transpos
         x, weight = inputs[0], inputs[1]
         spatial = len(x.shape) - 2
         check_activation(x, element)
-        if spatial not in (1, 2):
-            raise InvalidCase(f"x: shape {x.shape}; conv_transpose is 1-d or 2-d, on [N, C, L] or [N, C, H, W]")
+        if spatial not in (1, 2, 3):
+            raise InvalidCase(
+                f"x: shape {x.shape}; conv_transpose is 1-d, 2-d or 3-d, on [N, C, L], [N, C, H, W] or [N, C, D, H, W]"
+            )
         if len(weight.shape) != len(x.shape):
             raise InvalidCase(f"weight: shape {weight.shape}; needs rank {len(x.shape)} as x has")
         for attribute, value, length, least in (

@@ -1,6 +1,7 @@
-"""max_pool, avg_pool, global_avg_pool: windows over the spatial dimensions, 1-d and 2-d.
+"""max_pool, avg_pool, global_avg_pool, adaptive_avg_pool: windows over the spatial dimensions, 1-d to 3-d.
 
-Semantics: ONNX MaxPool, AveragePool, GlobalAveragePool (opset 22); `torch.nn.functional.max_pool2d`, `avg_pool2d`. With
+Semantics: ONNX MaxPool, AveragePool, GlobalAveragePool (opset 22); `torch.nn.functional.max_pool1d` to `max_pool3d`,
+`avg_pool1d` to `avg_pool3d`, `adaptive_avg_pool1d` to `adaptive_avg_pool3d`. With
 `ceil_mode` the last window must start inside the input or its leading padding (ATen/native/Pool.h,
 pooling_output_shape_pad_lr; ONNX since opset 19). With `count_include_pad` an average divides by the part of the window
 inside the padded input, not by what `ceil_mode` adds beyond it (ATen/native/cpu/AvgPoolKernel.cpp: pool_size).
@@ -17,9 +18,10 @@ from qfuzz.exact.combination import Multiplier, Term
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
-from qfuzz.ir.tensor import TensorType
+from qfuzz.ir.tensor import MAX_ELEMENTS, TensorType, check_shape
 from qfuzz.ops import sliding
 from qfuzz.ops.semantics import (
+    MAX_WINDOWED,
     ExactOperator,
     Image,
     LinearImage,
@@ -34,8 +36,8 @@ from qfuzz.ops.semantics import (
 
 
 def _spatial(x: TensorType) -> tuple[int, ...]:
-    if len(x.shape) not in (3, 4):
-        raise InvalidCase(f"x: shape {x.shape}; pools are 1-d or 2-d, on [N, C, L] or [N, C, H, W]")
+    if len(x.shape) not in (3, 4, 5):
+        raise InvalidCase(f"x: shape {x.shape}; pools are 1-d to 3-d, on [N, C, L] to [N, C, D, H, W]")
     if 0 in x.shape[1:]:
         raise InvalidCase(f"x: shape {x.shape}; only the batch may be empty")
     return x.shape[2:]
@@ -150,6 +152,8 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
         Whether a last, partial window counts.
     count_include_pad
         Whether padding counts in the divisor.
+    divisor_override
+        What sums are divided by, whatever a window holds; 0 for the number of elements that count. PyTorch only.
     """
 
     kernel: tuple[int, ...]
@@ -157,10 +161,13 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
     padding: tuple[int, ...]
     ceil_mode: bool = False
     count_include_pad: bool = True
+    divisor_override: int = 0
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         (x,) = inputs
         check_rescaling(x, element)
+        if not 0 <= self.divisor_override <= MAX_ELEMENTS:
+            raise InvalidCase(f"divisor_override: {self.divisor_override}; needs 0..{MAX_ELEMENTS}")
         ones = (1,) * len(self.kernel)
         _spatial(x)  # raises where there is none
         return (*x.shape[:2], *_output_size(x.shape, self.kernel, self.strides, self.padding, ones, self.ceil_mode))
@@ -177,8 +184,10 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
         return mean_image(x, element, shape, summed, self.divisors(x.type.shape[2:], shape[2:]), math.prod(self.kernel))
 
     def divisors(self, sizes: tuple[int, ...], out: tuple[int, ...]) -> npt.NDArray[np.int64]:
-        """How many elements each window counts, shaped [*out]."""
+        """What each window's sum is divided by, mostly how many elements it counts; broadcasts to [*out]."""
         n = len(sizes)
+        if self.divisor_override:
+            return np.full((1,) * n, self.divisor_override, dtype=np.int64)
         counts = np.ones((1,) * n, dtype=np.int64)
         for i, size in enumerate(sizes):
             start = np.arange(out[i]) * self.strides[i] - self.padding[i]
@@ -209,6 +218,58 @@ class GlobalAvgPool(ExactOperator, frozen=True, kw_only=True, tag="global_avg_po
             return np.asarray(a.sum(axis=axes, keepdims=True))
 
         return mean_image(x, element, shape, summed, np.full((1,) * len(axes), n), n)
+
+
+class AdaptiveAvgPool(ExactOperator, frozen=True, kw_only=True, tag="adaptive_avg_pool"):
+    """The mean of windows that cut the input into so many parts, and overlap where they do not divide it.
+
+    Window i of n over a dimension of size s reaches from floor(i * s / n) to, not including, ceil((i + 1) * s / n)
+    (ATen/native/AdaptivePooling.h: start_index, end_index).
+
+    Attributes
+    ----------
+    output_size
+        How many windows, for each spatial dimension.
+    """
+
+    output_size: tuple[int, ...]
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        (x,) = inputs
+        check_rescaling(x, element)
+        sizes = _spatial(x)
+        check_per_dimension("output_size", self.output_size, len(sizes), 0)
+        shape = (*x.shape[:2], *self.output_size)
+        check_shape(shape)
+        for size, out in zip(sizes, self.output_size, strict=True):
+            if size * out > MAX_WINDOWED:
+                raise InvalidCase(f"output_size: {out} of {size}; their product may be {MAX_WINDOWED} at most")
+        return shape
+
+    def windows(self, sizes: tuple[int, ...]) -> list[list[tuple[int, int]]]:
+        """Where windows start and end, for each spatial dimension."""
+        return [
+            [(i * size // n, -(-(i + 1) * size // n)) for i in range(n)]
+            for size, n in zip(sizes, self.output_size, strict=True)
+        ]
+
+    def image(self, operands: Sequence[Operand], element: Element) -> Image:
+        (x,) = operands
+        shape = self.infer([x.type], element)
+        bounds = self.windows(x.type.shape[2:])
+
+        def summed(a: Floats) -> Floats:
+            for d, windows_ in enumerate(bounds, start=2):
+                inside = [(np.arange(a.shape[d]) >= start) & (np.arange(a.shape[d]) < end) for start, end in windows_]
+                taken = np.array(inside, dtype=np.float64).reshape(len(windows_), a.shape[d])
+                a = np.moveaxis(np.tensordot(a, taken, axes=(d, 1)), -1, d)
+            return a
+
+        counts = np.ones((1,) * len(bounds), dtype=np.int64)
+        for d, windows_ in enumerate(bounds):
+            own = np.array([end - start for start, end in windows_], dtype=np.int64)
+            counts = counts * own.reshape((-1,) + (1,) * (len(bounds) - d - 1))
+        return mean_image(x, element, shape, summed, counts, int(counts.max(initial=1)))
 
 
 def mean_image(

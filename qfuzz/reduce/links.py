@@ -16,7 +16,7 @@ from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements, Tile
@@ -112,7 +112,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
         case Embedding(axis=axis):
             return [*x[:axis], *read[1], *x[axis + 1 :]]
-        case MaxPool() | AvgPool() | GlobalAvgPool():
+        case MaxPool() | AvgPool() | GlobalAvgPool() | AdaptiveAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):
             merged = list(x)

@@ -22,6 +22,8 @@ PLAIN: dict[str, Any] = {
     "relu": False,
     "ceil_mode": False,
     "count_include_pad": True,
+    "divisor_override": 0,
+    "output_size": 1,
     "negative_slope": 0.5,
     "alpha": 1.0,
     "beta": 1.0,

@@ -159,8 +159,8 @@ def _windows(b: Builder) -> tuple[dict[str, Any], tuple[int, ...]]:
 
 
 def fits_conv_transpose(b: Builder) -> bool:
-    """Whether the current value is a signal or an image."""
-    return len(b.type.shape) in (3, 4) and 0 not in b.type.shape[1:]
+    """Whether the current value is a signal, an image or a small volume."""
+    return len(b.type.shape) in (3, 4, 5) and 0 not in b.type.shape[1:]
 
 
 def draw_conv_transpose(b: Builder) -> None:

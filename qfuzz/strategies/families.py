@@ -70,9 +70,9 @@ DRAWINGS: dict[str, Drawing] = {
     "mul": Drawing(elementwise.fits_mul, elementwise.draw_mul),
     "relu": Drawing(_ANY, elementwise.draw_relu),
     "clamp": Drawing(_ANY, elementwise.draw_clamp),
-    "max_pool": Drawing(pooling.fits_pool, pooling.draw_max_pool, _IMAGES, pooling.fits_window),
-    "avg_pool": Drawing(pooling.fits_pool, pooling.draw_avg_pool, _IMAGES, pooling.fits_window),
-    "global_avg_pool": Drawing(pooling.fits_pool, pooling.draw_global_avg_pool, _IMAGES),
+    "max_pool": Drawing(pooling.fits_pool, pooling.draw_max_pool, _VOLUMES, pooling.fits_window),
+    "avg_pool": Drawing(pooling.fits_pool, pooling.draw_avg_pool, _VOLUMES, pooling.fits_window),
+    "global_avg_pool": Drawing(pooling.fits_pool, pooling.draw_global_avg_pool, _VOLUMES),
     "concat": Drawing(_ANY, movement.draw_concat),
     "reshape": Drawing(_ANY, movement.draw_reshape),
     "transpose": Drawing(_ANY, movement.draw_transpose),
@@ -117,7 +117,7 @@ DRAWINGS: dict[str, Drawing] = {
     "argmax": Drawing(rearrangement.fits_argmax, rearrangement.draw_argmax),
     "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 2, 3)),
     "matmul": Drawing(matmul.fits_matmul, matmul.draw_matmul, _MATRICES),
-    "conv_transpose": Drawing(contraction.fits_conv_transpose, contraction.draw_conv_transpose, _IMAGES),
+    "conv_transpose": Drawing(contraction.fits_conv_transpose, contraction.draw_conv_transpose, _VOLUMES),
     "conv_integer": Drawing(contraction.fits_conv, contraction.draw_conv_integer, _VOLUMES),
     "linear_integer": Drawing(contraction.fits_linear, contraction.draw_linear_integer, (2, 2, 3)),
     "matmul_integer": Drawing(matmul.fits_matmul, matmul.draw_matmul_integer, _MATRICES),
@@ -135,6 +135,7 @@ DRAWINGS: dict[str, Drawing] = {
     ),
     "amax": Drawing(_ANY, repetition.draw_amax, (4, 3, 2)),
     "amin": Drawing(_ANY, repetition.draw_amin, (4, 3, 2)),
+    "adaptive_avg_pool": Drawing(pooling.fits_pool, pooling.draw_adaptive_avg_pool, _VOLUMES),
 }
 
 

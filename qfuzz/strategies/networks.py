@@ -41,6 +41,7 @@ UNUSUAL = (
     *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "embed_layer_norm", "moe"),
     *("weight_only_linear", "embedding"),
     *("tile", "gather_elements", "amax", "amin"),
+    *("adaptive_avg_pool",),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 

@@ -27,7 +27,7 @@ from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.ops.normalization import InstanceNorm, LayerNorm
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Amax, Amin, Mean
@@ -163,7 +163,7 @@ def _windows(d: Draw, spatial: int) -> tuple[dict[str, Any], tuple[int, ...], tu
 
 
 def _conv(d: Draw) -> Case:
-    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
     return _contraction(d, Conv(**attributes, relu=d.chance(0.4)), shape, weight_shape)
 
 
@@ -174,9 +174,10 @@ def _conv_integer(d: Draw) -> Case:
 
 
 def _conv_transpose(d: Draw) -> Case:
-    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
     groups, says_sizes = attributes["groups"], d.chance(0.3)
-    op = ConvTranspose(**attributes, output_padding=(0,) * (len(shape) - 2), says_sizes=says_sizes)
+    more = tuple(d.integer(0, s - 1) if d.chance(0.3) else 0 for s in attributes["strides"])
+    op = ConvTranspose(**attributes, output_padding=more, says_sizes=says_sizes)
     return _contraction(d, op, shape, (shape[1], weight_shape[0] // groups, *weight_shape[2:]), 1, groups)
 
 
@@ -295,7 +296,7 @@ def _clamp(d: Draw) -> Operator:
 
 
 def _pool(d: Draw, *, average: bool) -> Case:
-    spatial = d.integer(1, 2)
+    spatial = d.integer(1, 3)
     shape = d.image_shape(spatial)
     kernel = tuple(d.integer(1, 3) for _ in range(spatial))
     strides = tuple(d.integer(1, 3) for _ in range(spatial))
@@ -304,7 +305,12 @@ def _pool(d: Draw, *, average: bool) -> Case:
     op: Operator
     if average:
         op = AvgPool(
-            kernel=kernel, strides=strides, padding=padding, ceil_mode=d.chance(0.3), count_include_pad=d.chance(0.5)
+            kernel=kernel,
+            strides=strides,
+            padding=padding,
+            ceil_mode=d.chance(0.3),
+            count_include_pad=d.chance(0.5),
+            divisor_override=d.integer(1, 5) if d.chance(0.2) else 0,
         )
     else:
         dilations = tuple(1 if d.chance(0.7) else 2 for _ in range(spatial))
@@ -315,6 +321,13 @@ def _pool(d: Draw, *, average: bool) -> Case:
 def _global_avg_pool(d: Draw) -> Case:
     q = d.qtype()
     return d.case(GlobalAvgPool(), [(d.image_shape(d.integer(1, 2)), q)], q)
+
+
+def _adaptive_avg_pool(d: Draw) -> Case:
+    q = d.qtype()
+    spatial = d.integer(1, 3)
+    shape = d.image_shape(spatial)
+    return d.case(AdaptiveAvgPool(output_size=tuple(d.integer(1, n + 1) for n in shape[2:])), [(shape, q)], q)
 
 
 def _concat(d: Draw) -> Case:
@@ -570,6 +583,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "max_pool": lambda d: _pool(d, average=False),
     "avg_pool": lambda d: _pool(d, average=True),
     "global_avg_pool": _global_avg_pool,
+    "adaptive_avg_pool": _adaptive_avg_pool,
     "concat": _concat,
     "reshape": _moved(lambda d, shape: Reshape(shape=(1, int(np.prod(shape))))),
     "transpose": _moved(lambda d, shape: Transpose(perm=tuple(int(i) for i in d.rng.permutation(len(shape))))),

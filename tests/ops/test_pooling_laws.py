@@ -1,4 +1,4 @@
-"""Laws of max_pool, avg_pool, global_avg_pool."""
+"""Laws of max_pool, avg_pool, global_avg_pool, adaptive_avg_pool."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.movement import Transpose
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Requantize
 
 X = QType.per_tensor("uint8", 0.5, 7)
-POOLS = ("max_pool", "avg_pool", "global_avg_pool")
+POOLS = ("max_pool", "avg_pool", "global_avg_pool", "adaptive_avg_pool")
 
 
 def _windows(data: st.DataObject, shape: tuple[int, ...], padded: bool = True) -> dict[str, Any]:
@@ -36,6 +36,8 @@ def _pool(data: st.DataObject, name: str, shape: tuple[int, ...], **fixed: Any) 
             return MaxPool(**_windows(data, shape), dilations=(1, 1))
         case "avg_pool":
             return AvgPool(**_windows(data, shape), **{"count_include_pad": data.draw(st.booleans()), **fixed})
+        case "adaptive_avg_pool":
+            return AdaptiveAvgPool(output_size=tuple(data.draw(st.integers(1, d + 2)) for d in shape[2:]))
         case _:
             return GlobalAvgPool()
 
@@ -87,6 +89,32 @@ def test_global_average_is_the_average_over_one_window_of_all(data: st.DataObjec
     out = data.draw(qtypes())
     window = AvgPool(kernel=x.shape[2:], strides=(1, 1), padding=(0, 0, 0, 0))
     assert np.array_equal(apply(GlobalAvgPool(), [(x, q)], out), apply(window, [(x, q)], out))
+
+
+@LAW
+@given(data=st.data())
+def test_adaptive_windows_that_divide_are_those_of_an_average(data: st.DataObject) -> None:
+    """As many windows as there are elements change nothing but the type."""
+    x, q = _drawn(data)
+    out = data.draw(qtypes())
+    parts = tuple(data.draw(st.sampled_from([n for n in range(1, d + 1) if d % n == 0])) for d in x.shape[2:])
+    kernel = tuple(d // n for d, n in zip(x.shape[2:], parts, strict=True))
+    window = AvgPool(kernel=kernel, strides=kernel, padding=(0,) * (2 * len(kernel)))
+    y = apply(AdaptiveAvgPool(output_size=parts), [(x, q)], out)
+    assert np.array_equal(y, apply(window, [(x, q)], out))
+
+
+@LAW
+@given(data=st.data())
+def test_a_divisor_scales_sums_as_an_output_scale_does(data: st.DataObject) -> None:
+    x, q = _drawn(data)
+    a = _windows(data, x.shape, padded=False) | {"ceil_mode": False}
+    n = int(np.prod(a["kernel"]))
+    k = data.draw(st.sampled_from([1, 2, 4, 8]))
+    out = QType.per_tensor(q.dtype, 1.0, q.zero_point[0])
+    coarser = QType.per_tensor(q.dtype, float(k), q.zero_point[0])
+    by_count = apply(AvgPool(**a), [(x, q)], coarser)
+    assert np.array_equal(apply(AvgPool(**a, divisor_override=k * n), [(x, q)], out), by_count)
 
 
 @pytest.mark.parametrize("name", POOLS[:2])
@@ -164,5 +192,5 @@ def test_a_broken_attribute_is_named(op: Operator, message: str) -> None:
 def test_an_empty_image_has_no_windows() -> None:
     with pytest.raises(InvalidCase, match="only the batch may be empty"):
         network_of(GlobalAvgPool(), [((1, 1, 0, 2), X)], X)
-    with pytest.raises(InvalidCase, match="1-d or 2-d"):
+    with pytest.raises(InvalidCase, match="1-d to 3-d"):
         network_of(GlobalAvgPool(), [((1, 1), X)], X)

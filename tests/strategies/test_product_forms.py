@@ -144,6 +144,7 @@ FORMS: dict[str, dict[str, Form]] = {
     | OTHER_WEIGHTS
     | SHARED
     | REALS
+    | VOLUMES
     | {f: attribute(f) for f in ("relu", "output_padding", "says_sizes")}
     | {"sizes of padding": lambda network, n: n.op.says_sizes and uneven(network, n)},  # type: ignore[attr-defined]
     "conv_integer": WINDOWS | VOLUMES | SUMS | {"own zero points": own_zero_points},
