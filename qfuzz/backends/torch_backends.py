@@ -56,7 +56,9 @@ class TorchBackend:
 
     fuses = False
 
-    def __init__(self, engine: str, threads: int | str = 1, layout: str = "contiguous", isa: str = "", python: str = "") -> None:
+    def __init__(
+        self, engine: str, threads: int | str = 1, layout: str = "contiguous", isa: str = "", python: str = ""
+    ) -> None:
         self.engine = engine
         self.threads = _positive("threads", threads)
         if layout not in ("contiguous", "channels_last"):
@@ -82,7 +84,7 @@ class TorchBackend:
         """The calls that `network` becomes, which keeps them; raises `Unsupported`."""
         if self.engine == EXPORT:
             return lower_export(network)
-        return lower_eager(network, self.engine, channels_last=self.layout == "channels_last")
+        return lower_eager(network, self.engine, "channels_last" if self.layout == "channels_last" else "")
 
     def supports(self, network: Network) -> Support:
         """Whether every node lowers to a kernel."""

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 from qfuzz.backends import torch_elementwise, torch_layers, torch_movement, torch_pools
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
-from qfuzz.backends.torch_calls import Array, CallList, Declared, torch_name, variable
+from qfuzz.backends.torch_calls import CallList, Declared, variable
 from qfuzz.backends.torch_forms import refused_form
 from qfuzz.backends.torch_kernels import QUANTIZED
 from qfuzz.backends.torch_limits import limit_of
+from qfuzz.backends.torch_memory import place
+from qfuzz.backends.torch_variants import say_calls
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
@@ -30,24 +32,29 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
 """Operator name to the function that writes its calls, or says why there are none."""
 
 
-def lower_eager(network: Network, engine: str, *, channels_last: bool = False) -> CallList:
+def lower_eager(network: Network, engine: str, memory: str = "") -> CallList:
     """The network as eager calls for `engine`.
+
+    Parameters
+    ----------
+    memory
+        How inputs lie in memory; empty for what the network's form says.
 
     Raises
     ------
     Unsupported
         Naming the node and why there is no kernel for it.
     """
-    return once(network, ("torch", engine, channels_last), lambda: _lowered(network, engine, channels_last))
+    return once(network, ("torch", engine, memory), lambda: _lowered(network, engine, memory))
 
 
-def _lowered(network: Network, engine: str, channels_last: bool) -> CallList:
+def _lowered(network: Network, engine: str, memory: str) -> CallList:
     """The calls that all engines share, unless this engine takes a node less."""
     for node in network.nodes:
         limit = limit_of(engine, network, node)
         if limit:
             raise Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
-    common = network.once(("torch", channels_last), lambda: _common(network, channels_last))
+    common = network.once(("torch", memory), lambda: _common(network, memory))
     for node in network.nodes[: common.n_lowered + 1]:
         reason = refused_form(engine, network, node)
         if reason:
@@ -64,24 +71,26 @@ class _Common(NamedTuple):
     n_lowered: int
 
 
-def _common(network: Network, channels_last: bool) -> _Common:
-    b = Builder(network, channels_last=channels_last)
+def _common(network: Network, memory: str) -> _Common:
+    b = Builder(network, memory)
     try:
-        return _Common(lower(b, LOWERINGS, _feed, _declare), b.n_lowered)
+        calls = lower(b, LOWERINGS, _feed, _declare)
     except Unsupported as e:
         return _Common(str(e), b.n_lowered)
+    say_calls(b)
+    return _Common(calls._replace(run=tuple(b.run)), b.n_lowered)
 
 
 def _feed(b: Builder, name: str, type_: TensorType) -> None:
     q = type_.element
     if not isinstance(q, QType):
-        b.inputs.append(Array(name, name))
+        place(b, name, type_, None)
         return
-    array = b.fresh(f"{name}_array")
-    b.inputs.append(Array(array, name))
-    b.call(name, "torch._make_per_tensor_quantized_tensor", variable(array), scale_of(q), zero_point_of(q))
-    if b.channels_last and len(type_.shape) == 4:
-        b.call(name, ".contiguous", variable(name), memory_format=torch_name("torch.channels_last"))
+
+    def make(array: str) -> None:
+        b.call(name, "torch._make_per_tensor_quantized_tensor", variable(array), scale_of(q), zero_point_of(q))
+
+    place(b, name, type_, make)
 
 
 def _declare(node: Node) -> Declared:

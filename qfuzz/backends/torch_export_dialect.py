@@ -18,7 +18,8 @@ from qfuzz.backends.torch_builder import (
     symmetric,
     zero_point_of,
 )
-from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, torch_name, variables
+from qfuzz.backends.torch_calls import Arg, CallList, Declared, literal, torch_name, variables
+from qfuzz.backends.torch_memory import place
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType, dtype_of
@@ -41,7 +42,7 @@ def lower_export(network: Network) -> CallList:
 
 
 def _feed(b: Builder, name: str, type_: TensorType) -> None:
-    b.inputs.append(Array(name, name))
+    place(b, name, type_, None)
 
 
 def _declare(node: Node) -> Declared:

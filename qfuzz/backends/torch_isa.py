@@ -7,7 +7,11 @@ from qfuzz.backends.environment import INSTRUCTION_SETS
 
 CAPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "sse41": {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"},
+        "sse41": {
+            "ATEN_CPU_CAPABILITY": "default",
+            "ONEDNN_MAX_CPU_ISA": "SSE41",
+            "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2",
+        },
         "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"},
         "avx512": {
             "ATEN_CPU_CAPABILITY": "avx512",
