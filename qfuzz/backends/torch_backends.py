@@ -34,6 +34,11 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         KnownRefusal(words, _OTHER_SCHEMA, "FunctionSchema::checkAndNormalizeInputs in ATen/core/function_schema_inl.h")
         for words in ("Unknown keyword argument", "is missing value for argument", "Expected at most")
     ),
+    KnownRefusal(
+        "Quantized copy only works with contiguous and NHWC Tensors",
+        "a value lies in memory in a way that the call copies to",
+        "aten/src/ATen/native/quantized/Copy.cpp: assignment of a non-contiguous quantized subtensor is not supported",
+    ),
 )
 
 

@@ -29,7 +29,11 @@ def _packed_again(call: Sequence[Any], packing: str) -> tuple[str, ...]:
     if "_prepack" not in target or not packing or ".onednn." in target:
         return ()
     if packing == "saved":
-        return (f"torch.save({out}, 'packed.pt')", f"{out} = torch.load('packed.pt', weights_only=False)")
+        return (
+            "import io",
+            f"buffer = io.BytesIO(); torch.save({out}, buffer); buffer.seek(0)",
+            f"{out} = torch.load(buffer, weights_only=False)",
+        )
     if packing == "copied":
         return ("import copy", f"{out} = copy.deepcopy({out})")
     again = call_source((out, target, (("variable", "w"), ("variable", "b"), *args[2:]), kwargs))
