@@ -7,7 +7,7 @@ types free, scales far apart, empty dimensions, values that saturate or vanish.
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -19,21 +19,27 @@ from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
-from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.movement import Concat, ConcatRelu, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.ordering import Sort, Topk
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import (
     DepthToSpace,
@@ -49,6 +55,7 @@ from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Shape = tuple[int, ...]
@@ -179,7 +186,7 @@ def _contraction(d: Dice, op: Operator, shape: Shape, weight_shape: Shape, axis:
             constants.append((TensorType((n,), "float32"), bias))
     spread = math.log2(unit) + d.random.uniform(-2.0, 10.0)
     is_plain = len(constants) == 2 and constants[1][0].element == "int32"
-    if not isinstance(op, Linear) and not is_plain and d.chance(0.2):
+    if isinstance(op, Conv | ConvTranspose) and not is_plain and d.chance(0.2):
         reals = d.qtype(math.log2(unit / q_x.scale[0]) + d.random.uniform(0.0, 10.0))
         return _case(d, op, [(shape, "float32")], "float32" if d.chance(0.3) else reals, tuple(constants))
     return _case(d, op, [(shape, q_x)], d.qtype(spread), tuple(constants))
@@ -401,11 +408,51 @@ def _avg_pool(d: Dice) -> Case:
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
 
 
-def _concat(d: Dice) -> Case:
+def _concat(d: Dice, kind: type[Concat] = Concat) -> Case:
     shape = d.shape()
     axis = d.integer(0, len(shape) - 1)
     types = [((*shape[:axis], d.integer(0, 3), *shape[axis + 1 :]), d.qtype()) for _ in range(d.integer(1, 4))]
-    return _case(d, Concat(axis=axis), [*types], d.qtype())
+    return _case(d, kind(axis=axis), [*types], d.qtype())
+
+
+def _channel_shuffle(d: Dice) -> Case:
+    shape = (d.integer(1, 2), d.integer(1, 8), *(d.integer(1, 3) for _ in range(d.integer(1, 2))))
+    groups = d.pick(*(g for g in range(1, shape[1] + 1) if shape[1] % g == 0))
+    return _case(d, ChannelShuffle(groups=groups), [(shape, d.qtype())], d.qtype())
+
+
+def _unfold(d: Dice, shape: Shape) -> Operator:
+    axis = d.integer(-len(shape), len(shape) - 1)
+    return Unfold(axis=axis, size=d.integer(0, shape[axis]), step=d.integer(1, 3))
+
+
+def _topk(d: Dice, shape: Shape) -> Operator:
+    axis = d.integer(-len(shape), len(shape) - 1)
+    return Topk(k=d.integer(0, shape[axis]), axis=axis, largest=d.chance(0.5))
+
+
+def _reflection_pad(d: Dice) -> Case:
+    shape = d.shape(2, 4)
+    n = len(shape) - (1 if len(shape) < 3 or d.chance(0.4) else 2)
+    padding = tuple(d.integer(0, size - 1) for size in (*shape[-n:], *shape[-n:]))
+    return _case(d, ReflectionPad(padding=padding), [(shape, d.qtype())], d.qtype())
+
+
+def _filled(make: Callable[[Dice, Shape, float], Operator]) -> Callable[[Dice], Case]:
+    """Filled with half steps of the output, with next to nothing, or with more than it holds."""
+
+    def draw(d: Dice) -> Case:
+        shape, q = d.shape(), d.qtype()
+        out = q if d.chance(0.5) else d.qtype()
+        value = float32(d.pick(d.integer(-99, 999) / 2, d.float32(-9.0, 9.0), 1e9) * out.scale[0])
+        op = make(d, shape, value)
+        masks: list[tuple[Shape, Element]] = [(d.broadcast(shape), "bool")] if isinstance(op, MaskedFill) else []
+        return _case(d, op, [(shape, q), *masks], out)
+
+    return draw
+
+
+_masked_fill = _filled(lambda d, shape, value: MaskedFill(value=value))
 
 
 def _moved(make: Callable[[Dice, Shape], Operator]) -> Callable[[Dice], Case]:
@@ -435,8 +482,9 @@ def _perm(d: Dice, shape: Shape) -> Operator:
     return Transpose(perm=tuple(d.random.sample(range(len(shape)), len(shape))))
 
 
-def _normalization(d: Dice, instance: bool) -> Case:
+def _normalization(d: Dice, kind: type[LayerNorm | InstanceNorm | GroupNorm]) -> Case:
     """Scale and bias in any of their types, of any shape that they may have; epsilons that vanish, matter, or rule."""
+    instance = kind is not LayerNorm
     shape = d.image_shape() if instance else d.shape()
     axis = d.integer(0, len(shape) - 1)
     q_x = d.qtype(d.pick(-3.0, 0.0, 8.0, -20.0, -30.0))
@@ -453,15 +501,42 @@ def _normalization(d: Dice, instance: bool) -> Case:
         weights = [(TensorType(own, q_w), d.data(own, q_w))]
     quantized = weights[0][0].is_quantized
     bias = [float32(d.float32(-9.0, 9.0) * d.pick(1.0, 0.0, 0.5)) for _ in range(n)]
-    match d.integer(0 if instance else -1, 1):
+    match d.integer(-2, 1):
+        case -2 if d.chance(0.5):
+            weights.clear()
         case 1 if quantized:
             counts = [d.integer(-9999, 9999) for _ in range(n)]
             weights.append((TensorType(own, "int32"), np.array(counts, dtype=np.int32).reshape(own)))
         case 0 | 1:
             weights.append((TensorType(own, "float32"), np.array(bias, dtype=np.float32).reshape(own)))
     epsilon = d.pick(float32(1e-5), float32(1e-12), 1.0, 3.0, 2.0**-14, 2.0**30)
-    op: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
+    op: Operator
+    if kind is GroupNorm:
+        op = GroupNorm(groups=d.pick(*(g for g in range(1, shape[1] + 1) if shape[1] % g == 0)), epsilon=epsilon)
+    else:
+        op = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
     return _case(d, op, [(shape, q_x)], d.qtype(d.pick(-6.0, 0.0, 10.0)), tuple(weights))
+
+
+def _batch_norm(d: Dice) -> Case:
+    """Roots that are rational, and any; scales of either sign and of 0."""
+    shape = d.pick(d.image_shape(), d.image_shape()[:2])
+    n = shape[1]
+    epsilon = d.pick(float32(1e-5), float32(1e-12), 1.0, 3.0, 2.0**-14, 2.0**30)
+    own = TensorType((n,), "float32")
+
+    def vector(one: Callable[[], float]) -> tuple[TensorType, np.ndarray[Any, Any]]:
+        return own, np.array([one() for _ in range(n)], dtype=np.float32)
+
+    root = math.isqrt(int(epsilon)) + 1
+    parameters = (
+        vector(lambda: d.pick(d.float32(-3.0, 3.0), 0.0, 1.0, -0.5)),
+        vector(lambda: d.pick(d.float32(-9.0, 9.0), 0.0, 0.5)),
+        vector(lambda: d.pick(d.float32(-9.0, 9.0), 0.0, 2.0)),
+        vector(lambda: d.pick(d.float32(0.0, 9.0), 0.0, float(root * root - epsilon if epsilon >= 1 else 1.0))),
+    )
+    op = BatchNorm(epsilon=epsilon, relu=d.chance(0.3))
+    return _case(d, op, [(shape, d.qtype(d.pick(-3.0, 0.0, 8.0)))], d.qtype(d.pick(-6.0, 0.0)), parameters)
 
 
 def _mean(d: Dice) -> Case:
@@ -523,7 +598,11 @@ def _blocks(d: Dice, deep: bool) -> Case:
     c, h, w = d.integer(1, 3), d.integer(1, 3), d.integer(1, 3)
     q = d.qtype()
     shape = (d.integer(0, 2), c * b * b, h, w) if deep else (d.integer(0, 2), c, h * b, w * b)
-    op = DepthToSpace(blocksize=b, mode=d.pick("DCR", "CRD")) if deep else SpaceToDepth(blocksize=b)
+    op = (
+        DepthToSpace(blocksize=b, mode=d.pick("DCR", "CRD"))
+        if deep
+        else SpaceToDepth(blocksize=b, mode=d.pick("DCR", "CRD"))
+    )
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
 
 
@@ -574,6 +653,28 @@ def _range(d: Dice, shape: Shape) -> np.ndarray[Any, Any]:
     return np.array([float32(v * unit) for v in values], dtype=np.float32).reshape(shape)
 
 
+def _stored_type(d: Dice, shape: Shape, exponent: float | None) -> QType:
+    """A type of any width, with one scale or one an index of an axis."""
+    if d.chance(0.5):
+        return d.qtype(exponent)
+    dtype = d.pick("uint8", "int8", "int16", "uint16", "int32", "int32", "uint4", "int2")
+    axis = d.pick(None, d.integer(0, len(shape) - 1))
+    low, high = INTEGER_RANGE[dtype]
+    n = 1 if axis is None else shape[axis]
+    zero_points = tuple(d.pick(low, high, 0, d.integer(low, high)) for _ in range(n))
+    return QType(dtype, tuple(d.scale(exponent) for _ in range(n)), zero_points, axis)
+
+
+def _quantize(d: Dice) -> Case:
+    shape = d.shape()
+    return _case(d, Quantize(), [(shape, "float32")], _stored_type(d, shape, d.pick(0.0, 0.0, -26.0)))
+
+
+def _dequantize(d: Dice) -> Case:
+    shape = d.shape()
+    return _case(d, Dequantize(), [(shape, _stored_type(d, shape, d.pick(None, 90.0, -126.0)))], "float32")
+
+
 def _dynamic_quantize(d: Dice) -> Case:
     shape = (*d.shape(1, 2), *d.pick((), (), (0,)))
     output = d.pick("y", "y", "scale", "zero_point")
@@ -582,12 +683,19 @@ def _dynamic_quantize(d: Dice) -> Case:
     return Case(case.network, (Tensor(_range(d, shape)),))
 
 
+def _chosen(d: Dice) -> dict[str, Any]:
+    """How the data's scale is chosen."""
+    by_torch = d.chance(0.5)
+    return {"chosen_as": "torch" if by_torch else "onnx", "reduce_range": by_torch and d.chance(0.5)}
+
+
 def _dynamic_linear(d: Dice) -> Case:
     k = d.integer(1, 5)
     quantized = _contraction(d, Linear(), (*d.shape(1, 2), k), (d.integer(1, 4), k))
     network, x = quantized.network, quantized.network.inputs[0]
     fixed = tuple(c for c in network.constants if c.type.element != "int32")
-    node = Node("y", DynamicLinear(), (x.name, *(c.name for c in fixed)), "float32")
+    op = DynamicLinear(**_chosen(d), relu=d.chance(0.3))
+    node = Node("y", op, (x.name, *(c.name for c in fixed)), "float32")
     fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
 
@@ -748,6 +856,43 @@ def _embedding(d: Dice) -> Case:
     )
 
 
+def _embedding_bag(d: Dice) -> Case:
+    rows, features = d.integer(1, 4), d.integer(1, 5)
+    dtype = d.pick("uint2", "uint4", "uint8")
+    axis = d.pick(None, 0)
+    scales = tuple(d.scale(d.pick(0.0, -12.0, -22.0)) for _ in range(1 if axis is None else rows))
+    top = INTEGER_RANGE[dtype][1]
+    q = QType(dtype, scales, tuple(d.integer(0, top) for _ in scales), axis)
+    lengths = [d.integer(0, 4) for _ in range(d.integer(1, 4))]
+    lengths = lengths if d.chance(0.7) else [d.integer(1, 3)] * len(lengths)
+    flat = len({*lengths}) > 1 or not lengths[0] or d.chance(0.3)
+    pruned, include_last = d.chance(0.4), flat and d.chance(0.5)
+    n, n_rows = sum(lengths), d.integer(1, 6) if pruned else rows
+    shape = (n,) if flat else (len(lengths), lengths[0])
+    integers = d.pick("int32", "int64")
+    at = np.array([d.integer(0, n_rows - 1) for _ in range(n)], dtype=integers).reshape(shape)
+    constants = [(TensorType((rows, features), q), _stored(d, q, (rows, features))), (TensorType(shape, integers), at)]
+    if flat:
+        offsets = np.cumsum([0, *lengths])[: len(lengths) + include_last].astype(integers)
+        constants.append((TensorType(offsets.shape, integers), offsets))
+    mean = d.chance(0.2)
+    weighted = not mean and d.chance(0.5)
+    if weighted:
+        weights = np.array([d.float32(-3.0, 3.0) for _ in range(n)], dtype=np.float32).reshape(shape)
+        constants.append((TensorType(shape, "float32"), weights))
+    if pruned:
+        mapping = np.array([d.integer(-1, rows - 1) for _ in range(n_rows)], dtype=np.int32)
+        constants.append((TensorType((n_rows,), "int32"), mapping))
+    op = EmbeddingBag(
+        mode="mean" if mean else "sum",
+        include_last_offset=include_last,
+        weighted=weighted,
+        pruned=pruned,
+        parameters=d.pick("float32", "float16"),
+    )
+    return _case(d, op, [], "float32", tuple(constants))
+
+
 def _gather_elements(d: Dice, shape: Shape) -> Operator:
     axis = d.integer(-len(shape), len(shape) - 1)
     wanted = tuple(d.integer(0, 3) if i == axis % len(shape) else d.integer(0, n) for i, n in enumerate(shape))
@@ -764,9 +909,63 @@ def _reduced(kind: type[Amax | Amin]) -> Callable[[Dice, Shape], Operator]:
     return operator
 
 
+def _post_operation(d: Dice) -> dict[str, Any]:
+    low = d.pick(0.0, -1.0, d.float32(-3.0, 3.0))
+    return {
+        "activation": d.pick(*get_args(Activation)),
+        "negative_slope": d.pick(0.5, 0.0, d.float32(-2.0, 2.0)),
+        "min": low,
+        "max": float32(low + d.pick(0.0, 6.0, 0.3)),
+    }
+
+
+def _gives_reals(d: Dice, case: Case) -> Case:
+    """The case, or one that ends with float32."""
+    if d.chance(0.7):
+        return case
+    (node,) = case.network.nodes
+    real = Node(node.name, node.op, node.inputs, "float32")
+    return Case(Network(case.network.inputs, case.network.constants, (real,), case.network.outputs), case.inputs)
+
+
+def _conv_followed(d: Dice) -> Case:
+    shape = _volume_shape(d) if d.chance(0.2) else d.image_shape()
+    attributes, weight_shape = _windows(d, shape)
+    return _gives_reals(d, _contraction(d, ConvPointwise(**attributes, **_post_operation(d)), shape, weight_shape))
+
+
+def _linear_followed(d: Dice) -> Case:
+    k = d.integer(1, 5)
+    op = LinearPointwise(**_post_operation(d))
+    return _gives_reals(d, _contraction(d, op, (*d.shape(1, 2), k), (d.integer(1, 4), k)))
+
+
+def _and_add(d: Dice, layer: Case, op: Operator) -> Case:
+    """The layer with another activation, before its bias."""
+    network, (node,) = layer.network, layer.network.nodes
+    q = d.qtype(math.log2(node.element.scale[0])) if isinstance(node.element, QType) else d.qtype()
+    other = Input("other", TensorType(network.types[node.name].shape, q))
+    added = Node(node.name, op, (*node.inputs[:2], "other", *node.inputs[2:]), node.element)
+    fed = (*layer.inputs, Tensor(d.data(other.type.shape, q)))
+    return Case(Network((*network.inputs, other), network.constants, (added,), network.outputs), fed)
+
+
+def _conv_add(d: Dice) -> Case:
+    shape = _volume_shape(d) if d.chance(0.2) else d.image_shape()
+    attributes, weight_shape = _windows(d, shape)
+    layer = _contraction(d, ConvPointwise(**attributes), shape, weight_shape)
+    return _and_add(d, layer, ConvAdd(**attributes, relu=d.chance(0.3)))
+
+
+def _linear_add(d: Dice) -> Case:
+    k = d.integer(1, 5)
+    layer = _contraction(d, LinearPointwise(), (*d.shape(1, 2), k), (d.integer(1, 4), k))
+    return _and_add(d, layer, LinearAdd(relu=d.chance(0.3)))
+
+
 RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
-    "quantize": lambda d: _case(d, Quantize(), [(d.shape(), "float32")], d.qtype(0.0)),
-    "dequantize": lambda d: _case(d, Dequantize(), [(d.shape(), d.qtype(d.pick(None, 124.0, -126.0)))], "float32"),
+    "quantize": _quantize,
+    "dequantize": _dequantize,
     "requantize": lambda d: _case(d, Requantize(), [(d.shape(), d.qtype())], d.qtype()),
     "conv": _conv,
     "linear": _linear,
@@ -778,6 +977,18 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "avg_pool": _avg_pool,
     "global_avg_pool": lambda d: _case(d, GlobalAvgPool(), [(_pooled_shape(d), d.qtype())], d.qtype()),
     "adaptive_avg_pool": _adaptive_avg_pool,
+    "concat_relu": lambda d: _concat(d, ConcatRelu),
+    "flip": _moved(lambda d, s: Flip(axes=tuple(a - d.pick(0, len(s)) for a in range(len(s)) if d.chance(0.5)))),
+    "channel_shuffle": _channel_shuffle,
+    "unfold": _moved(_unfold),
+    "reflection_pad": _reflection_pad,
+    "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5))),
+    "topk": _moved(_topk),
+    "masked_fill": _masked_fill,
+    "index_put": _filled(
+        lambda d, s, v: IndexPut(value=v, indices=tuple(d.integer(-s[0], s[0] - 1) for _ in range(d.integer(0, 2))))
+    ),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
     "concat": _concat,
     "reshape": _moved(_reshape),
     "transpose": _moved(_perm),
@@ -797,8 +1008,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "maximum": _several(Maximum()),
     "where": _where,
     "gelu": _unary(lambda d: Gelu(approximate=d.pick("none", "tanh")), bounded=True),
-    "layer_norm": lambda d: _normalization(d, instance=False),
-    "instance_norm": lambda d: _normalization(d, instance=True),
+    "layer_norm": lambda d: _normalization(d, LayerNorm),
+    "instance_norm": lambda d: _normalization(d, InstanceNorm),
     "mean": _mean,
     "split": _moved(_split),
     "squeeze": _squeeze,
@@ -822,10 +1033,17 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.pick(1, 2, 3, 0) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
+    "linear_pointwise": _linear_followed,
+    "conv_pointwise": _conv_followed,
+    "linear_add": _linear_add,
+    "conv_add": _conv_add,
     "amax": _moved(_reduced(Amax)),
     "amin": _moved(_reduced(Amin)),
+    "batch_norm": _batch_norm,
+    "group_norm": lambda d: _normalization(d, GroupNorm),
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

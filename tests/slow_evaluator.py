@@ -9,9 +9,11 @@ Every element is evaluated on demand, so that confirming one violation in a larg
 
 import itertools
 import math
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
 import mpmath
@@ -74,10 +76,6 @@ class Values:
                 blocked = axis == q.axis
                 at = at * (-(-size // q.block) if blocked else size) + (i // q.block if blocked else i)
         return Fraction(q.scale[at]), q.zero_point[at]
-        if self.element.block:
-            return self.block_qparams(index)
-        channel = 0 if self.element.axis is None else index[self.element.axis]
-        return Fraction(self.element.scale[channel]), self.element.zero_point[channel]
 
     def real(self, index: Index) -> Fraction:
         """The real number that is stored at `index`."""
@@ -775,25 +773,61 @@ def parameter(values: Values | None, own: Callable[[Index], Index], unit: Fracti
     return rational(real)
 
 
-def layer_norm(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+def layer_norm(op: Any, x: Values, weight: Values | None = None, bias: Values | None = None) -> tuple[Shape, Real]:
     def broadcast_to(v: Values) -> Callable[[Index], Index]:
         return lambda i: tuple(0 if d == 1 else p for p, d in zip(i[len(i) - len(v.shape) :], v.shape, strict=True))
 
     def members(index: Index) -> list[Index]:
         return [(*index[: op.axis], *rest) for rest in indices(x.shape[op.axis :])]
 
-    unit = x.qparams(())[0] * (weight.qparams(())[0] if isinstance(weight.element, QType) else 1)
+    unit = x.qparams(())[0] * (weight.qparams(())[0] if weight and isinstance(weight.element, QType) else 1)
     shift = parameter(bias, broadcast_to(bias) if bias else tuple, unit)
-    return normalized(op, x, members, parameter(weight, broadcast_to(weight)), shift)
+    scale = parameter(weight, broadcast_to(weight)) if weight else rational(lambda _: Fraction(1))
+    return normalized(op, x, members, scale, shift)
 
 
-def instance_norm(op: Any, x: Values, weight: Values, bias: Values) -> tuple[Shape, Real]:
+def instance_norm(op: Any, x: Values, weight: Values | None = None, bias: Values | None = None) -> tuple[Shape, Real]:
     def members(index: Index) -> list[Index]:
         return [(*index[:2], *rest) for rest in indices(x.shape[2:])]
 
-    unit = x.qparams(())[0] * (weight.qparams(())[0] if isinstance(weight.element, QType) else 1)
-    own = parameter(weight, lambda i: (i[1],)), parameter(bias, lambda i: (i[1],), unit)
-    return normalized(op, x, members, *own)
+    return normalized(op, x, members, *by_channel(x, weight, bias))
+
+
+def group_norm(op: Any, x: Values, weight: Values | None = None, bias: Values | None = None) -> tuple[Shape, Real]:
+    size = x.shape[1] // op.groups
+
+    def members(index: Index) -> list[Index]:
+        first = index[1] // size * size
+        return [(index[0], c, *rest) for c in range(first, first + size) for rest in indices(x.shape[2:])]
+
+    return normalized(op, x, members, *by_channel(x, weight, bias))
+
+
+def by_channel(x: Values, weight: Values | None, bias: Values | None) -> tuple[Real, Real]:
+    """Scale and bias of a normalization whose parameters are one for each channel."""
+    unit = x.qparams(())[0] * (weight.qparams(())[0] if weight and isinstance(weight.element, QType) else 1)
+    scale = parameter(weight, lambda i: (i[1],)) if weight else rational(lambda _: Fraction(1))
+    return scale, parameter(bias, lambda i: (i[1],), unit)
+
+
+def batch_norm(op: Any, x: Values, *parameters: Values) -> tuple[Shape, Real]:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias."""
+
+    def real(index: Index, bits: int) -> Bounds:
+        scale, bias, mean, variance = (p.real((index[1],)) for p in parameters)
+        top = (x.real(index) - mean) * scale
+        square = variance + Fraction(op.epsilon)
+        under = square.numerator * square.denominator
+        root = math.isqrt(under)
+        if root**2 == under or top == 0:
+            ends = [top * square.denominator / max(root, 1) + bias] * 2
+        else:
+            low = math.isqrt(under << 2 * (bits + 64))
+            ends = [top * square.denominator * 2 ** (bits + 64) / Fraction(r) + bias for r in (low + 1, low)]
+        low_end, high_end = sorted(max(e, Fraction(0)) if op.relu else e for e in ends)
+        return low_end, high_end
+
+    return x.shape, real
 
 
 def mean(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -882,7 +916,7 @@ def space_to_depth(op: Any, x: Values) -> tuple[Shape, Real]:
 
     def real(index: Index) -> Fraction:
         image, c, row, column = index
-        block, channel = divmod(c, channels)
+        block, channel = divmod(c, channels) if op.mode == "DCR" else divmod(c, b * b)[::-1]
         return x.real((image, channel, row * b + block // b, column * b + block % b))
 
     return (n, channels * b * b, height // b, width // b), rational(real)
@@ -975,12 +1009,24 @@ def interpolate(op: Any, x: Values) -> tuple[Shape, Real]:
     return tuple(shape), rational(real)
 
 
-def own_qparams(x: Values) -> tuple[Fraction, int]:
-    """Scale and zero point that DynamicQuantizeLinear derives from the data; 0 / 0 stands for no zero point: 0."""
+def own_qparams(x: Values, steps: int = 255, smallest: Fraction = Fraction(0)) -> tuple[Fraction, int]:
+    """Scale and zero point that DynamicQuantizeLinear derives from the data; 0 / 0 stands for no zero point: 0.
+
+    PyTorch also has 127 steps, and a smallest scale, with the zero point as of the scale that it stands for.
+    """
     numbers = [Fraction(v) for v in x.stored]
     low, high = min([Fraction(0), *numbers]), max([Fraction(0), *numbers])
-    scale = (high - low) / 255
-    return scale, 0 if scale == 0 else min(max(half_even(0 - low / scale), 0), 255)
+    scale = (high - low) / steps
+    return max(scale, smallest), 0 if scale == 0 else min(max(half_even(0 - low / scale), 0), 255)
+
+
+SMALLEST = Fraction(261993, 2**32)
+"""6.1e-5 as a float32."""
+
+
+def layer_qparams(op: Any, x: Values) -> tuple[Fraction, int]:
+    """Of a layer that quantizes its data."""
+    return own_qparams(x, 127 if op.reduce_range else 255, SMALLEST if op.chosen_as == "torch" else Fraction(0))
 
 
 def dynamically_quantized(x: Values, index: Index, scale: Fraction, zero: int) -> int:
@@ -1000,7 +1046,7 @@ def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
 
 
 def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
-    scale_x, zero_x = own_qparams(x)
+    scale_x, zero_x = layer_qparams(op, x)
 
     def real(index: Index) -> Fraction:
         channel = index[-1]
@@ -1011,7 +1057,7 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
             acc += (q - zero_x) * (int(weight.at((channel, k))) - zero_w)
         return acc * scale_x * scale_w + bias_at(bias, channel, Fraction(1))
 
-    return (*x.shape[:-1], weight.shape[0]), rational(real)
+    return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
 def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
@@ -1034,6 +1080,118 @@ def embedding(op: Any, table: Values, at: Values) -> tuple[Shape, Real]:
         return table.real((*before, position if position >= 0 else position + table.shape[op.axis], *after))
 
     return (*table.shape[: op.axis], *at.shape, *table.shape[op.axis + 1 :]), rational(real)
+
+
+def embedding_bag(op: Any, table: Values, at: Values, *rest: Values) -> tuple[Shape, Real]:
+    others = list(rest)
+    offsets = others.pop(0).stored if len(at.shape) == 1 else [n * at.shape[1] for n in range(at.shape[0])]
+    weights = others.pop(0).stored if op.weighted else [1] * len(at.stored)
+    mapping = others.pop(0).stored if op.pruned else None
+    begins = [int(o) for o in offsets]
+    ends = begins[1:] if op.include_last_offset else [*begins[1:], len(at.stored)]
+
+    def stored_as(x: float) -> Fraction:
+        return Fraction(*struct.unpack("<e", struct.pack("<e", x))) if op.parameters == "float16" else Fraction(x)
+
+    def row(position: int, column: int) -> Fraction:
+        entry = int(at.stored[position] if mapping is None else mapping[int(at.stored[position])])
+        if entry < 0:
+            return Fraction(0)
+        scale, zero_point = table.qparams((entry, column))
+        bias = stored_as(float(nearest_float32(-zero_point * scale)))
+        return stored_as(float(scale)) * int(table.at((entry, column))) + bias
+
+    def real(index: Index) -> Fraction:
+        bag = range(begins[index[0]], ends[index[0]])
+        total = sum((Fraction(weights[i]) * row(i, index[1]) for i in bag), Fraction(0))
+        return total / len(bag) if op.mode == "mean" and bag else total
+
+    return (min(len(begins), len(ends)), table.shape[1]), rational(real)
+
+
+def concat_relu(op: Any, *inputs: Values) -> tuple[Shape, Real]:
+    shape, real = concat(op, *inputs)
+    return shape, lambda index, bits: (max(real(index, bits)[0], Fraction(0)),) * 2
+
+
+def flip(op: Any, x: Values) -> tuple[Shape, Real]:
+    turned = {a % len(x.shape) for a in op.axes}
+    return x.shape, rational(
+        lambda index: x.real(tuple(x.shape[d] - 1 - i if d in turned else i for d, i in enumerate(index)))
+    )
+
+
+def channel_shuffle(op: Any, x: Values) -> tuple[Shape, Real]:
+    order = [c for first in range(x.shape[1] // op.groups) for c in range(first, x.shape[1], x.shape[1] // op.groups)]
+    return x.shape, rational(lambda index: x.real((index[0], order[index[1]], *index[2:])))
+
+
+def unfold(op: Any, x: Values) -> tuple[Shape, Real]:
+    axis = op.axis % len(x.shape)
+    windows = sum(start % op.step == 0 for start in range(x.shape[axis] - op.size + 1))
+
+    def real(index: Index) -> Fraction:
+        *at, place = index
+        at[axis] = at[axis] * op.step + place
+        return x.real(tuple(at))
+
+    return (*x.shape[:axis], windows, *x.shape[axis + 1 :], op.size), rational(real)
+
+
+def reflection_pad(op: Any, x: Values) -> tuple[Shape, Real]:
+    n = len(op.padding) // 2
+    first = len(x.shape) - n
+
+    def real(index: Index) -> Fraction:
+        at = list(index)
+        for d in range(n):
+            i, last = index[first + d] - op.padding[d], x.shape[first + d] - 1
+            at[first + d] = -i if i < 0 else 2 * last - i if i > last else i
+        return x.real(tuple(at))
+
+    own = (s + op.padding[d] + op.padding[n + d] for d, s in enumerate(x.shape[first:]))
+    return (*x.shape[:first], *own), rational(real)
+
+
+def ordered(downwards: Callable[[Any], bool]) -> Definition:
+    """Elements of one axis in order, `k` of them where an operator says so."""
+
+    def definition(op: Any, x: Values) -> tuple[Shape, Real]:
+        axis = op.axis % len(x.shape)
+        k = getattr(op, "k", x.shape[axis])
+
+        def real(index: Index) -> Fraction:
+            line = [x.real((*index[:axis], i, *index[axis + 1 :])) for i in range(x.shape[axis])]
+            return sorted(line, reverse=downwards(op))[index[axis]]
+
+        return (*x.shape[:axis], k, *x.shape[axis + 1 :]), rational(real)
+
+    return definition
+
+
+def masked_fill(op: Any, x: Values, mask: Values) -> tuple[Shape, Real]:
+    shape = broadcast_to(x, mask)
+
+    def real(index: Index) -> Fraction:
+        return Fraction(op.value) if mask.at(shared_index(mask, index)) else x.real(shared_index(x, index))
+
+    return shape, rational(real)
+
+
+def index_put(op: Any, x: Values) -> tuple[Shape, Real]:
+    rows = {i % x.shape[0] for i in op.indices}
+    return x.shape, rational(lambda index: Fraction(op.value) if index[0] in rows else x.real(index))
+
+
+def constant_pad(op: Any, x: Values) -> tuple[Shape, Real]:
+    n = len(x.shape)
+
+    def real(index: Index) -> Fraction:
+        source = tuple(i - before for i, before in zip(index, op.padding, strict=False))
+        inside = all(0 <= i < d for i, d in zip(source, x.shape, strict=True))
+        return x.real(source) if inside else Fraction(op.value)
+
+    return tuple(op.padding[d] + x.shape[d] + op.padding[n + d] for d in range(n)), rational(real)
 
 
 def tile(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1068,6 +1226,54 @@ def over_axes(choose: Callable[[Iterable[Fraction]], Fraction]) -> Definition:
         return shape, rational(lambda index: choose(members[index]))
 
     return definition
+
+
+def without_factors(layer: Definition, op: Any, *operands: Values) -> tuple[Shape, Callable[[Index], Fraction]]:
+    """Shape and real result of a layer, of which no factors and no relu are said."""
+    bare = SimpleNamespace(alpha=1.0, beta=1.0, relu=False)
+    for name in ("strides", "padding", "dilations", "groups"):
+        setattr(bare, name, getattr(op, name, None))
+    shape, real = layer(bare, *operands)
+    return shape, lambda i: real(i, 0)[0]
+
+
+def followed(layer: Definition) -> Definition:
+    """A layer and its post operation."""
+
+    def define(op: Any, *operands: Values) -> tuple[Shape, Real]:
+        shape, inner = without_factors(layer, op, *operands)
+        return shape, lambda i, bits: post_operation(op, inner(i), bits)
+
+    return define
+
+
+def post_operation(op: Any, x: Fraction, bits: int) -> Bounds:
+    match op.activation:
+        case "tanh":
+            return tanh_bounds(x, bits)
+        case "swish":
+            ends = sorted(x * s for s in sigmoid_bounds(x, bits))
+            return ends[0], ends[1]
+        case "gelu" | "gelu_tanh":
+            return gelu(SimpleNamespace(approximate="none" if op.activation == "gelu" else "tanh"), x, bits)
+    y = {
+        "none": lambda: x,
+        "relu": lambda: max(x, Fraction(0)),
+        "hardtanh": lambda: clamp(x, Fraction(op.min), Fraction(op.max)),
+        "leaky_relu": lambda: x if x > 0 else x * Fraction(op.negative_slope),
+        "hardswish": lambda: hardswish(op, x),
+    }[op.activation]()
+    return y, y
+
+
+def layer_and_add(layer: Definition) -> Definition:
+    """A layer plus another activation, which stands before the bias."""
+
+    def define(op: Any, x: Values, weight: Values, other: Values, *bias: Values) -> tuple[Shape, Real]:
+        shape, inner = without_factors(layer, op, x, weight, *bias)
+        return shape, with_relu(op, lambda i: inner(i) + other.real(i))
+
+    return define
 
 
 DEFINITIONS: dict[str, Definition] = {
@@ -1127,9 +1333,26 @@ DEFINITIONS: dict[str, Definition] = {
     "moe": slow_composite.moe,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
+    "embedding_bag": embedding_bag,
     "tile": tile,
     "gather_elements": gather_elements,
+    "linear_pointwise": followed(linear),
+    "conv_pointwise": followed(conv),
+    "linear_add": layer_and_add(linear),
+    "conv_add": layer_and_add(conv),
     "amax": over_axes(max),
     "amin": over_axes(min),
     "adaptive_avg_pool": adaptive_avg_pool,
+    "batch_norm": batch_norm,
+    "group_norm": group_norm,
+    "concat_relu": concat_relu,
+    "flip": flip,
+    "channel_shuffle": channel_shuffle,
+    "unfold": unfold,
+    "reflection_pad": reflection_pad,
+    "sort": ordered(lambda op: op.descending),
+    "topk": ordered(lambda op: op.largest),
+    "masked_fill": masked_fill,
+    "index_put": index_put,
+    "constant_pad": constant_pad,
 }

@@ -35,9 +35,9 @@ BACKENDS = (
 U8 = QType.per_tensor("uint8", 1.0, 3)
 
 
-def _case(op: Operator, element: Element, *inputs: tuple[list[float], Element]) -> Case:
+def _case(op: Operator, element: Element, *inputs: tuple[list[float], Element], forms: tuple[str, ...] = ()) -> Case:
     values = tuple(Input(f"x{i}", TensorType(np.shape(data), e)) for i, (data, e) in enumerate(inputs))
-    network = Network(values, (), (Node("y", op, tuple(v.name for v in values), element),), ("y",))
+    network = Network(values, (), (Node("y", op, tuple(v.name for v in values), element),), ("y",), forms)
     return Case(
         network, tuple(Tensor(np.array(d, dtype=v.type.dtype)) for v, (d, _) in zip(values, inputs, strict=True))
     )
@@ -50,6 +50,14 @@ CORNERS: dict[str, Case] = {
     "quantize NaN to int8": _case(Quantize(), QType.per_tensor("int8", 1.0, 0), ([float("nan")], "float32")),
     "quantize NaN to uint16": _case(Quantize(), QType.per_tensor("uint16", 1.0, 0), ([float("nan")], "float32")),
     "quantize NaN to int4": _case(Quantize(), QType.per_tensor("int4", 1.0, 0), ([float("nan")], "float32")),
+    "quantize NaN to int32": _case(Quantize(), QType.per_tensor("int32", 1.0, 0), ([float("nan")], "float32")),
+    "quantize NaN to uint4": _case(Quantize(), QType.per_tensor("uint4", 1.0, 0), ([float("nan")], "float32")),
+    "quantize NaN to uint8, on an axis": _case(
+        Quantize(), QType("uint8", (1.0,), (3,), 0), ([float("nan")], "float32")
+    ),
+    "the same, with a float zero point": _case(
+        Quantize(), QType("uint8", (1.0,), (3,), 0), ([float("nan")], "float32"), forms=("quantizer=float_qparams",)
+    ),
     "div 0 by 0, to uint8 of zero point 7": _case(Div(), QType.per_tensor("uint8", 1.0, 7), ([3], U8), ([3], U8)),
     "dynamic_quantize zeros: scale": _case(DynamicQuantize(output="scale"), "float32", ([0, 0], "float32")),
     "dynamic_quantize nothing: scale": _case(DynamicQuantize(output="scale"), "float32", ([], "float32")),

@@ -38,7 +38,14 @@ def _widened(case: Case, dice: random.Random) -> list[Operand]:
         if isinstance(q, QType):
             hi = np.minimum(hi, q.qmax)
         operands.append(Operand(value.type, lo, hi))
-    return [*operands, *(Operand.point(c.type, c.data.array) for c in case.network.constants)]
+    return _as_read(case, operands)
+
+
+def _as_read(case: Case, fed: Sequence[Operand]) -> list[Operand]:
+    """What is fed, and the constants, as the one node reads them."""
+    known = dict(zip((v.name for v in case.network.inputs), fed, strict=True))
+    known |= {c.name: Operand.point(c.type, c.data.array) for c in case.network.constants}
+    return [known[name] for name in case.network.nodes[0].inputs]
 
 
 def _within(operands: Sequence[Operand], dice: random.Random) -> list[Operand]:
@@ -78,7 +85,7 @@ def test_admissible_set_holds_the_exact_value_and_grows_with_the_contract(op: st
         case = random_case(op, seed)
         (node,) = case.network.nodes
         feeds = [Operand.point(v.type, t.array) for v, t in zip(case.network.inputs, case.inputs, strict=True)]
-        image = image_of(node, [*feeds, *(Operand.point(c.type, c.data.array) for c in case.network.constants)])
+        image = image_of(node, _as_read(case, feeds))
         before = admissible(image, CONTRACTS[0], node.element, FilterCount())
         assert before.exact is not None
         for k in (1, 4, 16):

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from test_cli import qfuzz_says
 
-from qfuzz.backends.onnx_coverage import COVERED, STATUSES, counts, rows, summary
+from qfuzz.backends.onnx_coverage import COVERED, rows, summary
 from qfuzz.backends.onnx_kernels import NARROW, ask_runtime
+from qfuzz.backends.statuses import STATUSES, counts
 
 RUNTIME = ("-b", "onnxruntime?format=qdq")
 

@@ -24,8 +24,8 @@ SAMPLE = 40
 
 
 def test_every_operator_has_a_slow_definition() -> None:
-    assert tuple(DEFINITIONS) == OPERATOR_NAMES
-    assert tuple(RANDOM_CASES) == OPERATOR_NAMES
+    assert set(DEFINITIONS) == set(OPERATOR_NAMES)
+    assert set(RANDOM_CASES) == set(OPERATOR_NAMES)
 
 
 def _differences(case: Case) -> list[str]:

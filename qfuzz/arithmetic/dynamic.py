@@ -1,4 +1,7 @@
-"""dynamic_linear, bit for bit: data quantized as DynamicQuantizeLinear's function body says, then a linear layer."""
+"""dynamic_linear, bit for bit: data quantized as the function body of DynamicQuantizeLinear says, then a linear layer.
+
+Or as PyTorch does, with its steps and its smallest scale.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,7 +16,7 @@ from qfuzz.ir.protocols import Array
 from qfuzz.ir.qtype import FLOAT32_MIN_NORMAL, QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.dynamic import DynamicLinear
-from qfuzz.ops.dynamic_range import QMAX, QMIN
+from qfuzz.ops.dynamic_range import QMAX, QMIN, SMALL_SCALE_THRESHOLD
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.semantics import Operand
 
@@ -29,8 +32,10 @@ class DynamicEvaluation:
         assert isinstance(node.op, DynamicLinear)
         operands = [Operand.point(t, a) for t, a in zip(types, arrays, strict=True)]
         self._exact = node.op.image(operands, node.element).lower
-        stored, q = quantized(arrays[0])
-        static = Node(node.name, Linear(), node.inputs, node.element)
+        by_torch = node.op.chosen_as == "torch"
+        steps = QMAX // 2 if node.op.reduce_range else QMAX
+        stored, q = quantized(arrays[0], steps, float(SMALL_SCALE_THRESHOLD) if by_torch else 0.0)
+        static = Node(node.name, Linear(relu=node.op.relu), node.inputs, node.element)
         x = TensorType(types[0].shape, q)
         self._static = ContractionEvaluation(static, (x, *types[1:]), (stored, *arrays[1:]))
 
@@ -57,14 +62,15 @@ class DynamicEvaluation:
         yield from self._static.on_the_way(model, index)
 
 
-def quantized(x: Array) -> tuple[Array, QType]:
+def quantized(x: Array, steps: int, smallest: float) -> tuple[Array, QType]:
     """Stored integers of float32 data and their type, computed in float32; a scale of 1 for nothing but 0."""
-    zero, levels = np.float32(0), np.float32(QMAX - QMIN)
+    zero, levels = np.float32(0), np.float32(steps)
     low, high = x.min(initial=zero), x.max(initial=zero)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         scale = np.float32((high - low) / levels) if high > low else np.float32(1)
         # Beyond that, nothing is defined, and no type has such a scale.
         scale = np.float32(np.clip(scale, FLOAT32_MIN_NORMAL, 1 / FLOAT32_MIN_NORMAL))
         zero_point = int(np.rint(np.clip(zero - low / scale, QMIN, QMAX)))
+        scale = max(scale, np.float32(smallest))
         stored = saturate(np.rint(x / scale).astype(np.int64) + zero_point, QMIN, QMAX, "uint8")
     return stored, QType.per_tensor("uint8", float(scale), zero_point)

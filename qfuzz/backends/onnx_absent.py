@@ -7,9 +7,24 @@ from qfuzz.backends.onnx_builder import Builder, Lowering
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 
+_FUSED = "ONNX says a layer and what follows it as nodes, each of which rounds on its own"
+
 ABSENT: Mapping[str, str] = MappingProxyType(
     {
+        **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
+        "concat_relu": "ONNX concatenates and clips in two nodes",
+        "flip": "ONNX turns round by a Slice with a negative step, which slice has not",
+        "channel_shuffle": "ONNX has no such node",
+        "unfold": "ONNX has no such node",
+        "reflection_pad": "not said: ONNX Pad with mode reflect has no kernel on quantized tensors",
+        "sort": "ONNX has TopK only",
+        "topk": "not said: ONNX TopK has no kernel on quantized tensors",
+        "masked_fill": "ONNX says it with Where and a constant",
+        "index_put": "ONNX says it with ScatterND and a constant",
+        "constant_pad": "not said: ONNX Pad of another number than 0",
         "adaptive_avg_pool": "ONNX has no pool whose windows follow from the output's size",
+        "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
+        "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",
     }
 )
 """Operator name to why no ONNX node stands for it."""

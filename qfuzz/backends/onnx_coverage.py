@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from qfuzz.backends.onnx_kernels import MICROSOFT, ONNX, Key, Runtime
 from qfuzz.backends.onnx_scope import NOT_YET, OUT_OF_SCOPE
+from qfuzz.backends.statuses import STATUSES, sentence
 
 
 class Covered(NamedTuple):
@@ -169,9 +170,6 @@ class Row(NamedTuple):
     kernel_types: tuple[str, ...]
 
 
-STATUSES = ("covered", "not yet", "out of scope", "unlisted")
-"""In the order in which they are shown. The last is a release's news: in no table of ours."""
-
 UNLISTED = "new in this release: neither covered nor listed in qfuzz/backends/onnx_scope.py with a reason"
 
 
@@ -195,23 +193,12 @@ def _row(key: Key, types: tuple[str, ...]) -> Row:
     return Row(key, "unlisted", Covered(), UNLISTED, types)
 
 
-def counts(found: tuple[Row, ...]) -> dict[str, int]:
-    """How many rows have each status."""
-    return {status: sum(r.status == status for r in found) for status in STATUSES}
-
-
 def summary(runtime: Runtime) -> str:
     """The counts as a sentence, as `qfuzz ops` and the README say it."""
-    n = counts(rows(runtime))
-    listed = [f"{n['covered']} are covered", f"{n['out of scope']} are out of scope, each with the reason"]
-    if n["not yet"]:
-        listed.insert(1, f"{n['not yet']} are not covered yet")
-    if n["unlisted"]:
-        listed.append(f"{n['unlisted']} are new and unknown")
-    return (
-        f"Of {sum(n.values())} operators of ONNX Runtime {runtime.version} that take 2 to 16-bit integers or float8 on "
-        f"the CPU, directly or in QDQ form, {', '.join(listed[:-1])} and {listed[-1]}."
+    which = (
+        f"ONNX Runtime {runtime.version} that take 2 to 16-bit integers or float8 on the CPU, directly or in QDQ form"
     )
+    return sentence(rows(runtime), which)
 
 
 def without_kernel(runtime: Runtime) -> tuple[Key, ...]:

@@ -11,8 +11,9 @@ import numpy as np
 from onnx import TensorProto
 
 from qfuzz.backends.onnx_builder import MICROSOFT, Builder, Lowering
+from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
-from qfuzz.ops.dynamic import DynamicQuantize
+from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 
 _OUTPUTS = ("y", "scale", "zero_point")
 
@@ -31,8 +32,17 @@ def transposed_weight(b: Builder, node: Node) -> str:
     return b.initializer(f"{name}/transposed", np.ascontiguousarray(b.network.constant_data[name].array.T))
 
 
+def _check_chooser(node: Node) -> None:
+    """Raise `Unsupported` for a layer that is not ONNX's."""
+    op: Any = node.op
+    assert isinstance(op, DynamicLinear)
+    if op.chosen_as != "onnx" or op.relu:
+        raise Unsupported("chosen_as, relu: DynamicQuantizeLinear has no smallest scale, and no product has a relu")
+
+
 def _as_integers(b: Builder, node: Node) -> None:
     """Data are quantized once, for all who read them."""
+    _check_chooser(node)
     y, scale, zero_point = (f"{node.inputs[0]}/{o}" for o in _OUTPUTS)
     if b.is_new(y):
         b.emit_all("DynamicQuantizeLinear", [node.inputs[0]], [y, scale, zero_point])
@@ -47,6 +57,7 @@ def _as_integers(b: Builder, node: Node) -> None:
 
 
 def _fused(b: Builder, node: Node) -> None:
+    _check_chooser(node)
     bias = [b.constant(node.inputs[2])] if len(node.inputs) == 3 else []
     inputs = [node.inputs[0], transposed_weight(b, node), *b.qparams(b.qtype(node, 1)), *bias]
     b.emit("DynamicQuantizeMatMul", inputs, node.name, domain=MICROSOFT)

@@ -1,18 +1,14 @@
-"""Which operators an installed ONNX Runtime has CPU kernels for, and for which types: asked in a process of its own.
+"""Which operators an installed ONNX Runtime has CPU kernels for, and for which types: told by itself.
 
-A runtime that cannot be imported ends that process, not the command that asks. Nothing of ONNX is imported here.
+Nothing of ONNX is imported here.
 """
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import msgspec
 
-from qfuzz.ir.errors import BackendMissing
+from qfuzz.backends.asking import ask
 
 Key = tuple[str, str]
 """An operator: domain and name."""
@@ -25,9 +21,6 @@ NARROW = (
     *("float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz"),
 )
 """Types that quantized values are stored in, as ONNX names them: 2 to 16-bit integers, and the kinds of float8."""
-
-START_LIMIT = 120.0
-"""Seconds that a runtime may take to tell."""
 
 
 class OperatorKernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,34 +60,9 @@ class Runtime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def ask_runtime(python: str = "") -> Runtime:
-    """What the onnxruntime of this Python tells, or that of another one.
+    """What the onnxruntime of this Python tells, or that of another one; raises `BackendMissing` without one."""
+    return ask("onnx_executor", "kernels", Runtime, python)
 
-    Raises
-    ------
-    BackendMissing
-        In one line: why there is none.
-    """
-    executor = Path(__file__).with_name("onnx_executor.py")
-    # The same modules are found here and there; another Python has its own.
-    path = {} if python else {"PYTHONPATH": os.pathsep.join(p or os.curdir for p in sys.path)}
-    command = [python or sys.executable, *(["-I"] if python else []), "-B", "-c", _TELL, str(executor)]
-    try:
-        done = subprocess.run(
-            command, env=os.environ | path, capture_output=True, text=True, timeout=START_LIMIT, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as e:
-        raise BackendMissing(f"onnxruntime tells nothing of its kernels: {e}") from None
-    lines = done.stdout.splitlines()
-    if done.returncode != 0 or not lines:
-        said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise BackendMissing(f"onnxruntime tells nothing of its kernels: {said}")
-    return msgspec.json.decode(lines[-1], type=Runtime)
-
-
-_TELL = """
-import json, runpy, sys
-print("\\n" + json.dumps(runpy.run_path(sys.argv[1])["kernels"]()))
-"""
 
 _STORED = re.compile(r"tensor\((\w+)\)")
 

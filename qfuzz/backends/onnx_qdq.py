@@ -329,12 +329,16 @@ def _normalized(b: Builder, node: Node, op_type: str, attributes: Attributes) ->
 def _layer_norm(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, LayerNorm)
+    if len(node.inputs) < 2:
+        raise Unsupported("scale: ONNX LayerNormalization needs one")
     _normalized(b, node, "LayerNormalization", {"axis": op.axis, "epsilon": op.epsilon, "stash_type": 1})
 
 
 def _instance_norm(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, InstanceNorm)
+    if len(node.inputs) < 3:
+        raise Unsupported("scale, bias: ONNX InstanceNormalization needs both")
     _normalized(b, node, "InstanceNormalization", {"epsilon": op.epsilon})
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from qfuzz.backends.onnx_builder import ONNX_DTYPES, Attribute, Builder
+from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType, Real
 from qfuzz.ops.quantization import Quantize, scale_type
@@ -23,6 +24,8 @@ def quantize(b: Builder, node: Node) -> None:
     assert isinstance(op, Quantize)
     x = b.type(node)
     q: Any = node.element
+    if q.dtype == "int32":
+        raise Unsupported("output: int32; QuantizeLinear gives integers of 2 to 16 bits, or float8")
     real: Any = x.element
     told: Any = scale_type(q, real)
     attributes = _attributes(q)
@@ -36,6 +39,8 @@ def quantize(b: Builder, node: Node) -> None:
 def dequantize(b: Builder, node: Node) -> None:
     """One DequantizeLinear."""
     x = b.type(node)
+    if x.dtype == "int32" and any(x.qtype.zero_point):
+        raise Unsupported("x: int32 with zero points; 'there is no zero point' in it (DequantizeLinear)")
     real: Any = node.element
     told: Any = scale_type(x.qtype, real)
     attributes = _attributes(x.qtype)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from qfuzz.backends.onnx_builder import NONE, Attributes, Builder, Lowering
+from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.interpolation import Interpolate
@@ -122,6 +123,8 @@ def _depth_to_space(b: Builder, op: DepthToSpace) -> tuple[str, list[str], Attri
 
 
 def _space_to_depth(b: Builder, op: SpaceToDepth) -> tuple[str, list[str], Attributes]:
+    if op.mode != "DCR":
+        raise Unsupported(f"mode: {op.mode}; ONNX's SpaceToDepth has block positions in the slow part only")
     return "SpaceToDepth", [], {"blocksize": op.blocksize}
 
 

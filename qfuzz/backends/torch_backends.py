@@ -1,7 +1,9 @@
 """The torch backends: the four engines of the eager quantized kernels, and the export dialect's onednn kernels."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from qfuzz.backends.environment import with_machine
 from qfuzz.backends.executors import Executor, Loaded, executor, python_option
@@ -10,11 +12,13 @@ from qfuzz.backends.torch_contracts import CONTRACTS
 from qfuzz.backends.torch_dialect import lower_eager
 from qfuzz.backends.torch_export_dialect import lower_export
 from qfuzz.backends.torch_isa import CAPS, capped_flags
-from qfuzz.backends.torch_source import source_lines
+from qfuzz.backends.torch_source import source_lines, value_source
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import Array, NotSupported, Script, Support, Supported
+from qfuzz.ir.qtype import FLOAT8, dtype_of
+from qfuzz.ir.tensor import DTYPES
 
 EXPORT = "export"
 
@@ -102,38 +106,65 @@ class TorchBackend:
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "TorchProgram":
         """Prepack. Eager values can all be read, so `taps` change nothing."""
         calls = self.calls(network)
-        constants = {name: t.array for name, t in network.constant_data.items()}
+        constants = {name: as_numpy_has_it(t.array) for name, t in network.constant_data.items()}
         try:
             execution = self._executor.load(calls, constants, self.threads)
         except self._executor.Refusal as e:
             raise _judged(e) from None
-        return TorchProgram(execution, network.outputs, self._executor.Refusal)
+        dtypes = {n.name: DTYPES[dtype_of(n.element)] for n in network.nodes}
+        return TorchProgram(execution, network.outputs, self._executor.Refusal, dtypes)
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """The calls as statements that need torch and NumPy only."""
         calls = self.calls(network)
         wanted = (*network.outputs, *taps)
-        values = [
-            f"    {d.name!r}: {d.variable}{'.int_repr()' if d.scale is not None else ''}.numpy(),"
-            for d in calls.values
-            if d.name in wanted
-        ]
-        return Script((*source_lines(calls, arrays, self.threads), "outputs = {", *values, "}"), {})
+        values = [f"    {d.name!r}: {value_source(d)}.numpy()," for d in calls.values if d.name in wanted]
+        plain = {name: as_numpy_has_it(a) for name, a in arrays.items()}
+        return Script((*source_lines(calls, plain, self.threads), "outputs = {", *values, "}"), {})
 
 
 class TorchProgram:
     """A prepared call list. `compile_seconds` were spent inside torch."""
 
-    def __init__(self, execution: Loaded, outputs: tuple[str, ...], refusal: type[Exception]) -> None:
-        self._execution, self._outputs, self._refusal = execution, outputs, refusal
+    def __init__(
+        self,
+        execution: Loaded,
+        outputs: tuple[str, ...],
+        refusal: type[Exception],
+        dtypes: Mapping[str, np.dtype[Any]],
+    ) -> None:
+        self._execution, self._outputs, self._refusal, self._dtypes = execution, outputs, refusal, dtypes
         self.compile_seconds = execution.compile_seconds
 
     def run(self, inputs: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
         """Outputs and taps by name, as stored integers (float32 values for a float32 result)."""
+        fed = {name: as_numpy_has_it(a) for name, a in inputs.items()}
         try:
-            return self._execution.run(inputs, (*self._outputs, *taps))
+            returned = self._execution.run(fed, (*self._outputs, *taps))
         except self._refusal as e:
             raise _judged(e) from None
+        return {name: as_stored(a, self._dtypes[name]) for name, a in returned.items()}
+
+
+def as_numpy_has_it(array: Array) -> Array:
+    """The array in a type that NumPy itself has: narrow integers in a byte each, the bits of other reals."""
+    name = array.dtype.name
+    if name in NARROW:
+        return array.astype(NARROW[name])
+    return array.view(BITS[name]) if name in BITS else array
+
+
+def as_stored(array: Array, dtype: np.dtype[Any]) -> Array:
+    """What `as_numpy_has_it` made of an array of `dtype`, turned back; left alone where that is another array."""
+    name = dtype.name
+    if name in NARROW and array.dtype == NARROW[name]:
+        narrow = array.astype(dtype)
+        return narrow if np.array_equal(narrow.astype(array.dtype), array) else array
+    return array.view(dtype) if array.dtype == BITS.get(name) else array
+
+
+NARROW = {"uint2": "uint8", "uint4": "uint8", "int2": "int8", "int4": "int8"}
+BITS: dict[str, str] = {"bfloat16": "int16", **dict.fromkeys(FLOAT8, "uint8")}
 
 
 def _judged(refusal: Exception) -> Unsupported | Rejected:

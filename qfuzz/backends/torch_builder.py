@@ -83,6 +83,10 @@ class Builder:
         self.constants.append(Array(array, name))
         return variable(array)
 
+    def number(self, name: str, value: float, dtype: str) -> Arg:
+        """A tensor of one number and no dimensions, made in the prepare part."""
+        return self.prepare_call(self.fresh(name), "torch.tensor", literal(value), dtype=torch_name(f"torch.{dtype}"))
+
     def numbers(self, name: str, values: tuple[Any, ...], dtype: str) -> Arg:
         """A vector made in the prepare part."""
         return self.prepare_call(
@@ -124,12 +128,18 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
     )
 
 
+OF_ANY_TYPE = ("quantize", "dequantize", "embedding", "embedding_bag")
+"""Operators whose lowerings say themselves which types they take."""
+
+
 def _check_types(network: Network) -> None:
     """Raise `Unsupported` unless all is of the types that quantized kernels take here."""
+    others = [n for n in network.nodes if n.op.name not in OF_ANY_TYPE]
     inner = {*(i.name for i in network.inputs), *(n.name for n in network.nodes)}
-    for name, type_ in network.types.items():
+    for name in {v: None for n in others for v in (*n.inputs, n.name)}:
+        type_ = network.types[name]
         q = type_.element
-        if type_.dtype not in (*BYTES, "float32", "int32"):
+        if type_.dtype not in (*BYTES, "float32", "int32", "int64", "bool"):
             raise Unsupported(f"{name}: {type_.dtype}; torch's quantized kernels take uint8, int8 and float32")
         if isinstance(q, QType) and (q.block or q.dtype == "int32" or (name in inner and not q.is_per_tensor)):
             raise Unsupported(f"{name}: {q.dtype} on axis {q.axis}; the kernels here take per-tensor activations")
@@ -157,12 +167,6 @@ def symmetric(padding: tuple[int, ...]) -> list[int]:
     if padding[:half] != padding[half:]:
         raise Unsupported(f"padding {padding}: torch pads both ends of a dimension alike")
     return list(padding[:half])
-
-
-def refuse_volumes(op: Any) -> None:
-    """Raise `Unsupported` for a convolution in 3-d."""
-    if len(op.strides) > 2:
-        raise Unsupported(f"conv of {len(op.strides)} spatial dimensions: only 1-d and 2-d are said here")
 
 
 def refuse_factors(node: Node) -> None:

@@ -11,7 +11,10 @@ class Arg(NamedTuple):
 
 
 class Call(NamedTuple):
-    """`out = target(*args, **kwargs)`; a target that begins with a dot is a method of the first argument."""
+    """`out = target(*args, **kwargs)`; a target that begins with a dot is a method of the first argument.
+
+    Where it returns several values, `out` are their variables, with commas between them; one of one is ``x,``.
+    """
 
     out: str
     target: str
@@ -29,14 +32,16 @@ class Array(NamedTuple):
 class Declared(NamedTuple):
     """What a variable's tensor must say of itself. `scale` and `zero_point` are None for an unquantized tensor.
 
-    `dtype` is torch's own name (quint8, qint8, uint8, int8, float32).
+    `dtype` is torch's own name (quint8, qint8, uint8, int8, float32). With scales on an axis there is one of each for
+    every index.
     """
 
     variable: str
     name: str
     dtype: str
-    scale: float | None = None
-    zero_point: int | None = None
+    scale: float | tuple[float, ...] | None = None
+    zero_point: int | tuple[int, ...] | None = None
+    axis: int | None = None
 
 
 class CallList(NamedTuple):

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from qfuzz.backends import torch_dynamic_contracts as dynamic
+from qfuzz.backends import torch_norms_contracts
+from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
 from qfuzz.ir.contract import Contract
 
 _FBGEMM_GEMM = Contract(
@@ -77,12 +80,35 @@ _POOL = Contract(
 _MOVED = Contract(
     terms="exact", k=0, tie="half_even", source="stored integers are moved, compared or clipped; none is computed"
 )
+_FILLED = Contract(
+    terms="affine",
+    k=3,
+    tie="either_even",
+    source=f"{_KERNELS} masked_fill_kernel_quantized_cpu, index_put_kernel_quantized_cpu: quantize_val of it, as "
+    "fbgemm/QuantUtils.h Quantize; constant_pad_nd: fill_ copies from float32, quantized as a tensor is",
+)
 _QNNPACK_ADD = Contract(
     terms="fixed_point",
     k=8,
     tie="any",
     source="qnnpack/src/qnnpack/params.h pytorch_qnnp_compute_add_quantization_params: the larger multiplier has "
     "22 bits (off by 2^-22, 4 u), both share its shift, and the product is shifted with rounding, ties away from zero",
+)
+
+_ROWS = Contract(
+    terms="affine",
+    k=2,
+    tie="half_even",
+    source="qembeddingbag_prepack.cpp: bias = fl(-zero point * scale); fbgemm/src/EmbeddingSpMDM.cc: 0 + bias, "
+    "vfmadd231ps(bias, q, scale)",
+)
+_BAGS = Contract(
+    terms="affine",
+    k=1,
+    tie="half_even",
+    accumulates_float=True,
+    source="fbgemm/src/EmbeddingSpMDM.cc and EmbeddingSpMDMNBit.cc: scale and bias of a row times its weight, rounded; "
+    "then vaddps(sum, bias) and vfmadd231ps(sum, q, scale) for each row: twice the rows, and one",
 )
 
 _SHARED: dict[str, Contract] = {
@@ -96,6 +122,11 @@ _SHARED: dict[str, Contract] = {
     "avg_pool": _POOL,
     "global_avg_pool": _POOL,
     "adaptive_avg_pool": _POOL,
+    "concat_relu": _ELEMENTWISE,
+    **dict.fromkeys(("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"), _MOVED),
+    **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort", "topk"), _MOVED),
+    **dict.fromkeys(("flip", "channel_shuffle", "unfold", "reflection_pad"), _MOVED),
+    **dict.fromkeys(("masked_fill", "index_put", "constant_pad"), _FILLED),
     "concat": _ELEMENTWISE,
     "reshape": _MOVED,
     "transpose": _MOVED,
@@ -109,19 +140,38 @@ _SHARED: dict[str, Contract] = {
     "hardsigmoid": _ELEMENTWISE,
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
+    **torch_norms_contracts.CONTRACTS,
+    "embedding": _ROWS,
+    "embedding_bag": _BAGS,
 }
 """Kernels that are the same whatever the engine."""
 
-_FBGEMM = _SHARED | {"conv": _FBGEMM_GEMM, "conv_transpose": _FBGEMM_GEMM, "linear": _FBGEMM_GEMM}
-_ONEDNN = {"conv": _ONEDNN_GEMM, "conv_transpose": _ONEDNN_GEMM, "linear": _ONEDNN_GEMM}
-_QNNPACK = {"conv": _QNNPACK_GEMM, "conv_transpose": _QNNPACK_GEMM, "linear": _QNNPACK_GEMM, "add": _QNNPACK_ADD}
+_FBGEMM = _SHARED | {
+    "conv": _FBGEMM_GEMM,
+    "conv_transpose": _FBGEMM_GEMM,
+    "linear": _FBGEMM_GEMM,
+    "dynamic_linear": dynamic.FBGEMM,
+}
+_ONEDNN = {
+    "conv": _ONEDNN_GEMM,
+    "conv_transpose": _ONEDNN_GEMM,
+    "linear": _ONEDNN_GEMM,
+    "dynamic_linear": dynamic.ONEDNN,
+}
+_QNNPACK = {
+    "conv": _QNNPACK_GEMM,
+    "conv_transpose": _QNNPACK_GEMM,
+    "linear": _QNNPACK_GEMM,
+    "dynamic_linear": dynamic.QNNPACK,
+    "add": _QNNPACK_ADD,
+}
 
 CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {
         "fbgemm": MappingProxyType(_FBGEMM),
         "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV}),
         "onednn": MappingProxyType(_FBGEMM | _ONEDNN),
-        "export": MappingProxyType(_SHARED | _ONEDNN),
+        "export": MappingProxyType(_SHARED | _ONEDNN | dict(EXPORT_CONTRACTS)),
         "qnnpack": MappingProxyType(_FBGEMM | _QNNPACK),
     }
 )

@@ -8,24 +8,39 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from qfuzz.backends import torch_elementwise, torch_layers, torch_movement, torch_pools
-from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
-from qfuzz.backends.torch_calls import CallList, Declared, variable
+from qfuzz.backends import (
+    torch_dynamic,
+    torch_elementwise,
+    torch_embedding,
+    torch_layers,
+    torch_movement,
+    torch_norms,
+    torch_pools,
+    torch_quantization,
+)
+from qfuzz.backends.torch_builder import Builder, Lowering, lower, once
+from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_forms import refused_form
-from qfuzz.backends.torch_kernels import QUANTIZED
 from qfuzz.backends.torch_limits import limit_of
-from qfuzz.backends.torch_memory import place
+from qfuzz.backends.torch_quantization import declared, feed
 from qfuzz.backends.torch_variants import say_calls
 from qfuzz.ir.errors import Unsupported
-from qfuzz.ir.network import Network, Node
-from qfuzz.ir.qtype import QType
-from qfuzz.ir.tensor import TensorType
+from qfuzz.ir.network import Network
 
 ENGINES = ("fbgemm", "x86", "onednn", "qnnpack")
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         name: lowering
-        for family in (torch_layers, torch_elementwise, torch_pools, torch_movement)
+        for family in (
+            torch_layers,
+            torch_dynamic,
+            torch_quantization,
+            torch_elementwise,
+            torch_embedding,
+            torch_pools,
+            torch_movement,
+            torch_norms,
+        )
         for name, lowering in family.LOWERINGS.items()
     }
 )
@@ -74,27 +89,8 @@ class _Common(NamedTuple):
 def _common(network: Network, memory: str) -> _Common:
     b = Builder(network, memory)
     try:
-        calls = lower(b, LOWERINGS, _feed, _declare)
+        calls = lower(b, LOWERINGS, feed, lambda node: declared(network, node))
     except Unsupported as e:
         return _Common(str(e), b.n_lowered)
     say_calls(b)
     return _Common(calls._replace(run=tuple(b.run)), b.n_lowered)
-
-
-def _feed(b: Builder, name: str, type_: TensorType) -> None:
-    q = type_.element
-    if not isinstance(q, QType):
-        place(b, name, type_, None)
-        return
-
-    def make(array: str) -> None:
-        b.call(name, "torch._make_per_tensor_quantized_tensor", variable(array), scale_of(q), zero_point_of(q))
-
-    place(b, name, type_, make)
-
-
-def _declare(node: Node) -> Declared:
-    q = node.element
-    if isinstance(q, QType):
-        return Declared(node.name, node.name, QUANTIZED[q.dtype], q.scale[0], q.zero_point[0])
-    return Declared(node.name, node.name, str(q))

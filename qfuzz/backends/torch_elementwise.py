@@ -1,31 +1,16 @@
-"""Quantization, binary operators and activations as torch's eager quantized kernels."""
+"""Binary operators and activations as torch's eager quantized kernels."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering, scale_of, zero_point_of
-from qfuzz.backends.torch_calls import Arg, literal, torch_name
-from qfuzz.backends.torch_kernels import QUANTIZED, fixed_qparams, keep_qparams, qtype_out, same_dtype
-from qfuzz.ir.errors import Unsupported
+from qfuzz.backends.torch_calls import Arg, literal
+from qfuzz.backends.torch_kernels import fixed_qparams, keep_qparams, qtype_out, same_dtype
 from qfuzz.ir.network import Node
 from qfuzz.ops.activation import Clamp, Elu, LeakyRelu
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.softmax import Softmax
-
-
-def _quantize(b: Builder, node: Node) -> None:
-    q = qtype_out(node)
-    dtype = torch_name(f"torch.{QUANTIZED[q.dtype]}")
-    b.call(node.name, "torch.quantize_per_tensor", b.x(node), scale_of(q), zero_point_of(q), dtype)
-
-
-def _dequantize(b: Builder, node: Node) -> None:
-    b.call(node.name, ".dequantize", b.x(node))
-
-
-def _requantize(b: Builder, node: Node) -> None:
-    raise Unsupported("torch has no kernel from quantized to quantized; dequantize and quantize are two")
 
 
 def _add(b: Builder, node: Node) -> None:
@@ -107,9 +92,6 @@ def _tanh(b: Builder, node: Node) -> None:
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
-        "quantize": _quantize,
-        "dequantize": _dequantize,
-        "requantize": _requantize,
         "add": _add,
         "mul": _mul,
         "relu": _relu,

@@ -6,6 +6,7 @@ another Python, of version 3.9 or later.
 
 import contextlib
 import copy
+import importlib
 import io
 import time
 import warnings
@@ -39,6 +40,50 @@ def facts() -> dict[str, str]:
     capability = getattr(torch.backends, "cpu", None)
     told = {"version": str(torch.__version__), "framework": "torch"}
     return told if capability is None else {**told, "cpu_capability": capability.get_cpu_capability()}
+
+
+_KERNELS_ON_THE_CPU = (
+    *("CPU", "QuantizedCPU", "MkldnnCPU"),
+    *("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional", "CompositeImplicitAutograd"),
+)
+"""Dispatch keys of kernels that a call with tensors of the CPU comes to."""
+
+
+def operators() -> dict[str, Any]:
+    """The operators that torch registers, as its dispatcher tells; plain data.
+
+    Returns
+    -------
+    dict
+        ``version``, and ``operators``: for each its ``name`` with its overload (``aten::add.Tensor``), its ``schema``,
+        the dispatch keys of its ``kernels`` on the CPU, and whether torch ``generated`` its kernel from another's.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers quantized_decomposed
+    schemas = {f"{s.name}.{s.overload_name}".rstrip("."): str(s) for s in torch._C._jit_get_all_schemas()}
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return {
+        "version": str(torch.__version__),
+        "operators": [
+            {
+                "name": name,
+                "schema": schemas.get(name, ""),
+                "kernels": [key for key in _KERNELS_ON_THE_CPU if has_kernel(name, key)],
+                "generated": _is_generated(name),
+            }
+            for name in sorted(torch._C._dispatch_get_all_op_names())
+        ],
+    }
+
+
+def _is_generated(name: str) -> bool:
+    namespace, _, rest = name.partition("::")
+    operator, _, overload = rest.partition(".")
+    try:
+        found = getattr(getattr(getattr(torch.ops, namespace), operator), overload or "default")
+        return torch.Tag.generated in found.tags
+    except (AttributeError, RuntimeError):
+        return False
 
 
 def load(calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -> "Execution":
@@ -175,11 +220,15 @@ def _do(
         given = [_value(kind, value, variables) for kind, value in args]
         named = {k: _value(kind, value, variables) for k, (kind, value) in kwargs.items()}
         try:
-            variables[out] = function(*given, **named)
-            if packing is not None and isinstance(variables[out], torch.ScriptObject):
-                variables[out] = packing(variables[out], _repack(target, function, given))
+            result = function(*given, **named)
+            if packing is not None and isinstance(result, torch.ScriptObject):
+                result = packing(result, _repack(target, function, given))
         except _REFUSALS as e:
             raise Refusal(target, e) from None
+        if "," in out:
+            variables.update(zip((name.strip() for name in out.split(",")), result))  # noqa: B905  Python 3.9
+        else:
+            variables[out] = result
 
 
 def _value(kind: str, value: Any, variables: Mapping[str, Any]) -> Any:
@@ -215,16 +264,47 @@ def _tensor(array: Any) -> torch.Tensor:
 
 
 def _array(tensor: torch.Tensor, declared: Sequence[Any]) -> Any:
-    _, name, dtype, scale, zero_point = declared
-    said: tuple[str, Any, Any]
+    name, asked = declared[1], tuple(declared[2:])
+    said: tuple[Any, ...] = (str(tensor.dtype)[len("torch.") :], None, None, None)
     if tensor.is_quantized:
-        said = (str(tensor.dtype), tensor.q_scale(), tensor.q_zero_point())
-        tensor = tensor.int_repr()
-    else:
-        said = (str(tensor.dtype), None, None)
-    if said != ("torch." + dtype, scale, zero_point):
-        asked = f"torch.{dtype}, scale {scale!r}, zero_point {zero_point!r}"
-        raise WrongQParams(
-            f"{name}: the tensor says {said[0]}, scale {said[1]!r}, zero_point {said[2]!r}; asked for {asked}"
-        )
-    return tensor.contiguous().numpy()
+        said = (said[0], *_qparams(tensor))
+        tensor = _stored(tensor)
+    if said != asked:
+        words = ["{}, scale {!r}, zero_point {!r}, axis {!r}".format(*q) for q in (said, asked)]
+        raise WrongQParams(f"{name}: the tensor says {words[0]}; asked for {words[1]}")
+    tensor = tensor.contiguous()
+    if tensor.dtype in _BITS:
+        tensor = tensor.view(_BITS[tensor.dtype])
+    return tensor.numpy()
+
+
+_BITS = {
+    getattr(torch, name): bits
+    for name, bits in (
+        ("bfloat16", torch.int16),
+        *((f"float8_{kind}", torch.uint8) for kind in ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz")),
+    )
+    if hasattr(torch, name)
+}
+"""Types that NumPy has not, and the integers whose bits stand for theirs."""
+
+
+def _qparams(tensor: torch.Tensor) -> tuple[Any, Any, Any]:
+    """What a quantized tensor says of itself: scale, zero point, axis."""
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return tensor.q_scale(), tensor.q_zero_point(), None
+    scales, zero_points = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    return tuple(scales.tolist()), tuple(zero_points.tolist()), tensor.q_per_channel_axis()
+
+
+_PACKED = {getattr(torch, name, None): bits for name, bits in (("quint4x2", 4), ("quint2x4", 2))}
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    """The integers of a quantized tensor, each in a byte of its own: the first of those in one has its lowest bits."""
+    bits = _PACKED.get(tensor.dtype, 0)
+    if not bits:
+        return tensor.int_repr()
+    shifts = torch.arange(0, 8, bits, dtype=torch.uint8)
+    single = (tensor.int_repr().reshape(-1, 1) >> shifts) & (2**bits - 1)
+    return single.reshape(-1)[: tensor.numel()].reshape(tensor.shape)

@@ -7,26 +7,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qfuzz.backends.torch_builder import (
-    Builder,
-    Lowering,
-    lower,
-    once,
-    refuse_factors,
-    refuse_volumes,
-    scale_of,
-    symmetric,
-    zero_point_of,
-)
-from qfuzz.backends.torch_calls import Arg, CallList, Declared, literal, torch_name, variables
+from qfuzz.backends import torch_export_layers, torch_export_products
+from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
+from qfuzz.backends.torch_calls import Arg, CallList, Declared, literal, variables
+from qfuzz.backends.torch_export_layers import output_arguments
+from qfuzz.backends.torch_kernels import qtype_out
 from qfuzz.backends.torch_memory import place
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
-from qfuzz.ir.qtype import QType, dtype_of
+from qfuzz.ir.qtype import dtype_of
 from qfuzz.ir.tensor import TensorType
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.elementwise import Add, Mul
-from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Concat, Flatten, Reshape, Slice, Transpose
 
 
@@ -49,100 +41,6 @@ def _declare(node: Node) -> Declared:
     return Declared(node.name, node.name, dtype_of(node.element))
 
 
-def _qtype_out(node: Node) -> QType:
-    q = node.element
-    if not isinstance(q, QType):
-        raise Unsupported(f"output {q}: the kernel returns quantized integers")
-    return q
-
-
-def _conv(b: Builder, node: Node) -> None:
-    op: Any = node.op
-    assert isinstance(op, Conv)
-    refuse_volumes(op)
-    q_x = b.type(node, 0).qtype
-    if q_x.dtype != "uint8":
-        raise Unsupported(f"x: {q_x.dtype}; qconv_pointwise takes uint8 activations")
-    weight, scales, zero_points = _weight(b, node)
-    settings = [literal(list(s)) for s in (op.strides, symmetric(op.padding), op.dilations)]
-    packed = b.prepare_call(
-        b.fresh(f"{node.name}_packed"),
-        "torch.ops.onednn.qconv_prepack",
-        weight,
-        scales,
-        scale_of(q_x),
-        zero_point_of(q_x),
-        *settings,
-        literal(op.groups),
-        literal(None),
-    )
-    b.call(
-        node.name,
-        "torch.ops.onednn.qconv_pointwise.default",
-        b.x(node),
-        scale_of(q_x),
-        zero_point_of(q_x),
-        packed,
-        scales,
-        zero_points,
-        _bias(b, node),
-        *settings,
-        literal(op.groups),
-        *_output(node),
-        *_post_op(op.relu),
-    )
-
-
-def _linear(b: Builder, node: Node) -> None:
-    op: Any = node.op
-    assert isinstance(op, Linear)
-    refuse_factors(node)
-    q_x = b.type(node, 0).qtype
-    weight, scales, zero_points = _weight(b, node)
-    packed = b.prepare_call(b.fresh(f"{node.name}_packed"), "torch.ops.onednn.qlinear_prepack", weight, literal(None))
-    b.call(
-        node.name,
-        "torch.ops.onednn.qlinear_pointwise.default",
-        b.x(node),
-        scale_of(q_x),
-        zero_point_of(q_x),
-        packed,
-        scales,
-        zero_points,
-        _bias(b, node),
-        *_output(node),
-        *_post_op(op.relu),
-    )
-
-
-def _weight(b: Builder, node: Node) -> tuple[Arg, Arg, Arg]:
-    """The plain integers, scales and zero points of the weight."""
-    q = b.type(node, 1).qtype
-    if q.dtype != "int8":
-        raise Unsupported(f"weight: {q.dtype}; the kernel takes int8 weights")
-    if any(q.zero_point):
-        raise Unsupported("weight: onednn takes symmetric weights, whose zero point is 0")
-    scales = b.numbers(f"{node.name}_scales", q.scale, "float32")
-    return b.constant(node.inputs[1]), scales, b.numbers(f"{node.name}_zero_points", q.zero_point, "int64")
-
-
-def _bias(b: Builder, node: Node) -> Arg:
-    if len(node.inputs) < 3:
-        return literal(None)
-    if b.type(node, 2).element != "float32":
-        raise Unsupported(f"bias: {b.type(node, 2).dtype}; the kernel takes a float32 bias")
-    return b.constant(node.inputs[2])
-
-
-def _output(node: Node) -> tuple[Arg, Arg, Arg]:
-    q = _qtype_out(node)
-    return scale_of(q), zero_point_of(q), torch_name(f"torch.{q.dtype}")
-
-
-def _post_op(relu: bool) -> tuple[Arg, Arg, Arg]:
-    return literal("relu" if relu else "none"), literal([]), literal("")
-
-
 def _add(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Add)
@@ -163,10 +61,27 @@ def _binary(b: Builder, node: Node, kernel: str) -> None:
     operands: list[Arg] = []
     for position in range(2):
         q = b.type(node, position).qtype
-        if q.dtype != "uint8" or _qtype_out(node).dtype != "uint8":
+        if q.dtype != "uint8" or qtype_out(node).dtype != "uint8":
             raise Unsupported(f"input {position}: {q.dtype}; the kernel takes and returns uint8")
         operands += [b.x(node, position), scale_of(q), zero_point_of(q)]
-    b.call(node.name, f"torch.ops.onednn.{kernel}.tensor", *operands, *_output(node))
+    b.call(node.name, f"torch.ops.onednn.{kernel}.tensor", *operands, *output_arguments(node))
+
+
+def _batch_norm(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, BatchNorm)
+    x = b.type(node, 0)
+    if len(x.shape) != 4:
+        raise Unsupported(f"x: {len(x.shape)} dimensions; the kernel takes 4")
+    if op.relu:
+        raise Unsupported("relu: onednn.qbatch_norm2d has no fused relu")
+    for which, dtype in (("x", x.qtype.dtype), ("output", qtype_out(node).dtype)):
+        if dtype != "uint8":
+            raise Unsupported(f"{which}: {dtype}; the kernel takes and returns uint8")
+    parameters = (b.constant(name) for name in node.inputs[1:])
+    q = (scale_of(x.qtype), zero_point_of(x.qtype))
+    epsilon = literal(op.epsilon)
+    b.call(node.name, "torch.ops.onednn.qbatch_norm2d", b.x(node), *q, *parameters, epsilon, *output_arguments(node))
 
 
 def _keep_qparams(b: Builder, node: Node) -> None:
@@ -217,10 +132,11 @@ def _slice(b: Builder, node: Node) -> None:
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
-        "conv": _conv,
-        "linear": _linear,
+        **torch_export_layers.LOWERINGS,
+        **torch_export_products.LOWERINGS,
         "add": _add,
         "mul": _mul,
+        "batch_norm": _batch_norm,
         "concat": _concat,
         "reshape": _reshape,
         "flatten": _flatten,

@@ -17,6 +17,8 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
             return _contraction(engine, network, node, kernel) or _transposed(engine, network, node)
         case "linear":
             return _contraction(engine, network, node, "linear")
+        case "dynamic_linear":
+            return _dynamic(engine, network, node)
         case "sigmoid" if engine == "qnnpack":
             return _qnnpack_sigmoid(network, node)
         case _:
@@ -24,7 +26,7 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
 
 
 def _contraction(engine: str, network: Network, node: Node, kernel: str) -> str:
-    x, weight = network.types[node.inputs[0]], network.types[node.inputs[1]]
+    x = network.types[node.inputs[0]]
     signed_too = engine == "onednn" and kernel == "linear"
     q_y = node.element
     if not isinstance(q_y, QType):
@@ -33,11 +35,24 @@ def _contraction(engine: str, network: Network, node: Node, kernel: str) -> str:
         return f"x: {x.dtype}; {kernel} of {engine} takes quint8 activations"
     if q_y.dtype != x.dtype:
         return f"output: {q_y.dtype}; {kernel} returns the dtype of its input, {x.dtype}"
+    return _weight(engine, network, node, kernel)
+
+
+def _weight(engine: str, network: Network, node: Node, kernel: str) -> str:
+    """What prepacking takes."""
+    weight = network.types[node.inputs[1]]
     if weight.dtype != "int8":
         return f"weight: {weight.dtype}; {kernel} is documented for qint8 weights only"
     if engine == "onednn" and any(weight.qtype.zero_point):
         return "weight: onednn takes symmetric weights, whose zero point is 0"
     return ""
+
+
+def _dynamic(engine: str, network: Network, node: Node) -> str:
+    op: Any = node.op
+    if engine == "qnnpack" and op.reduce_range:
+        return "reduce_range: 'Currently, qnnpack incorrectly ignores reduce_range when it is set to true' (TORCH_WARN)"
+    return _weight(engine, network, node, "its dynamic kernel")
 
 
 def _transposed(engine: str, network: Network, node: Node) -> str:

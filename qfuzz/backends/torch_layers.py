@@ -30,8 +30,8 @@ def _conv(b: Builder, node: Node) -> None:
     packed = b.prepare_call(
         b.fresh(f"{node.name}_packed"),
         f"torch.ops.quantized.{kernel}_prepack",
-        _weight(b, node),
-        _bias(b, node),
+        weight_of(b, node),
+        bias_of(b, node),
         *(literal(s) for s in settings),
         literal(op.groups),
     )
@@ -58,8 +58,8 @@ def _conv_transpose(b: Builder, node: Node) -> None:
     packed = b.prepare_call(
         b.fresh(f"{node.name}_packed"),
         f"{kernel}_prepack",
-        _weight(b, node),
-        _bias(b, node),
+        weight_of(b, node),
+        bias_of(b, node),
         *(literal(s) for s in settings),
     )
     b.call(node.name, kernel, b.x(node), packed, scale_of(q_y), zero_point_of(q_y))
@@ -71,13 +71,13 @@ def _linear(b: Builder, node: Node) -> None:
     refuse_factors(node)
     q_y = qtype_out(node)
     packed = b.prepare_call(
-        b.fresh(f"{node.name}_packed"), "torch.ops.quantized.linear_prepack", _weight(b, node), _bias(b, node)
+        b.fresh(f"{node.name}_packed"), "torch.ops.quantized.linear_prepack", weight_of(b, node), bias_of(b, node)
     )
     kernel = "linear_relu" if op.relu else "linear"
     b.call(node.name, f"torch.ops.quantized.{kernel}", b.x(node), packed, scale_of(q_y), zero_point_of(q_y))
 
 
-def _weight(b: Builder, node: Node) -> Arg:
+def weight_of(b: Builder, node: Node) -> Arg:
     """The quantized weight tensor, made in the prepare part."""
     name = node.inputs[1]
     q = qtype_in(b, node, 1)
@@ -95,7 +95,8 @@ def _weight(b: Builder, node: Node) -> Arg:
     )
 
 
-def _bias(b: Builder, node: Node) -> Arg:
+def bias_of(b: Builder, node: Node) -> Arg:
+    """The float32 bias, or none."""
     if len(node.inputs) < 3:
         return literal(None)
     if b.type(node, 2).element != "float32":

@@ -48,9 +48,10 @@ def place(b: Builder, name: str, type_: TensorType, make: Callable[[str], None] 
 def _possible(memory: str, type_: TensorType) -> str:
     """`memory`, where a tensor of that type can lie so."""
     rank, q = len(type_.shape), type_.element
-    if memory == "channels_last":
-        return memory if rank in CHANNELS_LAST else ""
-    if rank == 0 or (isinstance(q, QType) and not q.is_per_tensor):
+    axis = None if not isinstance(q, QType) or q.is_per_tensor else q.axis or 0
+    if memory == "channels_last":  # a tensor with scales of a later axis has no such format
+        return memory if rank in CHANNELS_LAST and (axis is None or axis < 2) else ""
+    if rank == 0 or axis is not None:
         return ""
     return memory
 

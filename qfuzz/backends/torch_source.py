@@ -71,6 +71,18 @@ def call_source(call: Sequence[Any]) -> str:
     return f"{out} = {target}({', '.join(given + named)})"
 
 
+def value_source(declared: Any) -> str:
+    """An expression for the integers, or the reals, that a variable's tensor holds, as a tensor that NumPy takes."""
+    x, dtype = declared.variable, declared.dtype
+    if dtype in ("quint4x2", "quint2x4"):
+        bits = 4 if dtype == "quint4x2" else 2
+        single = f"{x}.int_repr().reshape(-1, 1) >> torch.arange(0, 8, {bits}) & {2**bits - 1}"
+        return f"({single}).reshape(-1)[: {x}.numel()].reshape({x}.shape)"
+    if dtype == "bfloat16" or dtype.startswith("float8"):
+        return f"{x}.float()"
+    return f"{x}.int_repr()" if declared.scale is not None else str(x)
+
+
 def _arg_source(kind: str, value: Any) -> str:
     if kind == "variables":
         return f"[{', '.join(value)}]"

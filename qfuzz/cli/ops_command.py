@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -10,7 +10,7 @@ import click
 from rich.table import Table
 
 from qfuzz.backends.discovery import BUILT_IN, DEFAULT_RIDES, canonical, is_installed, load_backend
-from qfuzz.cli import ops_onnx
+from qfuzz.cli import ops_onnx, ops_torch
 from qfuzz.cli.options import backend_option, output_options, print_json
 from qfuzz.cli.piped_console import PipedConsole
 from qfuzz.cli.rim import OK
@@ -29,40 +29,39 @@ SAMPLES = 60
 @backend_option
 @click.option("--ops", multiple=True, metavar="PATTERN", help="Shell glob over operator names. Repeatable.")
 @click.option("--onnx", is_flag=True, help="Only the operators of ONNX Runtime: covered, or not and why.")
+@click.option("--torch", is_flag=True, help="Only the operators of PyTorch: covered, or not and why.")
 @output_options
-def command(specs: tuple[str, ...], ops: tuple[str, ...], onnx: bool, as_json: bool, quiet: bool, verbose: bool) -> int:
+def command(
+    specs: tuple[str, ...], ops: tuple[str, ...], onnx: bool, torch: bool, as_json: bool, quiet: bool, verbose: bool
+) -> int:
     """Show operators by backends: the share of drawn one-node cases that a backend has a kernel for.
 
-    Then, where ONNX Runtime is among the backends, how many of its operators for quantized values are covered.
+    Then, where ONNX Runtime or PyTorch is among the backends, how many of its operators for quantized values are
+    covered.
 
     With -v: the contract of each operator and backend, its source, and the worst error measured in units of its bound;
-    each operator of ONNX Runtime with the types that its kernels take and that are drawn, or why it is not covered.
+    each operator of ONNX Runtime with the types that its kernels take and that are drawn, each of PyTorch with what
+    calls it, or why it is not covered.
     """
     backends = [load_backend(s) for s in (map(canonical, specs) if specs else _all_installed())]
     selected = selected_ops(ops)
-    try:
-        runtime, why = ops_onnx.asked_runtime(backends), ""
-    except BackendMissing as e:
-        if onnx:
-            raise
-        runtime, why = None, str(e)
-    if onnx and runtime is None:
-        raise BackendMissing("--onnx: no backend is onnxruntime; pip install 'qfuzz[onnxruntime]', or name it with -b")
-    rows = () if runtime is None else ops_onnx.selected_rows(runtime, selected if ops else ())
-    matrix = {} if onnx else {op: _support(op, backends) for op in selected}
+    wanted = {"onnx": onnx, "torch": torch}
+    only = onnx or torch
+    frameworks = [_Framework(name, backends, selected if ops else ()) for name in wanted if wanted[name] or not only]
+    for f in frameworks:
+        if wanted[f.name]:
+            f.need()
+    matrix = {} if only else {op: _support(op, backends) for op in selected}
     if as_json:
         document: dict[str, Any] = {"schema": 1, "ops": [_as_document(op, matrix[op], backends) for op in matrix]}
-        if runtime is not None:
-            document["onnx"] = ops_onnx.as_document(runtime, rows)
-        elif why:
-            document["onnx"] = {"why": why}
+        document.update({f.name: told for f in frameworks if (told := f.as_document()) is not None})
         print_json(document)
         return OK
     console = PipedConsole(highlight=False, soft_wrap=True)
     if verbose:
         for op in matrix:
             _print_contracts(console, op, matrix[op], backends)
-    elif not onnx:
+    elif not only:
         console.print(_table(matrix, backends))
         if not quiet:
             for i, b in enumerate(backends):
@@ -70,13 +69,52 @@ def command(specs: tuple[str, ...], ops: tuple[str, ...], onnx: bool, as_json: b
             console.print(
                 "A number is the share of drawn one-node forms with a kernel, in percent; . is none. -v says why."
             )
-    if rows and (verbose or onnx):
-        ops_onnx.print_matrix(console, rows)
-    if runtime is not None and not ops and not quiet:
-        ops_onnx.print_summary(console, runtime, listed=verbose or onnx)
-    if why and not quiet:
-        console.print(why, markup=False)
+    for f in frameworks:
+        f.show(console, matrix=verbose or only, summary=not ops and not quiet, why=not quiet)
     return OK
+
+
+SIDES: Mapping[str, tuple[Any, str]] = {"onnx": (ops_onnx, "onnxruntime"), "torch": (ops_torch, "torch")}
+"""Option to what shows that framework's operators, and to what brings it."""
+
+
+class _Framework:
+    """What a framework among the backends tells of its operators; nothing, where there is none."""
+
+    def __init__(self, name: str, backends: Sequence[Backend], ops: Sequence[str]) -> None:
+        self.name = name
+        self._side, self._extra = SIDES[name]
+        self._told: Any = None
+        self._rows: tuple[Any, ...] = ()
+        self._why = ""
+        try:
+            self._told = self._side.asked(backends)
+        except BackendMissing as e:
+            self._why = str(e)
+        if self._told is not None:
+            self._rows = self._side.selected_rows(self._told, ops)
+
+    def need(self) -> None:
+        """Raise `BackendMissing` where there is nothing to show."""
+        if self._told is None:
+            there = f"no backend is of {self._extra}; pip install 'qfuzz[{self._extra}]', or name it with -b"
+            raise BackendMissing(self._why or f"--{self.name}: {there}")
+
+    def as_document(self) -> dict[str, Any] | None:
+        """As plain data."""
+        if self._told is not None:
+            document: dict[str, Any] = self._side.as_document(self._told, self._rows)
+            return document
+        return {"why": self._why} if self._why else None
+
+    def show(self, console: PipedConsole, *, matrix: bool, summary: bool, why: bool) -> None:
+        """Print what is asked for."""
+        if self._rows and matrix:
+            self._side.print_matrix(console, self._rows)
+        if self._told is not None and summary:
+            self._side.print_summary(console, self._told, listed=matrix)
+        if self._why and why:
+            console.print(self._why, markup=False)
 
 
 def _all_installed() -> list[str]:

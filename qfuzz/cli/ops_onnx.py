@@ -5,8 +5,9 @@ from itertools import islice
 from typing import Any
 
 from qfuzz.backends.discovery import parse_spec
-from qfuzz.backends.onnx_coverage import COVERED, STATUSES, Covered, Row, counts, rows, summary, without_kernel
+from qfuzz.backends.onnx_coverage import COVERED, Covered, Row, rows, summary, without_kernel
 from qfuzz.backends.onnx_kernels import NARROW, Key, Runtime, ask_runtime
+from qfuzz.backends.statuses import STATUSES, counts
 from qfuzz.cli.piped_console import PipedConsole
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.protocols import Backend
@@ -27,7 +28,7 @@ WIDTH = 40
 LEGEND = "* drawn (in QDQ form, around the operator on real numbers); o the kernel takes it, not drawn; . not taken."
 
 
-def asked_runtime(backends: Sequence[Backend]) -> Runtime | None:
+def asked(backends: Sequence[Backend]) -> Runtime | None:
     """What the first runtime among the backends tells; nothing, where there is none."""
     for b in backends:
         name, options = parse_spec(b.name)

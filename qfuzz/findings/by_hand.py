@@ -13,25 +13,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qfuzz.findings.by_hand_functions import DECIMAL, activation_lines, fraction, function_lines
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import qparams_at
-from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
-from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
 from qfuzz.ops.elementwise import Add, Mul
-from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.movement import Concat, Moved
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.ordering import Sort, Topk
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
+from qfuzz.ops.semantics import Operand
 from qfuzz.ops.softmax import Softmax
 
 Array = npt.NDArray[Any]
@@ -42,16 +46,18 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
     """Statements that compute element `index` of `node` from what it received (`values` by name, constants too)."""
     e = _Element(network, node, [np.asarray(values[i]) for i in node.inputs], index)
     match node.op:
-        case Conv():
-            lines = e.contraction(_conv_taps(node.op, e.arrays[0], e.arrays[1], index), index[1])
+        case Conv() | ConvPointwise() | ConvAdd():
+            taps = _conv_taps(node.op, e.arrays[0], e.arrays[1], index)
+            lines = e.followed(e.contraction(taps, index[1]))
         case ConvInteger():
             lines = e.accumulator(_conv_taps(node.op, e.arrays[0], e.arrays[1], index), index[1])
         case ConvTranspose():
             taps = _transposed_taps(node.op, e.arrays[0], e.arrays[1], index)
             lines = e.contraction(taps, index[1] % e.arrays[1].shape[1], index[1])
-        case Linear() | LinearInteger():
+        case Linear() | LinearInteger() | LinearPointwise() | LinearAdd():
             pairs = [((*index[:-1], k), (index[-1], k)) for k in range(e.arrays[1].shape[1])]
-            lines = (e.contraction if isinstance(node.op, Linear) else e.accumulator)(pairs, index[-1])
+            lines = (e.accumulator if isinstance(node.op, LinearInteger) else e.contraction)(pairs, index[-1])
+            lines = e.followed(lines)
         case MatMul() | MatMulInteger():
             matched = _matrix_pairs(e.arrays[0], e.arrays[1], index)
             lines = (e.contraction if isinstance(node.op, MatMul) else e.accumulator)(matched, 0)
@@ -71,8 +77,14 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.concat(axis)
         case Softmax(axis=axis):
             lines = e.softmax(axis)
-        case LayerNorm() | InstanceNorm():
+        case Sort() | Topk():
+            lines = e.ordered()
+        case MaskedFill() | IndexPut() | ConstantPad():
+            lines = e.filled()
+        case LayerNorm() | InstanceNorm() | GroupNorm():
             lines = e.normalized()
+        case BatchNorm():
+            lines = e.batch_norm()
         case Mean():
             lines = e.mean()
         case Amax() | Amin():
@@ -98,7 +110,7 @@ class _Element:
         if not isinstance(q, QType):
             return "1", 0
         at = channel if q.axis is not None else 0
-        return _fraction(q.scale[at]), q.zero_point[at]
+        return fraction(q.scale[at]), q.zero_point[at]
 
     def accumulator(self, pairs: Sequence[tuple[Index, Index]], channel: int) -> list[str]:
         """The sum of products, which is the result of an operator on integers."""
@@ -123,17 +135,28 @@ class _Element:
         lines = [*self.products(pairs, channel), f"real = acc * {scale_x} * {scale_w}"]
         alpha, beta = (getattr(self.node.op, name, 1.0) for name in ("alpha", "beta"))
         if alpha != 1.0:
-            lines.append(f"real *= {_fraction(alpha)}  # alpha")
-        if len(self.arrays) > 2:
+            lines.append(f"real *= {fraction(alpha)}  # alpha")
+        at = 3 if isinstance(self.node.op, LinearAdd | ConvAdd) else 2
+        if len(self.arrays) > at:
             own = channel if bias_channel is None else bias_channel
-            bias, element = self.arrays[2][own], self.types[2].element
+            bias, element = self.arrays[at][own], self.types[at].element
             if isinstance(element, QType):
-                scale_b, zero_b = self.scale(2, own)
+                scale_b, zero_b = self.scale(at, own)
                 value = f"({int(bias)} - {zero_b}) * {scale_b}"
             else:
-                value = f"{int(bias)} * {scale_x} * {scale_w}" if element == "int32" else _fraction(float(bias))
-            lines.append(f"real += {value}{'' if beta == 1.0 else f' * {_fraction(beta)}'}  # bias")
+                value = f"{int(bias)} * {scale_x} * {scale_w}" if element == "int32" else fraction(float(bias))
+            lines.append(f"real += {value}{'' if beta == 1.0 else f' * {fraction(beta)}'}  # bias")
         return lines
+
+    def followed(self, lines: list[str]) -> list[str]:
+        """The real result of a layer, and what follows it."""
+        match self.node.op:
+            case LinearAdd() | ConvAdd():
+                return [*lines, f"real += {self.operand(2)}  # other"]
+            case LinearPointwise() | ConvPointwise() as op if op.activation != "none":
+                return [*lines, "x = Fraction(real)", *activation_lines(op.post)]
+            case _:
+                return lines
 
     def elementwise(self, sign: str) -> list[str]:
         return [f"real = ({self.operand(0)}) {sign} ({self.operand(1)})"]
@@ -203,30 +226,42 @@ class _Element:
         row = [int(v) for v in np.moveaxis(self.arrays[0], axis, -1)[(*self.index[:axis], *self.index[axis + 1 :])]]
         own = row[self.index[axis]]
         return [
-            *_DECIMAL,
+            *DECIMAL,
             f"shares = [exact(({own} - q) * {scale}) for q in {row!r}]  # x_i - x_j; the share is 1 / sum(exp(-d))",
             "real = Fraction(1 / sum((-d).exp() for d in shares))",
         ]
 
     def normalized(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]
-        assert isinstance(op, LayerNorm | InstanceNorm)
-        first = op.axis if isinstance(op, LayerNorm) else 2
-        row = [int(v) for v in x[self.index[:first]].ravel()]
-        (scale, zero), (scale_w, zero_w) = self.scale(0), self.scale(1)
-        weight, *bias = (
+        assert isinstance(op, LayerNorm | InstanceNorm | GroupNorm)
+        flat = int(np.ravel_multi_index(self.index, x.shape))
+        n = op.size(x.shape)
+        row = [int(v) for v in x.ravel()[flat // n * n :][:n]]
+        (scale, zero), (scale_w, zero_w) = self.scale(0), self.scale(1) if len(self.arrays) > 1 else ("1", 0)
+        weight, *bias = [
             np.broadcast_to(op.laid_out(a.astype(np.float64), x.shape), x.shape)[self.index].item()
             for a in self.arrays[1:]
-        )
+        ] or [1.0]
         unit = f" * {scale} * {scale_w}" if bias and self.types[2].element == "int32" else ""
         return [
-            *_DECIMAL,
+            *DECIMAL,
             f"row = [(q - {zero}) * {scale} for q in {row!r}]",
             "mean = sum(row) / Fraction(len(row))",
-            f"under = sum((x - mean) ** 2 for x in row) / len(row) + {_fraction(op.epsilon)}  # variance + epsilon",
+            f"under = sum((x - mean) ** 2 for x in row) / len(row) + {fraction(op.epsilon)}  # variance + epsilon",
             f"real = ({int(x[self.index])} - {zero}) * {scale} - mean",
-            f"real *= Fraction(1 / exact(under).sqrt()) * ({_fraction(weight)} - {zero_w}) * {scale_w}",
-            *(f"real += {_fraction(b)}{unit}  # bias" for b in bias),
+            f"real *= Fraction(1 / exact(under).sqrt()) * ({fraction(weight)} - {zero_w}) * {scale_w}",
+            *(f"real += {fraction(b)}{unit}  # bias" for b in bias),
+        ]
+
+    def batch_norm(self) -> list[str]:
+        op: Any = self.node.op
+        (scale, zero), channel = self.scale(0), self.index[1]
+        weight, bias, mean, variance = (fraction(float(a[channel])) for a in self.arrays[1:])
+        return [
+            *DECIMAL,
+            f"under = {variance} + {fraction(op.epsilon)}  # variance + epsilon",
+            f"real = ({int(self.arrays[0][self.index])} - {zero}) * {scale} - {mean}",
+            f"real = real * Fraction(1 / exact(under).sqrt()) * {weight} + {bias}",
         ]
 
     def mean(self) -> list[str]:
@@ -274,6 +309,24 @@ class _Element:
             f"real = sum(Fraction(n, d) * (q - {zero}) for n, d, q in weighted) * {scale}",
         ]
 
+    def ordered(self) -> list[str]:
+        op = self.node.op
+        assert isinstance(op, Sort | Topk)
+        axis = op.axis % len(self.index)
+        row = np.moveaxis(self.arrays[0], axis, -1)[(*self.index[:axis], *self.index[axis + 1 :])]
+        scale, zero = self.scale(0)
+        downwards = op.descending if isinstance(op, Sort) else op.largest
+        return [f"real = (sorted({row.tolist()!r}, reverse={downwards})[{self.index[axis]}] - {zero}) * {scale}"]
+
+    def filled(self) -> list[str]:
+        op, x = self.node.op, self.arrays[0]
+        assert isinstance(op, MaskedFill | IndexPut | ConstantPad)
+        operands = [Operand.point(t, a) for t, a in zip(self.types, self.arrays, strict=True)]
+        if np.broadcast_to(op.filled(operands)[0], self.output.shape)[self.index]:
+            return [f"real = {fraction(op.value)}"]
+        scale, zero = self.scale(0)
+        return [f"real = ({int(op.placed(x.astype(np.float64), operands)[self.index])} - {zero}) * {scale}"]
+
     def unary(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]
         scale, zero = self.scale(0)
@@ -281,34 +334,9 @@ class _Element:
         if source is None:
             return ["real = Fraction(0)  # padding"]
         value = x[source].item()
-        stored = _fraction(float(value)) if isinstance(op, Quantize) else f"({value} - {zero})"
+        stored = fraction(float(value)) if isinstance(op, Quantize) else f"({value} - {zero})"
         lines = [f"x = Fraction({stored}) * {scale}"]
-        match op:
-            case Relu():
-                return [*lines, "real = max(x, Fraction(0))"]
-            case Clamp(min=low, max=high):
-                return [*lines, f"real = min(max(x, {_fraction(low)}), {_fraction(high)})"]
-            case LeakyRelu(negative_slope=slope):
-                return [*lines, f"real = x if x > 0 else x * {_fraction(slope)}"]
-            case Hardsigmoid():
-                return [*lines, "real = min(max(x / 6 + Fraction(1, 2), Fraction(0)), Fraction(1))"]
-            case Hardswish():
-                return [*lines, "real = x * min(max(x + 3, Fraction(0)), Fraction(6)) / 6"]
-            case Sigmoid():
-                return [*lines, *_DECIMAL, "real = Fraction(1 / (1 + (-exact(x)).exp()))"]
-            case Tanh():
-                return [*lines, *_DECIMAL, "real = Fraction(2 / (1 + (-2 * exact(x)).exp()) - 1)"]
-            case Gelu(approximate="tanh"):
-                u = f"{_ROOT_2_OVER_PI} * exact(x + Fraction(44715, 10**6) * x**3)"
-                power = "min(max((-2 * u).exp(), Decimal('1e-1000')), Decimal('1e1000'))"
-                return [*lines, *_DECIMAL, f"u = {u}", f"power = {power}", "real = x / (1 + Fraction(power))"]
-            case Gelu():
-                return [*lines, *_DECIMAL, *_ERF, "real = x / 2 * (1 + erf)"]
-            case Elu(alpha=alpha):
-                negative = f"Fraction(exact(x).exp() - 1) * {_fraction(alpha)}"
-                return [*lines, *_DECIMAL, f"real = x if x > 0 else {negative}"]
-            case _:
-                return [*lines, "real = x"]
+        return [*lines, *function_lines(op)]
 
     def source(self, x: Array) -> Index | None:
         """Which input element the output element is made of; None for padding."""
@@ -323,31 +351,8 @@ class _Element:
         q = self.node.element
         if isinstance(q, QType):
             scale, _ = qparams_at(self.output, self.index)
-            lines.append(f"real = real / {_fraction(scale)}")
+            lines.append(f"real = real / {fraction(scale)}")
         return lines
-
-
-_DECIMAL = [
-    "getcontext().prec = 60",
-    "getcontext().clear_traps()  # exp of a large number is infinite, and one over it 0",
-    "def exact(f): return Decimal(f.numerator) / Decimal(f.denominator)",
-]
-
-
-_ROOT_2_OVER_PI = "Decimal('0.797884560802865355879892119868763736951717262329869315331851659')"
-
-_ERF = [  # DLMF 7.6.2; beyond 15, 1 - |erf| is below 10^-49
-    "terms = [x]",
-    "while abs(x) <= 15 and abs(terms[-1]) > Fraction(1, 10**60):",
-    "    terms.append(terms[-1] * x * x / (2 * len(terms) + 1))",
-    f"erf = Fraction({_ROOT_2_OVER_PI} * exact(-x * x / 2).exp()) * sum(terms)  # erf(x / sqrt(2))",
-    "erf = erf if abs(x) <= 15 else (1 if x > 0 else -1) * Fraction(10**49 - 1, 10**49)",
-]
-
-
-def _fraction(x: float) -> str:
-    numerator, denominator = x.as_integer_ratio()
-    return f"Fraction({numerator}, {denominator})" if denominator != 1 else f"Fraction({numerator})"
 
 
 def _matrix_pairs(a: Array, b: Array, index: Index) -> list[tuple[Index, Index]]:
@@ -382,7 +387,7 @@ def _transposed_taps(op: ConvTranspose, x: Array, w: Array, index: Index) -> lis
     return taps
 
 
-def _conv_taps(op: Conv | ConvInteger, x: Array, w: Array, index: Index) -> list[tuple[Index, Index]]:
+def _conv_taps(op: Correlation, x: Array, w: Array, index: Index) -> list[tuple[Index, Index]]:
     spatial = x.ndim - 2
     per_group = x.shape[1] // op.groups
     first = index[1] // (w.shape[0] // op.groups) * per_group

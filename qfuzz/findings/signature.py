@@ -9,9 +9,10 @@ import msgspec
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.conv_transpose import ConvTranspose
-from qfuzz.ops.convolution import Conv
+from qfuzz.ops.convolution import Conv, Correlation
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.matmul import LinearInteger, MatMulInteger
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
 from qfuzz.ops.softmax import Softmax
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
@@ -67,7 +68,17 @@ def _gist(message: str) -> str:
 
 NARROW = ("int2", "uint2", "int4", "uint4")
 
-_OF_IMAGES = ("conv", "max_pool", "avg_pool", "global_avg_pool", "conv_transpose", "conv_integer", "adaptive_avg_pool")
+_OF_IMAGES = (
+    "conv",
+    "max_pool",
+    "avg_pool",
+    "global_avg_pool",
+    "conv_transpose",
+    "conv_integer",
+    "adaptive_avg_pool",
+    "conv_pointwise",
+    "conv_add",
+)
 """Operators whose first input is mostly an image: where it is none, a signature says so."""
 
 
@@ -134,17 +145,20 @@ def _windows(case: Case, node: Node) -> set[str]:
     """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window.
 
     And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether
-    a transposed convolution has other numbers of channels and filters a group, neither of them 1.
+    a transposed convolution has other numbers of channels and filters a group, neither of them 1; whether integer
+    products are summed at all.
     """
     op = node.op
     if isinstance(op, AvgPool | MaxPool | AdaptiveAvgPool):
         x, y = (case.network.types[name].shape for name in (node.inputs[0], node.name))
         form = {"of one pixel"} if x[1] > 1 and {*x[2:]} == {1} and math.prod(y[2:]) > 1 else set()
         return form | ({"window overhangs"} if isinstance(op, AvgPool) and _overhangs(case, node, op) else set())
+    if isinstance(op, LinearInteger | MatMulInteger):
+        return {"one summed"} if case.network.types[node.inputs[0]].shape[-1:] == (1,) else set()
     if isinstance(op, ConvTranspose):
         channels, filters = case.network.types[node.inputs[1]].shape[:2]
         return {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
-    if not isinstance(op, Conv):
+    if not isinstance(op, Correlation):
         return set()
     form = set()
     x, w, y = (case.network.types[name].shape[2:] for name in (*node.inputs[:2], node.name))
@@ -223,7 +237,7 @@ def _types(case: Case, node: Node) -> set[str]:
         len(types) > 2
         and 2 in node.op.constant_inputs
         and types[2].element in ("int32", "float32")
-        and node.op.name != "moe"
+        and node.op.name not in ("moe", "embedding_bag")
     ):
         form.add(f"{types[2].dtype} bias")
     if len(types) > 2 and isinstance(node.op, Conv | ConvTranspose | Linear) and types[2].is_quantized:

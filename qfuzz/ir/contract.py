@@ -45,7 +45,7 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Whether the products are summed in float32, so that gamma_n over the n summed terms is added to k.
     adds_zero_point
         Whether the output zero point is added in float32, before the final rounding: then |zero_point_y| counts, too
-        (`affine` and `fixed_point` terms hold it already).
+        (`affine` and `fixed_point` terms hold it already). Of data that are quantized on the way: theirs.
     function_ulps
         Error of an elementary function's value in float32 ulps of that value.
     function_addend

@@ -92,6 +92,11 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("double_qdq", ("removed", "kept"), "pairs of QuantizeLinear and DequantizeLinear after another"),
     Dimension("qdq_int8", ("plain", "forbidden"), "whether int8 activations are fused as they are"),
     Dimension("saturation", ("plain", "avoided"), "products of u8 and s8 that could leave 16 bits are done otherwise"),
+    Dimension(
+        "quantizer",
+        ("numbers", "tensors", "list", "float_qparams"),
+        "torch's quantizers: scale and zero point as numbers, as tensors, for a list of tensors; float zero points",
+    ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
 )
 """All dimensions, those of the model before those of the session."""

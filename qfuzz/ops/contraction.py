@@ -12,7 +12,7 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import BYTES, FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, QType, QuantizedDType
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.quantization import largest_stored
+from qfuzz.ops.quantization import check_dequantized, largest_stored
 from qfuzz.ops.real_products import real_image, require_pieces
 from qfuzz.ops.semantics import (
     LinearImage,
@@ -50,6 +50,9 @@ class Factors:
 
 
 ONES = Factors()
+
+RealBounds = tuple[Fraction | None, Fraction | None]
+"""Least and greatest of what results may be; None where there is no such."""
 
 OWN_BIASES: tuple[QuantizedDType, ...] = ("int32", "int8", "uint8")
 """Storage types of biases that have scales and zero points of their own."""
@@ -95,6 +98,15 @@ def check_activation(x: TensorType, element: Element) -> None:
         per_tensor(x, "x")
     if x.element != "float32" or element != "float32":
         quantized_output(element)
+
+
+def check_finite(q_x: QType, q_w: QType, n_summed: int) -> None:
+    """Raise `InvalidCase` where a float32 sum of products could overflow."""
+    for q in (q_x, q_w):
+        check_dequantized(q, "float32")
+    worst = (q_x.qmax - q_x.qmin) * q_x.scale[0] * (q_w.qmax - q_w.qmin) * max(q_w.scale) * n_summed
+    if worst > FLOAT32_MAX / 2:
+        raise InvalidCase(f"x, weight: a sum of {n_summed} products can reach {worst!r}, which overflows float32")
 
 
 def check_accumulators(element: Element, inputs: Sequence[TensorType]) -> None:
@@ -242,9 +254,11 @@ def contraction_image(
     *,
     channel_axis: int,
     n_summed: int,
-    relu: bool,
+    relu: bool = False,
     scales: Sequence[float] = (),
     factors: Factors = ONES,
+    bounds: RealBounds = (None, None),
+    addend: Operand | None = None,
 ) -> LinearImage:
     """The image of a bilinear `multiply(x - zero_point_x, weight - zero_point_w)`, plus bias, over the output scale.
 
@@ -252,6 +266,10 @@ def contraction_image(
     ----------
     scales
         The weight's scale for all output channels, or for each; as its type has them where not given.
+    bounds
+        What a quantized `x` 's results are clipped to, in output units, if not by `relu`.
+    addend
+        Of the output's shape, added before anything is clipped; only with quantized `x`.
     """
     x, weight = operands[0], operands[1]
     channel_shape = (shape[channel_axis],) + (1,) * (len(shape) - channel_axis - 1)
@@ -291,34 +309,46 @@ def contraction_image(
     if factors.alpha < 0:
         acc_lo, acc_hi = acc_hi, acc_lo
     size = np.abs(m.approx)
+    lower, upper = [Term(acc_lo, m), *bias_terms], [Term(acc_hi, m), *bias_terms]
+    added: Floats = np.zeros(())
+    added_apart: Floats = np.zeros(())
+    is_point = x.is_point
+    if addend is not None:
+        m_added = Multiplier.quotient(addend.float_scale, float_scale(element))
+        lower, upper = (
+            [*terms, Term(end, m_added, are_integers=addend.are_integers)]
+            for terms, end in zip((lower, upper), addend.centered(), strict=True)
+        )
+        added, added_apart = addend.magnitude() * m_added.approx, addend.affine_magnitude() * m_added.approx
+        is_point = is_point and addend.is_point
 
     def accumulator() -> Floats:
         largest = np.abs(acc_lo) if x.is_point else np.maximum(np.abs(acc_lo), np.abs(acc_hi))
-        return largest * size + (0.0 if joins else bias_magnitude)
+        return largest * size + (0.0 if joins else bias_magnitude) + added
 
     def real() -> Floats:
-        return multiply(x.magnitude(), weight.magnitude()) * size + bias_magnitude
+        return multiply(x.magnitude(), weight.magnitude()) * size + bias_magnitude + added
 
     def affine() -> Floats:
-        products = multiply(x.affine_magnitude(), weight.affine_magnitude()) * size
+        products = multiply(x.affine_magnitude(), weight.affine_magnitude()) * size + added_apart
         return products if affine_bias is None else products + affine_bias
 
     image = linear_image(
-        [Term(acc_lo, m), *bias_terms],
-        None if x.is_point else [Term(acc_hi, m), *bias_terms],
+        lower,
+        None if is_point else upper,
         shape,
         element,
         accumulator=accumulator,
         real=real,
         affine=affine,
-        n_summed=n_summed + (1 if len(operands) > 2 else 0),
-        bounds=relu_bounds(relu),
+        n_summed=n_summed + (1 if len(operands) > 2 else 0) + (addend is not None),
+        bounds=relu_bounds(relu) if relu else bounds,
         bias_unit=bias_unit,
     )
     return replace(image, extra_roundings=factors.roundings) if factors.roundings else image
 
 
-def relu_bounds(relu: bool) -> tuple[Fraction | None, Fraction | None]:
+def relu_bounds(relu: bool) -> RealBounds:
     """What a result is clipped to, in output units."""
     return (Fraction(0), None) if relu else (None, None)
 

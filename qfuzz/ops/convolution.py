@@ -37,7 +37,7 @@ from qfuzz.ops.semantics import (
 from qfuzz.ops.sliding import columns, padded
 
 
-class _Correlation(ExactOperator, frozen=True, kw_only=True):
+class Correlation(ExactOperator, frozen=True, kw_only=True):
     """Cross-correlation of `x` [N, C, *spatial] with a constant `weight` [M, C/groups, *kernel].
 
     Attributes
@@ -99,7 +99,7 @@ class _Correlation(ExactOperator, frozen=True, kw_only=True):
         return lambda a, w: _correlate(a, w, self, kernel, n_out)
 
 
-class Conv(_Correlation, frozen=True, kw_only=True, tag="conv"):
+class Conv(Correlation, frozen=True, kw_only=True, tag="conv"):
     """Cross-correlation of `x` [N, C, *spatial] with `weight` [M, C/groups, *kernel], plus `bias` [M].
 
     `x` is quantized, or float32: then the output may be so, too.
@@ -138,7 +138,7 @@ class Conv(_Correlation, frozen=True, kw_only=True, tag="conv"):
         )
 
 
-class ConvInteger(_Correlation, frozen=True, kw_only=True, tag="conv_integer"):
+class ConvInteger(Correlation, frozen=True, kw_only=True, tag="conv_integer"):
     """The correlation of ``x - zero_point_x`` with ``weight - zero_point_w`` as plain int32: ONNX ConvInteger.
 
     "The production MUST never overflow. The accumulation may overflow if and only if in 32 bits": what could overflow
@@ -171,7 +171,7 @@ class ConvInteger(_Correlation, frozen=True, kw_only=True, tag="conv_integer"):
         return accumulator_image(lower, upper, x, weight, multiply)
 
 
-def _correlate(a: Floats, w: Floats, op: _Correlation, kernel: tuple[int, ...], n_out: tuple[int, ...]) -> Floats:
+def _correlate(a: Floats, w: Floats, op: Correlation, kernel: tuple[int, ...], n_out: tuple[int, ...]) -> Floats:
     """Cross-correlation of centered values (padding is 0), exact in float64 while magnitudes stay below 2^53."""
     spatial = len(kernel)
     a = padded(a, op.padding[:spatial], op.padding[spatial:])

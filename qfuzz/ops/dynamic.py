@@ -19,6 +19,7 @@ The specification gives no value, so that an implementation defines it,
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import ClassVar, Literal, TypeAlias
 
@@ -32,7 +33,17 @@ from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, PlainInteger, QType
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.dynamic_range import QMAX, QMIN, SLACK, STORED, SUBNORMAL, Quantization, Steps
+from qfuzz.ops.contraction import Multiply, channel_magnitudes
+from qfuzz.ops.dynamic_range import (
+    QMAX,
+    QMIN,
+    SLACK,
+    SMALL_SCALE_THRESHOLD,
+    STORED,
+    SUBNORMAL,
+    Quantization,
+    Steps,
+)
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, SteppedImage, float32_exact
 from qfuzz.ops.table import known_reals
 
@@ -40,6 +51,7 @@ AFTER_SCALE = 4
 """Float32 operations after the scale: accumulator to float32, product of scales, product with it, sum with the bias."""
 
 Output: TypeAlias = Literal["y", "scale", "zero_point"]
+Chooser: TypeAlias = Literal["onnx", "torch"]
 
 _EXACT = Contract(terms="exact", k=0, tie="half_even", source="the definition")
 
@@ -106,26 +118,57 @@ class DynamicQuantize(ExactOperator, frozen=True, kw_only=True, tag="dynamic_qua
         return QuantizationImage(Quantization(operands[0]), self.output)
 
 
-class LinearSteps(SteppedImage):
-    """Products of dynamically quantized data with a known weight, and a float32 bias added."""
+class ProductSteps(SteppedImage):
+    """Products of dynamically quantized data with a known weight, and a float32 bias added.
 
-    def __init__(self, x: Operand, weight: Operand, bias: Operand | None) -> None:
-        self.quantization = Quantization(x)
-        self.weight = weight
-        self.w = weight.centered()[0]
-        self.bias = None if bias is None else bias.lo
-        self.n_summed = self.w.shape[1] + (bias is not None)
-        if x.is_point:
-            q = self.quantization
-            rounded, zero = q.correct
-            acc = np.clip(rounded, QMIN - zero, QMAX - zero) @ self.w.T
-            self.lower = self.upper = combine(self._terms(acc), acc.shape)
+    Parameters
+    ----------
+    operands
+        Data, weight, and bias if there is one.
+    multiply
+        The product of two centered arrays.
+    channel_shape
+        What numbers of each output channel are laid out as, to broadcast against the output.
+    n_summed
+        How many products are summed for one element.
+    scales
+        The weight's scale for all output channels, or for each; as its type has them where not given.
+    relu
+        Negative results become 0.
+    """
+
+    def __init__(
+        self,
+        quantization: Quantization,
+        operands: Sequence[Operand],
+        multiply: Multiply,
+        channel_shape: tuple[int, ...],
+        n_summed: int,
+        *,
+        scales: tuple[float, ...] = (),
+        relu: bool = False,
+    ) -> None:
+        self.quantization = quantization
+        self.weight = operands[1]
+        self.multiply = multiply
+        self.relu = relu
+        self.w = self.weight.centered()[0]
+        self.bias = operands[2].lo.reshape(channel_shape) if len(operands) > 2 else None
+        self.n_summed = n_summed + (self.bias is not None)
+        self.exact_scales = tuple(map(Fraction, scales)) or self.weight.type.qtype.exact_scale
+        self.scale_shape = channel_shape if len(self.exact_scales) > 1 else ()
+        if quantization.x.is_point:
+            rounded, zero = quantization.correct
+            acc = multiply(np.clip(rounded, QMIN - zero, QMAX - zero), self.w)
+            self.lower = self.upper = combine(self._terms(acc), acc.shape).clip(Fraction(0) if relu else None, None)
         else:
             self.lower, self.upper = (known_reals(b) for b in self.bounds(_EXACT))
 
     def _terms(self, acc: Floats) -> list[Term]:
         """What is summed for known accumulators and a known scale."""
-        product = Multiplier.of(*(self.quantization.scale.lo * s for s in self.weight.type.qtype.exact_scale))
+        product = Multiplier.of(*(self.quantization.scale.lo * s for s in self.exact_scales))
+        if self.scale_shape:
+            product = replace(product, approx=product.approx.reshape(self.scale_shape))
         bias = [] if self.bias is None else [Term(self.bias, Multiplier.of(Fraction(1)))]
         return [Term(acc, product), *bias]
 
@@ -134,9 +177,8 @@ class LinearSteps(SteppedImage):
         after = min(AFTER_SCALE, contract.k)
         steps = self.quantization.under(contract, contract.k - after + 1)
         n_lo, n_hi = steps.centered
-        positive, negative = np.maximum(self.w, 0.0).T, np.minimum(self.w, 0.0).T
-        acc_lo, acc_hi = n_lo @ positive + n_hi @ negative, n_hi @ positive + n_lo @ negative
-        scales = np.array(self.weight.type.qtype.scale)
+        acc_lo, acc_hi = self._accumulators(n_lo, n_hi)
+        scales = np.array([float(s) for s in self.exact_scales]).reshape(self.scale_shape)
         product_lo, product_hi = steps.scale_lo * scales, steps.scale_hi * scales
         if self.quantization.is_zero:
             product_hi = product_lo
@@ -155,7 +197,17 @@ class LinearSteps(SteppedImage):
             if product_lo.max() > 0 and product_lo.min() < 2 * FLOAT32_MIN_NORMAL:
                 rounding = rounding + (largest + 1) * float(SUBNORMAL)
             error = error + np.where(self._is_exact(contract, steps, acc_lo, acc_hi), 0.0, rounding)
+        if self.relu:
+            return np.maximum(lo - error, 0.0), np.maximum(hi + error, 0.0)
         return lo - error, hi + error
+
+    def _accumulators(self, n_lo: Floats, n_hi: Floats) -> tuple[Floats, Floats]:
+        """Bounds of the sums of products with centered data between `n_lo` and `n_hi`."""
+        positive, negative = np.maximum(self.w, 0.0), np.minimum(self.w, 0.0)
+        return (
+            self.multiply(n_lo, positive) + self.multiply(n_hi, negative),
+            self.multiply(n_hi, positive) + self.multiply(n_lo, negative),
+        )
 
     def _summed(self, contract: Contract, n_lo: Floats, n_hi: Floats, largest: Floats) -> Floats:
         """Magnitude of all that a kernel adds but the bias, in units of the product of scales."""
@@ -163,8 +215,8 @@ class LinearSteps(SteppedImage):
             return largest
         n = np.maximum(np.abs(n_lo), np.abs(n_hi))
         if contract.terms == "real":
-            return np.asarray(n @ np.abs(self.w).T)
-        return np.asarray((n + 2.0 * QMAX) @ self.weight.affine_magnitude().T)
+            return self.multiply(n, np.abs(self.w))
+        return self.multiply(n + 2.0 * QMAX, self.weight.affine_magnitude())
 
     def _is_exact(self, contract: Contract, steps: Steps, acc_lo: Floats, acc_hi: Floats) -> npt.NDArray[np.bool_]:
         """Where every float32 operation is exact: sums of 0 and the bias, and short numbers."""
@@ -181,40 +233,89 @@ def _may_overflow(steps: Steps, product_hi: Floats) -> bool:
     return not steps.is_defined or bool(product_hi.max() * (1 + 2.0**-20) > FLOAT32_MAX)
 
 
-class DynamicLinear(ExactOperator, frozen=True, kw_only=True, tag="dynamic_linear"):
-    """`x` [..., K], float32 and quantized dynamically, times `weight` [M, K] transposed, plus `bias` [M]; float32.
-
-    What `quantize_dynamic` of ONNX Runtime writes: DynamicQuantizeLinear, MatMulInteger, and their scales; as one,
-    com.microsoft DynamicQuantizeMatMul (onnxruntime/docs/ContribOperators.md).
+class DynamicLayer(ExactOperator, frozen=True, kw_only=True):
+    """A layer that quantizes float32 data to uint8 as they come, and gives float32.
 
     Of a contract's k, the last four stand after the scale (`AFTER_SCALE`).
+
+    Attributes
+    ----------
+    chosen_as
+        Whose scale: ``onnx`` of DynamicQuantizeLinear, or ``torch``, whose smallest is `SMALL_SCALE_THRESHOLD`.
+    reduce_range
+        The range is divided by 127 steps in place of 255: as torch does where asked to.
     """
+
+    chosen_as: Chooser = "onnx"
+    reduce_range: bool = False
 
     arity: ClassVar[tuple[int, int]] = (2, 3)
     constant_inputs: ClassVar[tuple[int, ...]] = (1, 2)
 
-    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+    def check_layer(self, inputs: Sequence[TensorType], element: Element, n_channels: int, *, axis: int = 0) -> None:
+        """Raise `InvalidCase` unless types and attributes are those of such a layer."""
         x, weight = inputs[0], inputs[1]
         _check_data(x)
         if element != "float32":
             raise InvalidCase("output: needs float32 elements; its quantization is a node of its own")
+        if self.reduce_range and self.chosen_as == "onnx":
+            raise InvalidCase("reduce_range: DynamicQuantizeLinear divides the range by 255")
+        if weight.qtype.axis not in (None, axis):
+            raise InvalidCase(
+                f"weight: scales on axis {weight.qtype.axis}; per-channel weights have them on axis {axis}"
+            )
+        if len(inputs) > 2 and (inputs[2].element != "float32" or inputs[2].shape != (n_channels,)):
+            raise InvalidCase(f"bias: {inputs[2].dtype} of shape {inputs[2].shape}; needs float32 {(n_channels,)}")
+
+    def quantization(self, x: Operand) -> Quantization:
+        """How the data are quantized."""
+        smallest = SMALL_SCALE_THRESHOLD if self.chosen_as == "torch" else Fraction(0)
+        return Quantization(x, steps=QMAX // 2 if self.reduce_range else QMAX, smallest=smallest)
+
+
+def check_sums(magnitudes: npt.NDArray[np.int64]) -> None:
+    """Raise `InvalidCase` if an accumulator could leave int32; given sums of |weight - zero_point| of each channel."""
+    worst = int(magnitudes.max(initial=0)) * (QMAX - QMIN)
+    limit = INTEGER_RANGE["int32"][1]
+    if worst > limit:
+        raise InvalidCase(f"weight: a channel can reach an accumulator of {worst}; int32 holds {limit}")
+
+
+class DynamicLinear(DynamicLayer, frozen=True, kw_only=True, tag="dynamic_linear"):
+    """`x` [..., K], float32 and quantized dynamically, times `weight` [M, K] transposed, plus `bias` [M]; float32.
+
+    What `quantize_dynamic` of ONNX Runtime writes: DynamicQuantizeLinear, MatMulInteger, and their scales; as one,
+    com.microsoft DynamicQuantizeMatMul (onnxruntime/docs/ContribOperators.md). `torch.ao.nn.quantized.dynamic.Linear`:
+    "a dynamic quantized linear module with floating point tensor as inputs and outputs".
+
+    Attributes
+    ----------
+    relu
+        Negative results become 0.
+    """
+
+    relu: bool = False
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        x, weight = inputs[0], inputs[1]
+        _check_data(x)
         if len(x.shape) < 2:
             raise InvalidCase(f"x: shape {x.shape}; dynamic_linear takes [..., K] of rank 2 or more")
         if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1] or 0 in weight.shape:
             raise InvalidCase(f"weight: shape {weight.shape}; needs [M, {x.shape[-1]}] with no empty dimension")
-        if weight.qtype.axis not in (None, 0):
-            raise InvalidCase(f"weight: scales on axis {weight.qtype.axis}; per-channel weights have them on axis 0")
-        if len(inputs) > 2 and (inputs[2].element != "float32" or inputs[2].shape != weight.shape[:1]):
-            raise InvalidCase(f"bias: {inputs[2].dtype} of shape {inputs[2].shape}; needs float32 {weight.shape[:1]}")
+        self.check_layer(inputs, element, weight.shape[0])
         return (*x.shape[:-1], weight.shape[0])
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
-        q = inputs[1].qtype
-        centered = constants[1].array.astype(np.int64) - np.array(q.zero_point, dtype=np.int64).reshape(-1, 1)
-        worst = int(np.abs(centered).sum(axis=1).max()) * (QMAX - QMIN)
-        limit = INTEGER_RANGE["int32"][1]
-        if worst > limit:
-            raise InvalidCase(f"weight: a channel can reach an accumulator of {worst}; int32 holds {limit}")
+        check_sums(channel_magnitudes(constants, inputs))
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
-        return LinearSteps(operands[0], operands[1], operands[2] if len(operands) > 2 else None)
+        n_channels, n_summed = operands[1].type.shape
+        return ProductSteps(
+            self.quantization(operands[0]),
+            operands,
+            lambda a, w: np.asarray(np.matmul(a, w.T)),
+            (n_channels,),
+            n_summed,
+            relu=self.relu,
+        )

@@ -1,5 +1,10 @@
 """Quantization by the data's own range: scale, zero point and stored integers, and what rounding makes of them.
 
+ONNX divides the range by 255. PyTorch does so, too, or by 127 (`reduce_range`, for kernels that add pairs of products
+in 16 bits), and it has a smallest scale: "Cut off small scale" says the comment where it is chosen, with the zero point
+as of the range's own (`ChooseQuantizationParams` of aten/src/ATen/native/quantized/cpu/QuantUtils.h, "identical" to
+fbgemm's). What is stored saturates at the type's range, whatever the steps.
+
 Bounds of each are rational and sound for uncertain data, too; they are derived from those of the range.
 """
 
@@ -23,6 +28,9 @@ QMIN, QMAX = INTEGER_RANGE[STORED]
 AS_WRITTEN = 3
 """Roundings of the definition as it is written: subtraction, division by 255, division by the scale. Who does more
 computes otherwise (with reciprocals, say), and may round where these do not."""
+
+SMALL_SCALE_THRESHOLD = Fraction(float32(6.1e-5))
+"""PyTorch chooses no smaller scale: "we don't want to use scales in fp16 subnormal range" (QuantUtils.h)."""
 
 SUBNORMAL = Fraction(2) ** -148
 """More than what a few roundings below the normal float32 numbers move."""
@@ -86,17 +94,25 @@ class Steps(NamedTuple):
 
 
 class Quantization:
-    """The dynamic quantization of float32 data, known or uncertain."""
+    """The dynamic quantization of float32 data, known or uncertain.
 
-    def __init__(self, x: Operand) -> None:
+    Parameters
+    ----------
+    steps
+        What the range is divided by.
+    smallest
+        The smallest scale that is chosen.
+    """
+
+    def __init__(self, x: Operand, *, steps: int = QMAX - QMIN, smallest: Fraction = Fraction(0)) -> None:
         if not x.is_point:  # bounds may be infinite; beyond float32, nothing is defined anyway
             x = Operand(x.type, *(np.clip(bound, -2 * FLOAT32_MAX, 2 * FLOAT32_MAX) for bound in (x.lo, x.hi)))
         self.x = x
         low = Between(*(max(Fraction(0), -Fraction(float(a.min(initial=0.0)))) for a in (x.hi, x.lo)))
         high = Between(*(max(Fraction(0), Fraction(float(a.max(initial=0.0)))) for a in (x.lo, x.hi)))
         self.range = Between(low.lo + high.lo, low.hi + high.hi)
-        self.scale = Between(self.range.lo / (QMAX - QMIN), self.range.hi / (QMAX - QMIN))
-        self.zero = Between(*(_share(a, b) * (QMAX - QMIN) for a, b in ((low.lo, high.hi), (low.hi, high.lo))))
+        self.scale = Between(max(self.range.lo / steps, smallest), max(self.range.hi / steps, smallest))
+        self.zero = Between(*(_share(a, b) * steps for a, b in ((low.lo, high.hi), (low.hi, high.lo))))
         self.is_zero = self.range.hi == 0
 
     @cached_property
@@ -119,7 +135,7 @@ class Quantization:
             rounded, zero = self.correct
             scale_lo, scale_hi = _outward(self.scale.lo, self.scale.hi)
             return Steps(scale_lo, scale_hi, zero, zero, rounded, rounded, True, True)
-        if self.range.lo == 0:
+        if self.scale.lo == 0:
             return self._maybe_zero(exact, k)
         known = self.range.is_point and _is_float32(self.range.lo) and _is_float32(self.scale.lo) and k <= AS_WRITTEN
         away = Fraction(0) if known or exact else Fraction(gamma(max(k - 1, 0)))
@@ -159,7 +175,9 @@ class Quantization:
             hi = np.where(x.hi >= 0, x.hi / scale_lo, x.hi / scale_hi)
             u = 0.0 if contract.terms == "exact" else UNIT_ROUNDOFF
             margin_lo, margin_hi = ((u + SLACK) * np.abs(v) for v in (lo, hi))
-            if contract.terms == "affine":  # the zero point may be added before the sum is rounded
+            if (
+                contract.terms == "affine" or contract.adds_zero_point
+            ):  # the zero point may be added before the sum is rounded
                 margin_lo = margin_lo + u * (np.abs(lo) + zero_hi)
                 margin_hi = margin_hi + u * (np.abs(hi) + zero_hi)
             low, high = round_half_even(lo - margin_lo), round_half_even(hi + margin_hi)

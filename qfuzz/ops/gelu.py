@@ -34,8 +34,8 @@ class Gelu(UnaryOperator, frozen=True, kw_only=True, tag="gelu"):
         scale_y = output_scale(element)
         x_real = n * float(x.scale)
         product, enclose, inner = {
-            "none": (_by_erf, _enclose_by_erf, error_function.erf_float64),
-            "tanh": (_by_tanh, _enclose_by_tanh, _inner_tanh),
+            "none": (by_erf, enclose_by_erf, error_function.erf_float64),
+            "tanh": (by_tanh, enclose_by_tanh, _inner_tanh),
         }[self.approximate]
         approx = product(x_real) / float(scale_y)
         error = np.where(n == 0, 0.0, np.abs(approx) * 2 * elementary.FILTER_MARGIN + 1e-300)
@@ -101,11 +101,13 @@ class GeluImage(Image):
         return bound
 
 
-def _by_erf(x: Floats) -> Floats:
+def by_erf(x: Floats) -> Floats:
+    """Gelu itself, in float64."""
     return x / 2 * error_function.one_plus_erf_float64(x)
 
 
-def _enclose_by_erf(x: Fraction, bits: int) -> elementary.Enclosure:
+def enclose_by_erf(x: Fraction, bits: int) -> elementary.Enclosure:
+    """Bounds of gelu itself."""
     return _times(x / 2, error_function.one_plus_erf(x, bits))
 
 
@@ -117,11 +119,12 @@ def _argument(x: Floats) -> Floats:
     return math.sqrt(2 / math.pi) * x * (1.0 + float(_CUBIC) * x * x)
 
 
-def _by_tanh(x: Floats) -> Floats:
+def by_tanh(x: Floats) -> Floats:
+    """The approximation by tanh, in float64."""
     return x * elementary.sigmoid_float64(2 * _argument(x))
 
 
-def _enclose_by_tanh(x: Fraction, bits: int) -> elementary.Enclosure:
+def enclose_by_tanh(x: Fraction, bits: int) -> elementary.Enclosure:
     """Bounds of x times the sigmoid of 2u, which is x / 2 times 1 + tanh(u)."""
     a, b = _times(2 * (x + _CUBIC * x**3), error_function.root_2_over_pi(bits))
     return _times(x, (elementary.sigmoid(a, bits)[0], elementary.sigmoid(b, bits)[1]))

@@ -14,10 +14,17 @@ import numpy as np
 
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType, float32
+from qfuzz.ir.qtype import FLOAT32_MAX, Element, float32
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.contraction import Factors, check_bias, check_normal, check_weight, contraction_image, require_int32
-from qfuzz.ops.quantization import check_dequantized
+from qfuzz.ops.contraction import (
+    Factors,
+    check_bias,
+    check_finite,
+    check_normal,
+    check_weight,
+    contraction_image,
+    require_int32,
+)
 from qfuzz.ops.rounded_activations import rounded_product
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, float_scale, per_tensor, quantized_output
 
@@ -56,7 +63,7 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             if not math.isfinite(factor) or float32(factor) != factor:
                 raise InvalidCase(f"{name}: {factor!r}; needs a float32 number")
         if element == "float32":
-            _check_finite(x.qtype, weight.qtype, x.shape[-1])
+            check_finite(x.qtype, weight.qtype, x.shape[-1])
         else:
             quantized_output(element)
         # Kernels multiply by the factors early or late: what they have before it must be a normal float32, too.
@@ -102,12 +109,3 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
             return moved * to_output, summed * to_output
 
         return replace(image, rounded=rounded)
-
-
-def _check_finite(q_x: QType, q_w: QType, n_summed: int) -> None:
-    """Raise `InvalidCase` where a float32 sum of products could overflow."""
-    for q in (q_x, q_w):
-        check_dequantized(q, "float32")
-    worst = (q_x.qmax - q_x.qmin) * q_x.scale[0] * (q_w.qmax - q_w.qmin) * max(q_w.scale) * n_summed
-    if worst > FLOAT32_MAX / 2:
-        raise InvalidCase(f"x, weight: a sum of {n_summed} products can reach {worst!r}, which overflows float32")

@@ -1,10 +1,11 @@
-"""concat, reshape, transpose, slice, pad, flatten: elements move, and are requantized where the output type differs.
+"""concat, concat_relu, reshape, transpose, slice, pad, flatten: elements move, and are requantized where types differ.
 
 Semantics: ONNX Concat, Reshape, Transpose, Slice, Pad, Flatten; `torch.cat`, `reshape`, `permute`, `constant_pad_nd`.
 """
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -31,6 +32,7 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
     axis: int
 
     arity: ClassVar[tuple[int, int]] = (1, 8)
+    relu: ClassVar[bool] = False
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         first = inputs[0].shape
@@ -69,7 +71,14 @@ class Concat(ExactOperator, frozen=True, kw_only=True, tag="concat"):
             accumulator=real,
             real=real,
             affine=lambda: joined([o.affine_magnitude() for o in operands]) * m.approx,
+            bounds=(Fraction(0) if self.relu else None, None),
         )
+
+
+class ConcatRelu(Concat, frozen=True, kw_only=True, tag="concat_relu"):
+    """The same, and 0 where it is negative."""
+
+    relu: ClassVar[bool] = True
 
 
 class Moved(ExactOperator, frozen=True, kw_only=True):

@@ -1,9 +1,10 @@
-"""layer_norm, instance_norm: what is left of x without its mean, over its deviation, scaled and shifted.
+"""layer_norm, instance_norm, group_norm: what is left of x without its mean, over its deviation, scaled and shifted.
 
-Semantics: ONNX LayerNormalization (opset 17, stash_type 1) and InstanceNormalization (opset 22):
+Semantics: ONNX LayerNormalization (opset 17, stash_type 1), InstanceNormalization and GroupNormalization;
+`torch.nn.functional` of the same names, without running statistics:
 ``(x - mean) / sqrt(variance + epsilon) * scale + bias``, where the variance is the mean square of x - mean. Scale is
-float32 or quantized per tensor; bias is float32, or int32 in units of the scales of x and scale, as quantization tools
-store it. The other outputs of LayerNormalization are no outputs of networks here.
+float32 or quantized per tensor, or none, which is 1; bias is float32, or int32 in units of the scales of x and scale,
+as quantization tools store it. The other outputs of LayerNormalization are no outputs of networks here.
 
 With integers ``c = q - zero_point`` and ``N = n c - sum c``, ``V = n sum c^2 - (sum c)^2`` over the n elements that are
 normalized together, the result is ``N s scale / sqrt(s^2 V + n^2 epsilon) + bias``: rational but for one square root.
@@ -47,6 +48,7 @@ _SLACK = 2.0**-47
 class _Normalization(ExactOperator, frozen=True, kw_only=True):
     epsilon: float = float32(1e-5)
 
+    arity: ClassVar[tuple[int, int]] = (1, 3)
     constant_inputs: ClassVar[tuple[int, ...]] = (1, 2)
 
     def size(self, shape: tuple[int, ...]) -> int:
@@ -68,7 +70,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
         largest = q.qmax - q.qmin
         if (n * largest) ** 2 >= 2**62 or n * (largest * q.scale[0]) ** 2 > FLOAT32_MAX:
             raise InvalidCase(f"x: {n} squares of up to {largest} times scale {q.scale[0]!r} leave int64 or float32")
-        weight = inputs[1].element
+        weight = inputs[1].element if len(inputs) > 1 else "float32"
         if weight != "float32":
             per_tensor(inputs[1], "scale")
         if len(inputs) > 2:
@@ -79,7 +81,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
         q = inputs[0].qtype
-        weight = float(np.abs(_real(inputs[1], constants[1].array)).max(initial=0.0))
+        weight = float(np.abs(_real(inputs[1], constants[1].array)).max(initial=0.0)) if 1 in constants else 1.0
         reach = weight / math.sqrt(self.epsilon) * (q.qmax - q.qmin) * q.scale[0]
         bias = 0.0
         if 2 in constants:
@@ -146,7 +148,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
         types = [o.type for o in operands]
         shape = types[0].shape
         unit = _bias_unit(types)
-        weight = self.laid_out(_real(types[1], operands[1].lo), shape)
+        weight = self.laid_out(_real(types[1], operands[1].lo), shape) if len(operands) > 1 else np.ones(())
         bias = self.laid_out(_real(types[2], operands[2].lo, unit), shape) if len(operands) > 2 else np.zeros(())
         return np.broadcast_to(weight, shape), np.broadcast_to(bias, shape)
 
@@ -160,7 +162,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
             np.broadcast_to(self.laid_out(np.arange(float(t.n_elements)).reshape(t.shape), shape), shape).ravel()
             for t in types[1:]
         ]
-        unit = x.scale * operands[1].scale
+        unit = x.scale * operands[1].scale if len(operands) > 1 else x.scale
         memo: dict[int, tuple[Fraction, Fraction]] = {}
 
         def refine(i: int, bits: int) -> Bounds:
@@ -169,7 +171,9 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
                 values = [Fraction(float(v)) for v in rows[row]]
                 memo[row] = sum(values, Fraction(0)), sum((v * v for v in values), Fraction(0))
             total, squares = memo[row]
-            weight = Fraction(float(operands[1].centered()[0].ravel()[int(at[0][i])])) * operands[1].scale
+            weight = Fraction(1)
+            if len(operands) > 1:
+                weight = Fraction(float(operands[1].centered()[0].ravel()[int(at[0][i])])) * operands[1].scale
             bias = Fraction(0)
             if len(operands) > 2:
                 bias = Fraction(float(operands[2].lo.ravel()[int(at[1][i])]))
@@ -200,7 +204,7 @@ def _are_integers(values: Floats) -> bool:
 
 
 def _bias_unit(types: Sequence[TensorType]) -> float:
-    return float_scale(types[0].element) * float_scale(types[1].element)
+    return math.prod(float_scale(t.element) for t in types[:2])
 
 
 def _statistics(lo: Floats, hi: Floats, scale: float, epsilon: float) -> Statistics:
@@ -255,8 +259,6 @@ class LayerNorm(_Normalization, frozen=True, kw_only=True, tag="layer_norm"):
 
     axis: int
 
-    arity: ClassVar[tuple[int, int]] = (2, 3)
-
     def size(self, shape: tuple[int, ...]) -> int:
         return math.prod(shape[self.axis :])
 
@@ -275,13 +277,8 @@ class LayerNorm(_Normalization, frozen=True, kw_only=True, tag="layer_norm"):
         return shape
 
 
-class InstanceNorm(_Normalization, frozen=True, kw_only=True, tag="instance_norm"):
-    """Normalization of each channel of each image over its spatial dimensions."""
-
-    arity: ClassVar[tuple[int, int]] = (3, 3)
-
-    def size(self, shape: tuple[int, ...]) -> int:
-        return math.prod(shape[2:])
+class _ByChannel(_Normalization, frozen=True, kw_only=True):
+    """Scale and bias are one number for each channel."""
 
     def laid_out(self, parameter: Floats, shape: tuple[int, ...]) -> Floats:
         return parameter.reshape((-1,) + (1,) * (len(shape) - 2))
@@ -290,8 +287,30 @@ class InstanceNorm(_Normalization, frozen=True, kw_only=True, tag="instance_norm
         shape = inputs[0].shape
         if len(shape) < 3:
             raise InvalidCase(f"x: shape {shape}; needs [N, C, ...] with a spatial dimension")
-        for name, t in zip(("scale", "bias"), inputs[1:], strict=True):
+        for name, t in zip(("scale", "bias"), inputs[1:], strict=False):
             if t.shape != (shape[1],):
                 raise InvalidCase(f"{name}: shape {t.shape}; needs ({shape[1]},), one for each channel")
         self._check(inputs, element)
         return shape
+
+
+class InstanceNorm(_ByChannel, frozen=True, kw_only=True, tag="instance_norm"):
+    """Normalization of each channel of each image over its spatial dimensions."""
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape[2:])
+
+
+class GroupNorm(_ByChannel, frozen=True, kw_only=True, tag="group_norm"):
+    """Normalization of `groups` groups of neighbouring channels of each image, over their spatial dimensions."""
+
+    groups: int
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        return math.prod(shape[1:]) // self.groups
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        shape = inputs[0].shape
+        if self.groups < 1 or (len(shape) > 1 and shape[1] % self.groups):
+            raise InvalidCase(f"groups: {self.groups}; needs a divisor of the channels of {shape}")
+        return super().infer(inputs, element)

@@ -62,8 +62,6 @@ class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
         q = _granular(element, x.shape, "output")
         if x.element not in REALS:
             raise InvalidCase(f"x: needs {', '.join(REALS)} elements, got {x.dtype}")
-        if q.dtype == "int32":
-            raise InvalidCase("output: int32; QuantizeLinear gives integers of 2 to 16 bits, or float8")
         if not self.saturate and not q.is_float:
             raise InvalidCase(f"saturate: False of {q.dtype}; integers saturate")
         return x.shape
@@ -92,7 +90,8 @@ class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
             saturates=self.saturate,
             real_unit=_unit(scale_type(element, x.type.element)),
         )
-        return image if nan is None else replace(image, nan=nan)
+        # An integer of more than 24 bits is rounded when it is converted to float32.
+        return replace(image, nan=nan, extra_roundings=1 if element.dtype == "int32" else 0)
 
 
 class Dequantize(ExactOperator, frozen=True, kw_only=True, tag="dequantize"):

@@ -204,15 +204,19 @@ class DepthToSpace(Moved, frozen=True, kw_only=True, tag="depth_to_space"):
 
 
 class SpaceToDepth(Moved, frozen=True, kw_only=True, tag="space_to_depth"):
-    """Blocks of pixels of [N, C, H, W] made channels, block positions in the slow part.
+    """Blocks of pixels of [N, C, H, W] made channels.
 
     Attributes
     ----------
     blocksize
         Height and width of a block; it divides H and W.
+    mode
+        Block positions become the channel's slow part (``DCR``, as in ONNX), or its fast one (``CRD``, PyTorch's
+        pixel_unshuffle).
     """
 
     blocksize: int
+    mode: Literal["DCR", "CRD"] = "DCR"
 
     def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         n, c, h, w = _image(shape, self.blocksize)
@@ -223,5 +227,6 @@ class SpaceToDepth(Moved, frozen=True, kw_only=True, tag="space_to_depth"):
     def move(self, a: Floats, zero: float) -> Floats:
         n, c, h, w = a.shape
         b = self.blocksize
-        blocks = a.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+        blocks = a.reshape(n, c, h // b, b, w // b, b)
+        blocks = blocks.transpose(0, 3, 5, 1, 2, 4) if self.mode == "DCR" else blocks.transpose(0, 1, 3, 5, 2, 4)
         return blocks.reshape(self.shape_of(a.shape))

@@ -6,20 +6,24 @@ from qfuzz.ir.network import Network, Node
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.filling import ConstantPad, IndexPut
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
 from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
-from qfuzz.ops.rearrangement import DepthToSpace, Gather, SpaceToDepth, Split
 from qfuzz.ops.reduction import Amax, Amin
-from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Dimension = tuple[str, int]
@@ -64,11 +68,14 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
     x = read[0]
     rank = len(out.shape)
     match node.op:
-        case Conv(groups=groups) | ConvInteger(groups=groups):
+        case Conv(groups=groups) | ConvInteger(groups=groups) | ConvPointwise(groups=groups) | ConvAdd(groups=groups):
             if groups == 1:
                 join(x[1], read[1][1])
-            if len(read) > 2:
-                join(read[1][0], read[2][0])
+            if isinstance(node.op, ConvAdd):
+                join(x[0], read[2][0])
+                join(read[1][0], read[2][1])
+            for bias in read[3 if isinstance(node.op, ConvAdd) else 2 :]:
+                join(read[1][0], bias[0])
             return [x[0], read[1][0] if groups == 1 else None, *(None for _ in range(rank - 2))]
         case ConvTranspose(groups=groups):
             join(x[1], read[1][0])
@@ -77,7 +84,13 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [x[0], read[1][1] if groups == 1 else None, *(None for _ in range(rank - 2))]
         case MatMul() | MatMulInteger():
             return _product(x, read[1], types, join)
-        case Linear() | LinearInteger() | DynamicLinear() | WeightOnlyLinear():
+        case LinearAdd():
+            join(x[-1], read[1][1])
+            for other in (*read[2:3], *([*x[:-1], bias[0]] for bias in read[3:])):
+                for mine, theirs in zip((*x[:-1], read[1][0]), other, strict=True):
+                    join(mine, theirs)
+            return [*x[:-1], read[1][0]]
+        case Linear() | LinearInteger() | DynamicLinear() | WeightOnlyLinear() | LinearPointwise():
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])
@@ -112,6 +125,17 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
         case Embedding(axis=axis):
             return [*x[:axis], *read[1], *x[axis + 1 :]]
+        case BatchNorm() | InstanceNorm() | GroupNorm():
+            for one_a_channel in read[1:]:
+                join(x[1], one_a_channel[0])
+            return x
+        case EmbeddingBag():
+            at = node.op.read(len(read[1]))
+            if "weights" in at:
+                for mine, theirs in zip(read[1], read[at["weights"]], strict=True):
+                    join(mine, theirs)
+            bags = read[at["offsets"]] if "offsets" in at else read[1]
+            return [None if node.op.include_last_offset else bags[0], x[1]]
         case MaxPool() | AvgPool() | GlobalAvgPool() | AdaptiveAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):
@@ -135,7 +159,10 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [None] * rank
         case GatherElements():
             return [None] * rank
-        case Split() | Gather() | Argmax() | Amax() | Amin() | Tile() | Interpolate() | DepthToSpace() | SpaceToDepth():
+        case IndexPut() | ConstantPad():
+            grown = node.op.padding if isinstance(node.op, ConstantPad) else (1,) + (0,) * (2 * rank)
+            return [None if grown[d] or grown[rank + d] else label for d, label in enumerate(x)]
+        case Moved() | Argmax() | Amax() | Amin() | Interpolate():
             sizes = types[0].shape
             fixed = node.op.axes if isinstance(node.op, Interpolate) else ()
             stays = [d for d in range(rank) if sizes[d] == out.shape[d] and d not in fixed and d - rank not in fixed]

@@ -78,10 +78,12 @@ def byte_weights(case: Case) -> Iterator[Candidate]:
     """int8 in the place of other weights, as near as it comes."""
     network = case.network
     for node in network.nodes:
+        if not isinstance(node.op, Conv | ConvTranspose | Linear):
+            continue
         for position in node.op.constant_inputs[:1]:
             name = node.inputs[position]
             q = network.types[name].element
-            if not isinstance(node.op, Conv | ConvTranspose | Linear) or not isinstance(q, QType) or q.dtype in BYTES:
+            if not isinstance(q, QType) or q.dtype in BYTES:
                 continue
             data, shape = data_of(case, name).astype(np.int64), network.types[name].shape
             centered = np.clip(data - laid_out(q, q.zero_point, shape).astype(np.int64), -128, 127).astype(np.int8)

@@ -35,10 +35,10 @@ def draw_linear(b: Builder) -> None:
         return
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
-    out = _channels(b, rows, rows * features)
-    relu = _relu(b)
+    out = draw_channels(b, rows, rows * features)
+    relu = draw_relu(b)
     alpha, beta = _factors(b)
-    inputs, element = _operands(b, (out, features), relu, alpha=alpha)
+    inputs, element = draw_operands(b, (out, features), relu, alpha=alpha)
     op = Linear(relu=relu, alpha=alpha, beta=beta)
     source = b.current
     if not b.flavour.common and b.d.rarely(4):  # ends a branch, as dequantize does
@@ -84,10 +84,10 @@ def _factors(b: Builder) -> tuple[float, float]:
 
 def draw_linear_integer(b: Builder) -> None:
     """A linear_integer node, which ends a branch."""
-    reads_bytes(b)
+    reads_bytes(b, plain=b.d.integer(0, 1) == 1)
     features = b.type.shape[-1]
     rows = math.prod(b.type.shape[:-1])
-    out = _channels(b, rows, rows * features)
+    out = draw_channels(b, rows, rows * features)
     weight, _, _ = draw_weight(b, (out, features), apart=True)
     _ended(b, LinearInteger(omits_zeros=b.d.rarely(3)), (b.current, weight))
 
@@ -95,16 +95,21 @@ def draw_linear_integer(b: Builder) -> None:
 def draw_conv_integer(b: Builder) -> None:
     """A conv_integer node, which ends a branch."""
     reads_bytes(b)
-    attributes, shape = _windows(b)
+    attributes, shape = draw_windows(b)
     weight, _, _ = draw_weight(b, shape, apart=True)
     _ended(b, ConvInteger(**attributes, omits_zeros=b.d.rarely(3)), (b.current, weight))
 
 
-def reads_bytes(b: Builder) -> None:
-    """The current value becomes another input of its shape where it holds no bytes, which is what kernels take."""
+def reads_bytes(b: Builder, *, plain: bool = False) -> None:
+    """The current value becomes another input of its shape where it holds no bytes, which is what kernels take.
+
+    Or where it has a zero point though it shall be `plain`, as some kernels know none.
+    """
     q = b.qtype
-    if q.dtype not in BYTES:
-        b.current = b.add_input(b.type.shape, QType.per_tensor("uint8", q.scale[0], draw_zero_point(b.d, "uint8")))
+    if q.dtype not in BYTES or (plain and any(q.zero_point)):
+        dtype = q.dtype if q.dtype in BYTES else "uint8"
+        zero_point = 0 if plain else draw_zero_point(b.d, dtype)
+        b.current = b.add_input(b.type.shape, QType.per_tensor(dtype, q.scale[0], zero_point))
 
 
 def _ended(b: Builder, op: Operator, inputs: tuple[str, ...]) -> None:
@@ -123,12 +128,12 @@ def draw_conv(b: Builder) -> None:
     """A conv node: plain, grouped or depthwise; strided, dilated, padded, also unevenly."""
     if _draw_again(b, Conv):
         return
-    attributes, shape = _windows(b)
-    relu = _relu(b)
+    attributes, shape = draw_windows(b)
+    relu = draw_relu(b)
     _add_layer(b, Conv(**attributes, relu=relu), shape, relu)
 
 
-def _windows(b: Builder) -> tuple[dict[str, Any], tuple[int, ...]]:
+def draw_windows(b: Builder) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Attributes of a correlation with the current value, and the weight's shape."""
     d = b.d
     shape = b.type.shape
@@ -187,7 +192,7 @@ def draw_conv_transpose(b: Builder) -> None:
         after.append(pad + max(-uneven, 0))
         out.append(full - before[-1] - after[-1])
     groups, filters = _groups(b, channels, math.prod(out) * max(shape[0], 1), math.prod(kernel))
-    relu = _relu(b)
+    relu = draw_relu(b)
     op = ConvTranspose(
         strides=strides,
         padding=(*before, *after),
@@ -205,12 +210,12 @@ def _add_layer(
 ) -> None:
     """A node of `op`; seldom one that reads real numbers, in place of the current value, and may give some."""
     if b.flavour.common or not b.d.rarely(8):
-        inputs, element = _operands(b, weight, relu, axis=axis, groups=groups)
+        inputs, element = draw_operands(b, weight, relu, axis=axis, groups=groups)
         b.add_node(op, inputs, element)
         return
     source = b.current
     b.current = b.add_input(b.type.shape, "float32")
-    inputs, element = _operands(b, weight, relu, axis=axis, groups=groups)
+    inputs, element = draw_operands(b, weight, relu, axis=axis, groups=groups)
     if b.d.rarely(3):
         b.add_node(op, inputs, "float32")
         b.current = source
@@ -229,16 +234,17 @@ def _groups(b: Builder, channels: int, positions: int, taps: int) -> tuple[int, 
         if divisors:
             groups = d.pick(divisors)
             return groups, groups * d.integer(1, 3)
-    return 1, _channels(b, positions, positions * channels * taps)
+    return 1, draw_channels(b, positions, positions * channels * taps)
 
 
-def _channels(b: Builder, elements_each: int, products_each: int) -> int:
+def draw_channels(b: Builder, elements_each: int, products_each: int) -> int:
     """Output channels, within the bounds of work and size."""
     most = min(MAX_PRODUCTS // max(products_each, 1), MAX_VALUE_ELEMENTS // max(elements_each, 1))
     return b.d.pick([c for c in CHANNELS if c <= max(most, 1)])
 
 
-def _relu(b: Builder) -> bool:
+def draw_relu(b: Builder) -> bool:
+    """Whether a relu is fused."""
     return b.d.rarely(4)
 
 
@@ -274,7 +280,7 @@ _AS_REALS = QType.per_tensor("uint8", 1.0, 0)
 """Real activations are about as large as these."""
 
 
-def _operands(
+def draw_operands(
     b: Builder, shape: tuple[int, ...], relu: bool, *, axis: int = 0, groups: int = 1, alpha: float = 1.0
 ) -> tuple[tuple[str, ...], QType]:
     """Names of x, weight and bias, and the output's type; a weight's channels on axis 1 are those of one group."""

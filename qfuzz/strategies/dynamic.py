@@ -46,8 +46,14 @@ def draw_dynamic_linear(b: Builder) -> None:
     rows, features = math.prod(shape[:-1]), shape[-1]
     most = min(MAX_PRODUCTS // max(rows * features, 1), MAX_VALUE_ELEMENTS // max(rows, 1))
     channels = d.pick([c for c in CHANNELS if c <= max(most, 1)])
+    by_torch = d.integer(0, 1) == 1
+    op = DynamicLinear(
+        chosen_as="torch" if by_torch else "onnx",
+        reduce_range=by_torch and d.rarely(4),
+        relu=by_torch and d.rarely(4),
+    )
     kind = d.integer(0, 7)
-    dtype: QuantizedDType = "uint8" if kind >= 6 else "int8"
+    dtype: QuantizedDType = "uint8" if kind >= 6 and not by_torch else "int8"
     low, high = (0, 255) if dtype == "uint8" else (-128, 127)
     middle = (low + high + 1) // 2
     zero_point = middle if kind < 5 else d.pick((middle, low, high, middle + 1))
@@ -63,7 +69,7 @@ def draw_dynamic_linear(b: Builder) -> None:
         largest = b.ranges[x].magnitude * scale * 16 if x in b.ranges else scale
         steps = fill.below(fill.words(d.key(), channels), 257) - 128
         inputs = (*inputs, b.add_constant("b", "float32", (steps / 128 * largest).astype(np.float32)))
-    b.add_node(DynamicLinear(), inputs, "float32")
+    b.add_node(op, inputs, "float32")
     b.current = source
 
 

@@ -12,14 +12,18 @@ from qfuzz.strategies import (
     contraction,
     dynamic,
     elementwise,
+    embedding_bag,
+    filling,
     functions,
     granular,
     matmul,
     movement,
+    pointwise,
     pooling,
     rearrangement,
     repetition,
     resizing,
+    views,
     weight_only,
 )
 from qfuzz.strategies.builder import Builder
@@ -129,6 +133,7 @@ DRAWINGS: dict[str, Drawing] = {
     "moe": Drawing(_ANY, composite.draw_moe),
     "weight_only_linear": Drawing(weight_only.fits, weight_only.draw_weight_only_linear),
     "embedding": Drawing(weight_only.fits, weight_only.draw_embedding),
+    "embedding_bag": Drawing(weight_only.fits, embedding_bag.draw_embedding_bag),
     "tile": Drawing(_ANY, repetition.draw_tile),
     "gather_elements": Drawing(
         repetition.fits_elements, repetition.draw_gather_elements, shaped=repetition.small_enough
@@ -136,6 +141,24 @@ DRAWINGS: dict[str, Drawing] = {
     "amax": Drawing(_ANY, repetition.draw_amax, (4, 3, 2)),
     "amin": Drawing(_ANY, repetition.draw_amin, (4, 3, 2)),
     "adaptive_avg_pool": Drawing(pooling.fits_pool, pooling.draw_adaptive_avg_pool, _VOLUMES),
+    "concat_relu": Drawing(_ANY, movement.draw_concat_relu),
+    "flip": Drawing(_ANY, views.draw_flip),
+    "channel_shuffle": Drawing(views.fits_channels, views.draw_channel_shuffle, (4, 4, 3), shaped=views.with_groups),
+    "unfold": Drawing(views.fits_unfold, views.draw_unfold),
+    "reflection_pad": Drawing(
+        views.fits_reflection_pad, views.draw_reflection_pad, (4, 3, 2, 4, 3, 5), shaped=views.with_channels
+    ),
+    "sort": Drawing(_ANY, views.draw_sort),
+    "topk": Drawing(_ANY, views.draw_topk),
+    "masked_fill": Drawing(_ANY, filling.draw_masked_fill),
+    "index_put": Drawing(_ANY, filling.draw_index_put),
+    "constant_pad": Drawing(_ANY, filling.draw_constant_pad),
+    "linear_pointwise": Drawing(contraction.fits_linear, pointwise.draw_linear_pointwise, (2, 2, 3)),
+    "conv_pointwise": Drawing(contraction.fits_conv, pointwise.draw_conv_pointwise, (4, 4, 4, 3, 5)),
+    "linear_add": Drawing(contraction.fits_linear, pointwise.draw_linear_add, (2, 2, 3)),
+    "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 4, 4, 4, 4, 3, 5)),
+    "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5)),
+    "group_norm": Drawing(functions.fits_instance_norm, functions.draw_group_norm, _VOLUMES),
 }
 
 

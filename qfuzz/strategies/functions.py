@@ -1,4 +1,4 @@
-"""The drawing side of gelu, layer_norm, instance_norm, mean."""
+"""The drawing side of gelu, layer_norm, instance_norm, group_norm, batch_norm, mean."""
 
 import math
 from typing import Literal
@@ -6,8 +6,9 @@ from typing import Literal
 import numpy as np
 
 from qfuzz.ir.qtype import QType, float32
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.gelu import Gelu
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.reduction import Mean
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import Builder
@@ -39,13 +40,13 @@ def draw_layer_norm(b: Builder) -> None:
     choices = [a for a in range(rank - 1, -1, -1) if 0 not in shape[a:]]
     axis = d.pick(choices) if d.rarely(2) else rank - 1
     own = bias = shape[axis:]
-    form = d.integer(0, 11)
+    form = d.integer(0, 15)
     if form == 10:
         own = bias = (1,)
     elif form == 11 and not b.flavour.common and 0 not in shape:
         own = tuple(n if d.integer(0, 1) else 1 for n in shape)
         bias = shape[axis:] if d.integer(0, 1) else own
-    inputs, element = _parameters(b, own, bias, optional_bias=True)
+    inputs, element = _parameters(b, own, bias)
     b.add_node(LayerNorm(axis=axis, epsilon=d.pick(EPSILONS)), inputs, element)
 
 
@@ -55,19 +56,66 @@ def fits_instance_norm(b: Builder) -> bool:
 
 
 def draw_instance_norm(b: Builder) -> None:
-    """An instance_norm node."""
-    inputs, element = _parameters(b, (b.type.shape[1],), (b.type.shape[1],), optional_bias=False)
+    """An instance_norm node; seldom without a bias, which ONNX needs."""
+    own = (b.type.shape[1],)
+    inputs, element = _parameters(b, own, own, without=0 if b.flavour.common else 1)
     b.add_node(InstanceNorm(epsilon=b.d.pick(EPSILONS)), inputs, element)
 
 
+def draw_group_norm(b: Builder) -> None:
+    """A group_norm node: one group, one a channel, or any number between."""
+    d = b.d
+    channels = b.type.shape[1]
+    divisors = [g for g in range(1, channels + 1) if channels % g == 0]
+    groups = d.pick((1, channels, d.pick(divisors)))
+    inputs, element = _parameters(b, (channels,), (channels,), floats=True)
+    b.add_node(GroupNorm(groups=groups, epsilon=d.pick(EPSILONS)), inputs, element)
+
+
+def fits_batch_norm(b: Builder) -> bool:
+    """Whether there are channels."""
+    return len(b.type.shape) >= 2 and b.type.shape[1] > 0 and _squares_fit(b)
+
+
+def draw_batch_norm(b: Builder) -> None:
+    """A batch_norm node: plain parameters first, then dyadic ones with roots that are powers of two, then any."""
+    d = b.d
+    n = b.type.shape[1]
+    kind = d.integer(0, 7)
+    magnitude, spread = b.scale(1.0, 3), b.scale(b.qtype.scale[0] * 16, 3)
+    epsilon = d.pick(EPSILONS)
+    steps = [fill.biases(d.key(), fill.UNIFORM, n, 64) for _ in range(3)]
+    variance = np.full(n, spread**2)
+    if kind < 4:
+        epsilon = d.pick((epsilon, 1.0, 2.0**-20))
+        powers = epsilon * 4.0 ** fill.below(fill.words(d.key(), n), 4)
+        variance = np.maximum(powers - epsilon, 0.0)  # their sum with epsilon is a power of 4
+    elif kind < 7:
+        variance = variance * (fill.below(fill.words(d.key(), n), 2**20) * 2.0**-19)
+    scale = np.where(steps[0] == 0, 32, steps[0]) / 32 * magnitude * np.sqrt(variance + epsilon)
+    deviation = float(np.sqrt(variance + epsilon).max(initial=1.0))
+    unit = magnitude / 32
+    parameters = [scale, steps[1] * unit, steps[2] * spread / 16, variance]
+    names = [b.add_constant(p, "float32", v.astype(np.float32)) for p, v in zip("sbmv", parameters, strict=True)]
+    output = b.output(max(b.qtype.scale[0] * magnitude, unit, deviation * 2.0**-30), unit=unit)
+    relu = d.rarely(5)
+    b.add_node(BatchNorm(epsilon=epsilon, relu=relu), (b.current, *names), output)
+
+
 def _parameters(
-    b: Builder, shape: tuple[int, ...], bias_shape: tuple[int, ...], *, optional_bias: bool
+    b: Builder, shape: tuple[int, ...], bias_shape: tuple[int, ...], *, without: int = 2, floats: bool = False
 ) -> tuple[tuple[str, ...], QType]:
-    """Names of x, scale and bias, and the output's type: normalized values fill its range up to a few powers of two."""
+    """Names of x, scale and bias, and the output's type: normalized values fill its range up to a few powers of two.
+
+    `without`: nothing is left out, or the bias, or either bias or both; `floats`: nothing is quantized.
+    """
     d = b.d
     n = math.prod(shape)
-    kind = d.integer(0, 7)
+    kind = d.integer(0, 3 if floats else 9) % 8
     magnitude = b.scale(1.0, 3)
+    left_out = d.pick((0, 0, 0, 0, 0, 0, min(without, 1), without))
+    if left_out == 2 and not b.flavour.common:
+        return (b.current,), b.output(1 / 32, unit=1 / 32)
     if kind < 4:  # ones, then dyadic numbers, then any
         steps = fill.biases(d.key(), fill.UNIFORM, n, 64) if kind else np.full(n, 32)
         weight = (steps / 32 * magnitude).astype(np.float32)
@@ -80,7 +128,7 @@ def _parameters(
         unit = q.scale[0]
     inputs: tuple[str, ...] = (b.current, scale)
     bias = d.integer(0, 7)
-    if bias or not optional_bias:
+    if not left_out:
         largest = 64
         if kind >= 4 and bias >= 4:
             largest = max(1, int(min(64 / b.qtype.scale[0], 2.0**20)))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from qfuzz.exact.floating import FORMATS, nearest_exactly
+from qfuzz.ir.forms import CHOICES
 from qfuzz.ir.qtype import BYTES, FLOAT8, INTEGER_RANGE, QType, QuantizedDType, Real, float32
 from qfuzz.ops.quantization import Dequantize, Quantize
 from qfuzz.strategies import fill
@@ -16,6 +17,11 @@ STORED: tuple[QuantizedDType, ...] = (
 )  # fmt: skip
 BLOCKS = (2, 16, 3, 1, 32)
 MAX_SCALES = 256
+EAGER: tuple[QuantizedDType, ...] = ("int32", "uint8", "int8", "int32", "uint8", "int8")
+"""What torch's quantized tensors hold on axes."""
+QUANTIZERS = tuple(c for c in CHOICES if c[0] == "quantizer")
+FORMS = ("quantizer",)
+"""Dimensions of form that are about these operators only."""
 REAL: tuple[Real, ...] = ("float32", "float32", "float32", "float16", "float16", "bfloat16")
 
 
@@ -23,15 +29,19 @@ def draw_quantize(b: Builder) -> None:
     """A quantize node on new reals. Where what it gives is no common activation, what follows reads another value."""
     d = b.d
     shape = b.type.shape if b.current else (8, 4)
+    if d.rarely(3):
+        b.forms.append(d.pick(QUANTIZERS))
     if b.flavour.common or d.rarely(3):
         b.add_node(Quantize(), (b.add_input(shape, "float32"),), b.output(1.0, spread=6))
         return
     real = d.pick(REAL)
-    q = _granular(b, shape, d.pick(STORED), real)
+    q = _granular(b, shape, d.pick((*STORED, *EAGER, "uint4")), real)
     before = b.current
     saturate = not (q.is_float and d.rarely(2))
     b.add_node(Quantize(saturate=saturate), (b.add_input(shape, real),), q)
     if not q.is_per_tensor or q.dtype not in BYTES:
+        if b.room and not q.is_float and d.rarely(3):  # a stored NaN has no number
+            b.add_node(Dequantize(), (b.current,), real)
         fits = before in b.types and b.types[before].is_quantized
         b.current = before if fits else b.add_input(shape, QType.per_tensor("uint8", 1.0, 0))
 
@@ -40,11 +50,13 @@ def draw_dequantize(b: Builder) -> None:
     """A dequantize node, which ends a branch: what follows reads its input, or what that was drawn beside."""
     d = b.d
     source = b.current
+    if d.rarely(6):
+        b.forms.append(d.pick(QUANTIZERS))
     if b.flavour.common or d.rarely(3):
         b.add_node(Dequantize(), (source,), "float32")
     else:
         real = d.pick(REAL)
-        stored = d.pick((*STORED, "int32"))
+        stored = d.pick((*STORED, *EAGER))
         q = _granular(b, b.type.shape, stored, real)
         b.add_node(Dequantize(), (b.add_input(b.type.shape, q),), real)
     b.current = source
@@ -62,7 +74,7 @@ def _granular(b: Builder, shape: tuple[int, ...], dtype: QuantizedDType, real: R
     key = d.key()
     steps = fill.below(fill.words(key, n, stream=5), 5)
     scales = tuple(float32(base * 2.0 ** int(s - 2)) if n > 1 else base for s in steps)
-    if dtype in FLOAT8 or dtype == "int32":
+    if dtype in FLOAT8 or (dtype == "int32" and not d.rarely(3)):
         return QType(dtype, scales, (0,) * n, axis, block)
     lo, hi = INTEGER_RANGE[dtype]
     ends = np.array([0, lo, hi, (lo + hi + 1) // 2])

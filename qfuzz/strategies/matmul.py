@@ -32,13 +32,14 @@ def draw_matmul(b: Builder) -> None:
 
 def draw_matmul_integer(b: Builder) -> None:
     """A matmul_integer node, which ends a branch: what follows reads its input."""
-    reads_bytes(b)
+    plain = b.d.integer(0, 1) == 1
+    reads_bytes(b, plain=plain)
     source = b.current
-    b.add_node(MatMulInteger(omits_zeros=b.d.rarely(3)), _operands(b), "int32")
+    b.add_node(MatMulInteger(omits_zeros=b.d.rarely(3)), _operands(b, plain=plain), "int32")
     b.current = source
 
 
-def _operands(b: Builder) -> tuple[str, str]:
+def _operands(b: Builder, *, plain: bool = False) -> tuple[str, str]:
     """The current value and another one, in either order: a matrix, a stack that broadcasts, a vector, or itself."""
     d = b.d
     shape, common = b.type.shape, b.flavour.common
@@ -51,12 +52,16 @@ def _operands(b: Builder) -> tuple[str, str]:
         at = d.integer(0, len(stack))
         stack = (*stack[:at], 1, *stack[at + 1 :]) if at < len(stack) else stack[1:]
     if kind in (13, 14) and not common:
-        return (_new(b, (shape[-2],)), b.current) if kind == 14 and shape[-2] > 0 else (b.current, _new(b, shape[-1:]))
+        return (
+            (_new(b, plain, (shape[-2],)), b.current)
+            if kind == 14 and shape[-2] > 0
+            else (b.current, _new(b, plain, shape[-1:]))
+        )
     if first:
         rows = _free(b, stack, shape[-2], shape[-1])
-        return _new(b, (*stack, rows, shape[-2])), b.current
+        return _new(b, plain, (*stack, rows, shape[-2])), b.current
     columns = _free(b, stack, shape[-1], shape[-2])
-    return b.current, _new(b, (*stack, shape[-1], columns))
+    return b.current, _new(b, plain, (*stack, shape[-1], columns))
 
 
 def _free(b: Builder, stack: Shape, summed: int, kept: int) -> int:
@@ -67,8 +72,9 @@ def _free(b: Builder, stack: Shape, summed: int, kept: int) -> int:
     return b.d.pick([c for c in CHANNELS if c <= max(most, 1)])
 
 
-def _new(b: Builder, shape: Shape) -> str:
-    """Another activation: of the same dtype, or int8 beside uint8, as kernels take weights."""
+def _new(b: Builder, plain: bool, shape: Shape) -> str:
+    """Another activation: of the same dtype, or int8 beside uint8, as kernels take weights; `plain` ones are so."""
     q = b.qtype
-    dtype: QuantizedDType = "int8" if b.d.rarely(3) else q.dtype
-    return b.add_input(shape, QType.per_tensor(dtype, b.scale(q.scale[0], 3), draw_zero_point(b.d, dtype)))
+    dtype: QuantizedDType = "int8" if plain or b.d.rarely(3) else q.dtype
+    zero_point = 0 if plain else draw_zero_point(b.d, dtype)
+    return b.add_input(shape, QType.per_tensor(dtype, b.scale(q.scale[0], 3), zero_point))

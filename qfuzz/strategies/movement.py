@@ -1,9 +1,9 @@
-"""The drawing side of concat, reshape, transpose, slice, pad, flatten."""
+"""The drawing side of concat, concat_relu, reshape, transpose, slice, pad, flatten."""
 
 import math
 
 from qfuzz.ir.qtype import QType
-from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.movement import Concat, ConcatRelu, Flatten, Pad, Reshape, Slice, Transpose
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.qtypes import draw_zero_point
 
@@ -20,6 +20,15 @@ def fits_any(b: Builder) -> bool:
 
 def draw_concat(b: Builder) -> None:
     """The current value beside others: earlier ones of a fitting shape, itself, or new inputs of their own scale."""
+    _draw_concat(b, Concat)
+
+
+def draw_concat_relu(b: Builder) -> None:
+    """The same with a fused relu."""
+    _draw_concat(b, ConcatRelu)
+
+
+def _draw_concat(b: Builder, kind: type[Concat]) -> None:
     d = b.d
     shape = b.type.shape
     axis = d.integer(0, len(shape) - 1) if not b.flavour.common else min(1, len(shape) - 1)
@@ -42,7 +51,7 @@ def draw_concat(b: Builder) -> None:
     element = b.qtype if d.integer(0, 1) == 0 else b.output(max(b.types[i].qtype.scale[0] for i in inputs), spread=1)
     if element.dtype != b.qtype.dtype:
         element = b.qtype
-    b.add_node(Concat(axis=axis), tuple(inputs), element)
+    b.add_node(kind(axis=axis), tuple(inputs), element)
 
 
 def draw_reshape(b: Builder) -> None:
@@ -84,6 +93,12 @@ def draw_slice(b: Builder) -> None:
 
 def draw_pad(b: Builder) -> None:
     """A pad node: spatial dimensions mostly."""
+    padding = padding_of(b)
+    b.add_node(Pad(padding=padding), (b.current,), same(b))
+
+
+def padding_of(b: Builder) -> tuple[int, ...]:
+    """Before each dimension of the current value, then after each."""
     d = b.d
     shape = b.type.shape
     rank = len(shape)
@@ -94,4 +109,4 @@ def draw_pad(b: Builder) -> None:
         padding[rank - 1] = d.integer(0, 2)
     if math.prod(n + padding[i] + padding[rank + i] for i, n in enumerate(shape)) > 2 * MAX_VALUE_ELEMENTS:
         padding = [0] * (2 * rank)
-    b.add_node(Pad(padding=tuple(padding)), (b.current,), same(b))
+    return tuple(padding)

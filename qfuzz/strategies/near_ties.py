@@ -19,7 +19,7 @@ from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, 
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import unit_conv
-from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize, Output
+from qfuzz.ops.dynamic import Chooser, DynamicLinear, DynamicQuantize, Output
 from qfuzz.ops.dynamic_range import STORED
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
@@ -279,7 +279,8 @@ def _dynamic(op: str, choose: _Chooser, key: int) -> Case:
     weight = (fill.below(fill.words(key, 16 * 17, stream=1), 255) - 127).astype(np.int8).reshape(17, 16)
     bias = (x.ravel()[:17] * np.float32(100)).astype(np.float32)
     constants: list[tuple[Element, Array]] = [(q_w, weight), ("float32", bias)]
-    return _single(DynamicLinear(), [("float32", x)], "float32", constants[: 1 + choose(2)])
+    chosen_as: Chooser = ("onnx", "torch")[choose(2)]
+    return _single(DynamicLinear(chosen_as=chosen_as), [("float32", x)], "float32", constants[: 1 + choose(2)])
 
 
 def _unary(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:

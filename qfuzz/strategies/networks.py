@@ -13,7 +13,7 @@ from qfuzz.ir.network import Case, Input, Network
 from qfuzz.ir.qtype import BYTES, QType, QuantizedDType, integer_range
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.quantization import Quantize
-from qfuzz.strategies import fill, weight_only
+from qfuzz.strategies import fill, granular, weight_only
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
 from qfuzz.strategies.directed import direct
 from qfuzz.strategies.draw import Draw, strategy_of
@@ -31,7 +31,7 @@ WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
-GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in weight_only.FORMS)
+GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in (*weight_only.FORMS, *granular.FORMS))
 """Those that are drawn for every network; others are drawn with the operators that they are about."""
 
 UNUSUAL = (
@@ -39,9 +39,12 @@ UNUSUAL = (
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "embed_layer_norm", "moe"),
-    *("weight_only_linear", "embedding"),
+    *("weight_only_linear", "embedding", "embedding_bag"),
     *("tile", "gather_elements", "amax", "amin"),
-    *("adaptive_avg_pool",),
+    *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
+    *("masked_fill", "index_put", "constant_pad"),
+    *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
+    *("batch_norm", "group_norm"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 

@@ -13,7 +13,7 @@ from qfuzz.strategies.movement import same
 MAX_DRAWN_RANK = 6
 
 
-def _axis(b: Builder) -> int:
+def any_axis(b: Builder) -> int:
     """Any axis: the second where cases keep to common forms; now and then counted from the back."""
     rank = len(b.type.shape)
     if b.flavour.common:
@@ -27,7 +27,7 @@ def draw_split(b: Builder) -> None:
     d = b.d
     if _draw_other_part(b):
         return
-    axis = _axis(b)
+    axis = any_axis(b)
     size = b.type.shape[axis]
     n = d.integer(1, 3)
     counted = equal_parts(size, n) if d.rarely(4) else None
@@ -131,7 +131,7 @@ def fits_gather(b: Builder) -> bool:
 def draw_gather(b: Builder) -> None:
     """A gather node: a vector of indices mostly, else a scalar or a matrix; negative ones, too."""
     d = b.d
-    axis = _axis(b)
+    axis = any_axis(b)
     if b.type.shape[axis] == 0:
         axis = next(i for i, n in enumerate(b.type.shape) if n)
     size = b.type.shape[axis]
@@ -197,7 +197,8 @@ def draw_depth_to_space(b: Builder) -> None:
 
 def draw_space_to_depth(b: Builder) -> None:
     """A space_to_depth node."""
-    b.add_node(SpaceToDepth(blocksize=_side(b, _sides(b))), (b.current,), same(b))
+    side = _side(b, _sides(b))
+    b.add_node(SpaceToDepth(blocksize=side, mode="CRD" if b.d.rarely(3) else "DCR"), (b.current,), same(b))
 
 
 def _argmax_axes(t: TensorType) -> list[int]:

@@ -42,8 +42,8 @@ def draw_weight_only_linear(b: Builder) -> None:
     source, x = b.current, _activation(b)
     k = b.types[x].shape[-1]
     n = d.pick([c for c in CHANNELS if c * k <= MAX_WEIGHTS])
-    q = _granular(b, d.pick(WEIGHTS), (n, k), (None, 0, 1))
-    weight = b.add_constant("w", q, _stored(b, q, (n, k)))
+    q = granular(b, d.pick(WEIGHTS), (n, k), (None, 0, 1))
+    weight = b.add_constant("w", q, stored(b, q, (n, k)))
     inputs: tuple[str, ...] = (x, weight)
     if d.rarely(3):
         unit = float(np.median(q.scale)) * 2.0 ** d.integer(0, 8)
@@ -73,14 +73,17 @@ def draw_embedding(b: Builder) -> None:
     """An embedding node, which ends a branch: it reads constants only."""
     d = b.d
     source = b.current
-    rank = d.pick((2, 2, 2, 2, 2, 3, 3, 1))
+    by_rows = d.rarely(4)  # as torch has them
+    rank = 2 if by_rows else d.pick((2, 2, 2, 2, 2, 3, 3, 1))
     last = d.pick((16, 1, 2, 3, 8, 15, 17, 31, 32, 33, 48, 63, 64, 80, 130, 272))
     shape = (*(d.integer(1, 9) for _ in range(rank - 1)), last)
-    axis = d.integer(0, rank - 1) if d.rarely(4) else 0
-    q = _granular(b, d.pick(TABLES), shape, (None, 0, *((rank - 1,) * 3 if rank > 1 else ()), -1))
-    table = b.add_constant("t", q, _stored(b, q, shape))
+    axis = d.integer(0, rank - 1) if not by_rows and d.rarely(4) else 0
+    granularities = (0,) if by_rows else (None, 0, *((rank - 1,) * 3 if rank > 1 else ()), -1)
+    q = granular(b, d.pick(("uint8", "uint4") if by_rows else TABLES), shape, granularities)
+    table = b.add_constant("t", q, stored(b, q, shape))
     counted = tuple(d.integer(0, 4) for _ in range(d.pick((1, 2, 0))))
     at = fill.below(fill.words(d.key(), int(np.prod(counted))), 2 * shape[axis]) - shape[axis]
+    at = np.where(at < 0, at + shape[axis], at) if by_rows else at
     dtype: PlainInteger = d.pick(("int64", "int32"))
     indices = b.add_constant("i", dtype, at.astype(DTYPES[dtype]).reshape(counted))
     b.add_node(Embedding(axis=axis), (table, indices), "float32")
@@ -89,7 +92,7 @@ def draw_embedding(b: Builder) -> None:
     b.current = source
 
 
-def _granular(b: Builder, dtype: QuantizedDType, shape: tuple[int, ...], axes: Sequence[int | None]) -> QType:
+def granular(b: Builder, dtype: QuantizedDType, shape: tuple[int, ...], axes: Sequence[int | None]) -> QType:
     """A type with scales per tensor, per index of an axis, or in blocks: the last of `axes`, or -1 for any axis."""
     d = b.d
     axis = d.pick(axes)
@@ -118,7 +121,8 @@ def _zero_points(b: Builder, dtype: QuantizedDType, count: int) -> tuple[int, ..
     return ((low + high + 1) // 2 if kind == 0 else (0, 0, high)[kind],) * count
 
 
-def _stored(b: Builder, q: QType, shape: tuple[int, ...]) -> fill.Array:
+def stored(b: Builder, q: QType, shape: tuple[int, ...]) -> fill.Array:
+    """Stored numbers of a type."""
     key = b.d.key()
     if q.is_float:
         halves = fill.reals(key, fill.MIXED, shape, 0.25)

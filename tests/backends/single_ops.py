@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -13,27 +13,34 @@ from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
+from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
 from qfuzz.ops.mixture import Moe
-from qfuzz.ops.movement import Concat, Flatten, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.movement import Concat, ConcatRelu, Flatten, Pad, Reshape, Slice, Transpose
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
+from qfuzz.ops.ordering import Sort, Topk
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 
@@ -80,6 +87,15 @@ class Draw:
     def shape(self) -> tuple[int, ...]:
         """Any small shape."""
         return tuple(int(self.rng.choice([1, 2, 3, 4, 5, 8, 17])) for _ in range(self.integer(1, 4)))
+
+    @property
+    def chooser(self) -> Any:
+        """Who chooses the scale of float32 data: one for each dtype, which says nothing there."""
+        return "onnx" if self.dtype == "uint8" else "torch"
+
+    def reduces(self) -> bool:
+        """Whether the range of data is reduced."""
+        return self.chooser == "torch" and self.chance(0.3)
 
     def broadcast(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """A shape that broadcasts to `shape`: mostly itself."""
@@ -330,17 +346,49 @@ def _adaptive_avg_pool(d: Draw) -> Case:
     return d.case(AdaptiveAvgPool(output_size=tuple(d.integer(1, n + 1) for n in shape[2:])), [(shape, q)], q)
 
 
-def _concat(d: Draw) -> Case:
+def _concat(d: Draw, kind: type[Concat] = Concat) -> Case:
     shape = d.shape()
     axis = d.integer(0, len(shape) - 1)
     types = [((*shape[:axis], d.integer(1, 5), *shape[axis + 1 :]), d.qtype()) for _ in range(d.integer(1, 4))]
-    return d.case(Concat(axis=axis), [*types], d.qtype() if d.chance(0.7) else types[0][1])
+    return d.case(kind(axis=axis), [*types], d.qtype() if d.chance(0.7) else types[0][1])
 
 
 def _moved(make: Callable[[Draw, tuple[int, ...]], Operator]) -> Callable[[Draw], Case]:
     def draw(d: Draw) -> Case:
         shape, q = d.shape(), d.qtype()
         return d.case(make(d, shape), [(shape, q)], q)
+
+    return draw
+
+
+def _channel_shuffle(d: Draw) -> Case:
+    q, groups = d.qtype(), d.integer(1, 4)
+    shape = (d.integer(1, 3), groups * d.integer(1, 9), d.integer(1, 5), d.integer(1, 5))
+    return d.case(ChannelShuffle(groups=groups), [(shape, q)], q)
+
+
+def _unfold(d: Draw, shape: tuple[int, ...]) -> Operator:
+    axis = d.integer(0, len(shape) - 1)
+    return Unfold(axis=axis, size=d.integer(1, min(shape[axis], 3)), step=d.integer(1, 2))
+
+
+def _topk(d: Draw, shape: tuple[int, ...]) -> Operator:
+    axis = d.integer(0, len(shape) - 1)
+    return Topk(k=d.integer(0, shape[axis]), axis=axis, largest=d.chance(0.5))
+
+
+def _reflection_pad(d: Draw) -> Case:
+    q, n = d.qtype(), d.integer(1, 2)
+    shape = d.image_shape(n)[d.integer(0, 1) :]
+    return d.case(ReflectionPad(padding=tuple(d.integer(0, 3) for _ in range(2 * n))), [(shape, q)], q)
+
+
+def _filled(make: Callable[[Draw, tuple[int, ...], float], Operator]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
+        shape, q = d.shape(), d.qtype()
+        op = make(d, shape, float32(d.integer(-99, 600) / 2 * q.scale[0]))
+        masks: list[tuple[tuple[int, ...], Element]] = [(d.broadcast(shape), "bool")]
+        return d.case(op, [(shape, q), *(masks if isinstance(op, MaskedFill) else [])], q)
 
     return draw
 
@@ -361,7 +409,8 @@ def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
 
-def _normalization(d: Draw, *, instance: bool) -> Case:
+def _normalization(d: Draw, kind: type[LayerNorm | InstanceNorm | GroupNorm]) -> Case:
+    instance = kind is not LayerNorm
     shape = d.image_shape(d.integer(1, 2)) if instance else d.shape()
     axis = d.integer(0, len(shape) - 1)
     own = (shape[1],) if instance else shape[axis:]
@@ -374,6 +423,18 @@ def _normalization(d: Draw, *, instance: bool) -> Case:
         constants[2] = (TensorType(own, "float32"), d.rng.normal(0, 1, own).astype(np.float32))
     epsilon = float32(float(d.rng.choice([1e-5, 1e-12, 0.5])))
     op: Operator = InstanceNorm(epsilon=epsilon) if instance else LayerNorm(axis=axis, epsilon=epsilon)
+    if kind is GroupNorm:
+        op = GroupNorm(groups=1 if shape[1] % 2 else 2, epsilon=epsilon)
+    return d.case(op, [(shape, d.qtype())], d.qtype(0.005, 0.1), constants=constants)
+
+
+def _batch_norm(d: Draw) -> Case:
+    shape = d.image_shape(d.integer(1, 2)) if d.chance(0.7) else d.image_shape(0)
+    own = TensorType((shape[1],), "float32")
+    draws = (d.rng.normal(1, 0.5, shape[1]), d.rng.normal(0, 1, shape[1]), d.rng.normal(0, 9, shape[1]))
+    values = (*draws, d.rng.uniform(0, 9, shape[1]))
+    constants: dict[int, tuple[TensorType, Any]] = {i + 1: (own, v.astype(np.float32)) for i, v in enumerate(values)}
+    op = BatchNorm(epsilon=float32(float(d.rng.choice([1e-5, 1e-12, 0.5]))), relu=d.chance(0.4))
     return d.case(op, [(shape, d.qtype())], d.qtype(0.005, 0.1), constants=constants)
 
 
@@ -427,7 +488,7 @@ def _blocks(d: Draw, *, deep: bool) -> Case:
     n, c, h, w = (d.integer(1, 4) for _ in range(4))
     if deep:
         return d.case(DepthToSpace(blocksize=b, mode="CRD" if d.chance(0.5) else "DCR"), [((n, c * b * b, h, w), q)], q)
-    return d.case(SpaceToDepth(blocksize=b), [((n, c, h * b, w * b), q)], q)
+    return d.case(SpaceToDepth(blocksize=b, mode="CRD" if d.chance(0.5) else "DCR"), [((n, c, h * b, w * b), q)], q)
 
 
 def _argmax(d: Draw) -> Case:
@@ -459,7 +520,8 @@ def _dynamic_linear(d: Draw) -> Case:
     static = _linear(d)
     network, q = static.network, static.network.inputs[0].type
     kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
-    return d.case(DynamicLinear(), [(q.shape, "float32")], "float32", constants=kept)
+    op = DynamicLinear(chosen_as=d.chooser, relu=d.chooser == "torch" and d.chance(0.4), reduce_range=d.reduces())
+    return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
 
 
 def _attention(d: Draw) -> Case:
@@ -570,6 +632,70 @@ def _embedding(d: Draw) -> Case:
     return d.case(Embedding(), [], "float32", constants=constants)
 
 
+def _embedding_bag(d: Draw) -> Case:
+    rows, features = d.integer(1, 9), int(d.rng.choice([2, 8, 12, 16, 32, 48, 144]))
+    dtype: Any = str(d.rng.choice(["uint4", "uint8", "uint2"]))
+    features = -(-features // 4) * 4
+    top = INTEGER_RANGE[dtype][1]
+    q = QType(dtype, tuple(d.scale() for _ in range(rows)), tuple(d.integer(0, top) for _ in range(rows)), 0)
+    at = d.rng.integers(0, rows, d.integer(0, 9)).astype(np.int64)
+    offsets = np.sort(np.append(d.rng.integers(0, at.size + 1, d.integer(0, 4)), 0)).astype(np.int64)
+    constants: dict[int, tuple[TensorType, Any]] = {
+        0: (TensorType((rows, features), q), d.rng.integers(0, top + 1, (rows, features)).astype(DTYPES[dtype])),
+        1: (TensorType(at.shape, "int64"), at),
+        2: (TensorType(offsets.shape, "int64"), offsets),
+    }
+    weighted, pruned = d.chance(0.5), d.chance(0.5)
+    if weighted:
+        constants[3] = (TensorType(at.shape, "float32"), d.rng.normal(0, 2, at.shape).astype(np.float32))
+    if pruned:
+        mapping = d.rng.integers(-1, rows, rows).astype(np.int32)
+        constants[3 + weighted] = (TensorType(mapping.shape, "int32"), mapping)
+    op = EmbeddingBag(weighted=weighted, pruned=pruned, parameters="float32" if dtype == "uint8" else "float16")
+    return d.case(op, [], "float32", constants=constants)
+
+
+def _post_operation(d: Draw) -> dict[str, Any]:
+    activations = get_args(Activation)
+    low = d.integer(-2, 1) / 2
+    return {"activation": activations[d.integer(0, len(activations) - 1)], "min": low, "max": low + d.integer(1, 6)}
+
+
+def _linear_pointwise(d: Draw) -> Case:
+    k = int(d.rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 31, 33]))
+    lead = tuple(d.integer(1, 5) for _ in range(d.integer(1, 2)))
+    return _contraction(d, LinearPointwise(**_post_operation(d)), (*lead, k), (d.integer(1, 18), k))
+
+
+def _conv_pointwise(d: Draw) -> Case:
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 3))
+    return _contraction(d, ConvPointwise(**attributes, **_post_operation(d)), shape, weight_shape)
+
+
+def _and_add(d: Draw, layer: Case, op: Operator) -> Case:
+    """The layer with another activation of its output's dtype, before its bias."""
+    network, (node,) = layer.network, layer.network.nodes
+    assert isinstance(node.element, QType)
+    q = d.qtype(node.element.scale[0] / 4, node.element.scale[0] * 4)
+    other = Input("other", TensorType(network.types[node.name].shape, q))
+    added = Node(node.name, op, (*node.inputs[:2], "other", *node.inputs[2:]), node.element)
+    fed = (*layer.inputs, Tensor(d.stored(other.type.shape, q)))
+    return Case(Network((*network.inputs, other), network.constants, (added,), network.outputs), fed)
+
+
+def _conv_add(d: Draw) -> Case:
+    attributes, shape, weight_shape = _windows(d, d.integer(1, 2))
+    layer = _contraction(d, ConvPointwise(**attributes), shape, weight_shape)
+    return _and_add(d, layer, ConvAdd(**attributes, relu=d.chance(0.4)))
+
+
+def _linear_add(d: Draw) -> Case:
+    k = int(d.rng.choice([1, 2, 3, 4, 7, 8, 9, 16, 31, 33]))
+    lead = tuple(d.integer(1, 5) for _ in range(d.integer(1, 2)))
+    layer = _contraction(d, LinearPointwise(), (*lead, k), (d.integer(1, 18), k))
+    return _and_add(d, layer, LinearAdd(relu=d.chance(0.4)))
+
+
 SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "quantize": lambda d: _float(d, to=True),
     "dequantize": lambda d: _float(d, to=False),
@@ -584,6 +710,16 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "avg_pool": lambda d: _pool(d, average=True),
     "global_avg_pool": _global_avg_pool,
     "adaptive_avg_pool": _adaptive_avg_pool,
+    "concat_relu": lambda d: _concat(d, ConcatRelu),
+    "flip": _moved(lambda d, s: Flip(axes=tuple(a for a in range(len(s)) if d.chance(0.5)))),
+    "channel_shuffle": _channel_shuffle,
+    "unfold": _moved(_unfold),
+    "reflection_pad": _reflection_pad,
+    "sort": _moved(lambda d, s: Sort(axis=d.integer(0, len(s) - 1), descending=d.chance(0.5))),
+    "topk": _moved(_topk),
+    "masked_fill": _filled(lambda d, s, v: MaskedFill(value=v)),
+    "index_put": _filled(lambda d, s, v: IndexPut(value=v, indices=(d.integer(-s[0], s[0] - 1),))),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
     "concat": _concat,
     "reshape": _moved(lambda d, shape: Reshape(shape=(1, int(np.prod(shape))))),
     "transpose": _moved(lambda d, shape: Transpose(perm=tuple(int(i) for i in d.rng.permutation(len(shape))))),
@@ -605,8 +741,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "maximum": _two(Maximum()),
     "where": _two(Where()),
     "gelu": _unary(lambda d: Gelu(approximate="tanh" if d.chance(0.5) else "none"), _free),
-    "layer_norm": lambda d: _normalization(d, instance=False),
-    "instance_norm": lambda d: _normalization(d, instance=True),
+    "layer_norm": lambda d: _normalization(d, LayerNorm),
+    "instance_norm": lambda d: _normalization(d, InstanceNorm),
     "mean": _mean,
     "split": _moved(_split),
     "squeeze": _squeeze,
@@ -630,9 +766,16 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
+    "embedding_bag": _embedding_bag,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
+    "linear_pointwise": _linear_pointwise,
+    "conv_pointwise": _conv_pointwise,
+    "linear_add": _linear_add,
+    "conv_add": _conv_add,
     "amax": _moved(_extreme(Amax)),
     "amin": _moved(_extreme(Amin)),
+    "batch_norm": _batch_norm,
+    "group_norm": lambda d: _normalization(d, GroupNorm),
 }
 """Operator name to a function that draws a case in the form that most kernels have."""

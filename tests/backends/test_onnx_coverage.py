@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from qfuzz.backends.onnx_absent import ABSENT
-from qfuzz.backends.onnx_coverage import COVERED, Covered, Row, counts, rows, summary
+from qfuzz.backends.onnx_coverage import COVERED, Covered, Row, rows, summary
 from qfuzz.backends.onnx_kernels import MICROSOFT, NARROW, ONNX, Key, OperatorKernels, Runtime, ask_runtime
 from qfuzz.backends.onnx_scope import NO_SUCH_KERNEL, NOT_YET, OUT_OF_SCOPE, SCALES_OF_OTHERS
+from qfuzz.backends.statuses import counts
 from qfuzz.ir.errors import BackendMissing, Unsupported
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.strategies import cases_of

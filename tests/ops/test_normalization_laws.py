@@ -1,4 +1,4 @@
-"""Laws of layer_norm and instance_norm."""
+"""Laws of layer_norm, instance_norm, group_norm and batch_norm."""
 
 from fractions import Fraction
 from typing import Any
@@ -15,7 +15,8 @@ from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType, float32
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.normalization import InstanceNorm, LayerNorm
+from qfuzz.ops.batch_norm import BatchNorm
+from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.semantics import Operand
 from qfuzz.oracle.reference import exact_outputs
@@ -120,6 +121,44 @@ def test_instance_norm_is_layer_norm_of_each_channel(data: st.DataObject) -> Non
 
 @LAW
 @given(data=st.data())
+def test_group_norm_is_instance_norm_of_single_channels_and_layer_norm_of_all(data: st.DataObject) -> None:
+    x, q, out = _drawn(data, 2, 3, 2, 3)
+    epsilon = data.draw(EPSILONS)
+    parameters: Any = [(_floats(data, (3,)), "float32") for _ in range(data.draw(st.integers(0, 2)))]
+    wide: Any = [(a.reshape(3, 1, 1), e) for a, e in parameters]
+    single = apply(GroupNorm(groups=3, epsilon=epsilon), x, q, out, *parameters)
+    assert np.array_equal(single, apply(InstanceNorm(epsilon=epsilon), x, q, out, *parameters))
+    one = apply(GroupNorm(groups=1, epsilon=epsilon), x, q, out, *parameters)
+    assert np.array_equal(one, apply(LayerNorm(axis=1, epsilon=epsilon), x, q, out, *wide))
+
+
+@LAW
+@given(data=st.data())
+def test_no_scale_is_a_scale_of_one(data: st.DataObject) -> None:
+    x, q, out = _drawn(data, 3, 4)
+    op = LayerNorm(axis=1, epsilon=data.draw(EPSILONS))
+    assert np.array_equal(apply(op, x, q, out), apply(op, x, q, out, (np.ones(4, np.float32), "float32")))
+
+
+@LAW
+@given(data=st.data())
+def test_batch_norm_of_mean_0_and_deviation_1_scales_and_shifts(data: st.DataObject) -> None:
+    x, q, out = _drawn(data, 2, 3, 2)
+    zero, relu = np.zeros(3, np.float32), data.draw(st.booleans())
+    weight, bias = _floats(data, (3,)), _floats(data, (3,))
+    got = apply(BatchNorm(epsilon=1.0, relu=relu), x, q, out, *((a, "float32") for a in (weight, bias, zero, zero)))
+    for c in range(3):
+        for index in np.ndindex(2, 2):
+            stored_x = int(x[index[0], c, index[1]])
+            real = (stored_x - q.zero_point[0]) * Fraction(q.scale[0]) * Fraction(float(weight[c]))
+            real = real + Fraction(float(bias[c]))
+            real = max(real, Fraction(0)) if relu else real
+            expected = round(real / Fraction(out.scale[0])) + out.zero_point[0]
+            assert got[index[0], c, index[1]] == min(max(expected, out.qmin), out.qmax)
+
+
+@LAW
+@given(data=st.data())
 def test_quantized_parameters_are_the_numbers_they_stand_for(data: st.DataObject) -> None:
     x, q, out = _drawn(data, 2, 4)
     q = QType.per_tensor(q.dtype, 2.0 ** data.draw(st.integers(-6, 3)), q.zero_point[0])
@@ -200,7 +239,12 @@ ONES: tuple[Array, Element] = (np.ones(3, np.float32), "float32")
         ),
         (InstanceNorm(), (2, 3), [ONES, ONES], r"x: shape \(2, 3\); needs \[N, C, \.\.\.\]"),
         (InstanceNorm(), (2, 4, 5), [ONES, ONES], r"scale: shape \(3,\); needs \(4,\), one for each channel"),
-        (InstanceNorm(), (2, 3, 5), [ONES], "1 inputs?|2 inputs"),
+        (InstanceNorm(), (2, 3, 5), [ONES] * 3, "4 inputs; it takes 1 to 3"),
+        (GroupNorm(groups=2), (2, 3, 5), [ONES, ONES], "groups: 2; needs a divisor of the channels"),
+        (BatchNorm(), (2, 3), [ONES] * 3, "4 inputs; it takes 5"),
+        (BatchNorm(), (3,), [ONES] * 4, r"x: shape \(3,\); needs \[N, C, \.\.\.\]"),
+        (BatchNorm(), (2, 4), [ONES] * 4, "scale: float32 of shape"),
+        (BatchNorm(), (2, 3), [*[ONES] * 3, (-np.ones(3, np.float32), "float32")], "a variance of at least 0"),
     ],
 )
 def test_what_does_not_fit_is_named(op: Operator, shape: Any, parameters: Any, message: str) -> None:

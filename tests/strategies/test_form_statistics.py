@@ -22,6 +22,7 @@ EXAMPLES_OF_PAIRS = 5_000
 OWN_FORMS: Mapping[str, tuple[str, ...]] = {
     "weight_only_linear": tuple(d for d in weight_only.FORMS if d != "table"),
     "embedding": ("table",),
+    "embedding_bag": ("table",),
 }
 """Operator to the dimensions of form that are about it, beside those of every network."""
 

@@ -1,0 +1,193 @@
+"""conv, linear and what is fused to them as onednn calls: weights are packed once, qparams are arguments."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from qfuzz.backends.torch_builder import (
+    Builder,
+    Lowering,
+    refuse_factors,
+    scale_of,
+    symmetric,
+    zero_point_of,
+)
+from qfuzz.backends.torch_calls import Arg, literal, torch_name, variable
+from qfuzz.backends.torch_kernels import qtype_out
+from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.network import Node
+from qfuzz.ir.qtype import QType
+from qfuzz.ops.convolution import Conv
+from qfuzz.ops.linear import Linear
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
+from qfuzz.ops.post_operation import Activation, PostOperation
+
+
+def _conv(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Conv)
+    _refuse_unfused("relu" if op.relu else "none", len(op.strides))
+    qtype_out(node)
+    packed, weight, settings = _convolution(b, node)
+    b.call(node.name, f"{_CONV}.default", *packed, *weight, _bias(b, node), *settings, *output_arguments(node),
+           *_clipped(op.relu))  # fmt: skip
+
+
+def _conv_pointwise(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, ConvPointwise)
+    _refuse_unfused(op.activation, len(op.strides))
+    packed, weight, settings = _convolution(b, node)
+    kernel = f"torch.ops.onednn.qconv{len(op.strides)}d_pointwise.default"
+    b.call(node.name, kernel, *packed, *weight, _bias(b, node), *settings, *output_arguments(node),
+           *_post_operation(op.post))  # fmt: skip
+
+
+def _conv_add(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, ConvAdd)
+    if len(op.strides) != 2:
+        raise Unsupported(f"conv{len(op.strides)}d: what is added is fused with conv2d only")
+    packed, weight, settings = _convolution(b, node)
+    other = _accumulated(b, node, memory_format=torch_name("torch.channels_last"))
+    b.call(node.name, "torch.ops.onednn.qconv2d_pointwise.binary", *packed, *weight, other[0],
+           _bias(b, node, 3), *settings, *output_arguments(node), *other[1:], literal("sum"), literal(None),
+           *_clipped(op.relu))  # fmt: skip
+
+
+def _refuse_unfused(activation: Activation, spatial: int) -> None:
+    if activation not in FUSED_WITH_CONV[spatial]:
+        raise Unsupported(f"{activation}: conv{spatial}d is fused with {', '.join(FUSED_WITH_CONV[spatial])} only")
+
+
+def _convolution(b: Builder, node: Node) -> tuple[list[Arg], list[Arg], list[Arg]]:
+    """The activation with its qparams and the packed weight; the weight's qparams; what is said of the windows."""
+    op: Any = node.op
+    q_x = b.type(node, 0).qtype
+    if q_x.dtype != "uint8":
+        raise Unsupported(f"x: {q_x.dtype}; qconv_pointwise takes uint8 activations")
+    weight, scales, zero_points = _weight(b, node)
+    settings = [literal(list(s)) for s in (op.strides, symmetric(op.padding), op.dilations)]
+    packed = b.prepare_call(
+        b.fresh(f"{node.name}_packed"),
+        "torch.ops.onednn.qconv_prepack",
+        weight,
+        scales,
+        scale_of(q_x),
+        zero_point_of(q_x),
+        *settings,
+        literal(op.groups),
+        literal(None),
+    )
+    x = [b.x(node), scale_of(q_x), zero_point_of(q_x), packed]
+    return x, [scales, zero_points], [*settings, literal(op.groups)]
+
+
+def _linear(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Linear)
+    refuse_factors(node)
+    qtype_out(node)
+    b.call(node.name, f"{_LINEAR}.default", *_product(b, node), _bias(b, node), *output_arguments(node),
+           *_clipped(op.relu))  # fmt: skip
+
+
+def _linear_pointwise(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, LinearPointwise)
+    b.call(node.name, f"{_LINEAR}.default", *_product(b, node), _bias(b, node), *output_arguments(node),
+           *_post_operation(op.post))  # fmt: skip
+
+
+def _linear_add(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, LinearAdd)
+    other = _accumulated(b, node)
+    b.call(node.name, f"{_LINEAR}.binary", *_product(b, node), other[0], _bias(b, node, 3), *output_arguments(node),
+           *other[1:], literal("sum"), literal(1.0), *_clipped(op.relu))  # fmt: skip
+
+
+def _product(b: Builder, node: Node) -> list[Arg]:
+    """The activation with its qparams, and the packed weight with its own."""
+    q_x = b.type(node, 0).qtype
+    weight, scales, zero_points = _weight(b, node)
+    packed = b.prepare_call(b.fresh(f"{node.name}_packed"), "torch.ops.onednn.qlinear_prepack", weight, literal(None))
+    return [b.x(node), scale_of(q_x), zero_point_of(q_x), packed, scales, zero_points]
+
+
+def _weight(b: Builder, node: Node) -> tuple[Arg, Arg, Arg]:
+    """The plain integers, scales and zero points of the weight."""
+    q = b.type(node, 1).qtype
+    if q.dtype != "int8":
+        raise Unsupported(f"weight: {q.dtype}; the kernel takes int8 weights")
+    if any(q.zero_point):
+        raise Unsupported("weight: onednn takes symmetric weights, whose zero point is 0")
+    scales = b.numbers(f"{node.name}_scales", q.scale, "float32")
+    return b.constant(node.inputs[1]), scales, b.numbers(f"{node.name}_zero_points", q.zero_point, "int64")
+
+
+def _bias(b: Builder, node: Node, position: int = 2) -> Arg:
+    if len(node.inputs) <= position:
+        return literal(None)
+    if b.type(node, position).element != "float32":
+        raise Unsupported(f"bias: {b.type(node, position).dtype}; the kernel takes a float32 bias")
+    return b.constant(node.inputs[position])
+
+
+def _accumulated(b: Builder, node: Node, **layout: Arg) -> tuple[Arg, Arg, Arg]:
+    """A copy of what is added, for the kernel writes its sum into it; its scale and zero point."""
+    q, q_y = b.type(node, 2).qtype, qtype_out(node)
+    if q.dtype != q_y.dtype:
+        raise Unsupported(
+            f"other: {q.dtype}; the sum is written into it, so that its dtype is the output's, {q_y.dtype}"
+        )
+    name = b.fresh(f"{node.name}_other")
+    b.call(name, ".clone", b.x(node, 2), **layout)
+    return variable(name), scale_of(q), zero_point_of(q)
+
+
+def output_arguments(node: Node) -> tuple[Arg, Arg, Arg]:
+    """Scale, zero point and dtype of the output."""
+    q = node.element
+    if q == "float32":
+        return literal(1.0), literal(0), torch_name("torch.float32")
+    assert isinstance(q, QType)
+    return scale_of(q), zero_point_of(q), torch_name(f"torch.{q.dtype}")
+
+
+def _clipped(relu: bool) -> tuple[Arg, Arg, Arg]:
+    return literal("relu" if relu else "none"), literal([]), literal("")
+
+
+def _post_operation(post: PostOperation) -> tuple[Arg, Arg, Arg]:
+    """Name, arguments and algorithm."""
+    match post.activation:
+        case "hardtanh":
+            return literal("hardtanh"), literal([post.min, post.max]), literal("")
+        case "leaky_relu":
+            return literal("leaky_relu"), literal([post.negative_slope]), literal("")
+        case "gelu" | "gelu_tanh":
+            return literal("gelu"), literal([]), literal("tanh" if post.activation == "gelu_tanh" else "none")
+        case _:
+            return literal(post.activation), literal([]), literal("")
+
+
+_CONV = "torch.ops.onednn.qconv_pointwise"
+_LINEAR = "torch.ops.onednn.qlinear_pointwise"
+
+FUSED_WITH_CONV: Mapping[int, tuple[Activation, ...]] = MappingProxyType(
+    {1: ("none", "relu"), 2: ("none", "relu", "hardtanh", "hardswish", "swish"), 3: ("none",)}
+)
+"""Spatial dimensions to what may follow: `supported_postop` in aten/src/ATen/native/quantized/cpu/qconv.cpp."""
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {
+        "conv": _conv,
+        "linear": _linear,
+        "conv_pointwise": _conv_pointwise,
+        "linear_pointwise": _linear_pointwise,
+        "conv_add": _conv_add,
+        "linear_add": _linear_add,
+    }
+)
+"""Operator name to the function that writes its calls."""

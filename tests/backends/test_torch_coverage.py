@@ -1,0 +1,228 @@
+"""The matrix of the PyTorch side against the installed release: nothing is left out, every claim is true."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from qfuzz.backends.statuses import counts
+from qfuzz.backends.torch_coverage import COVERED, Covered
+from qfuzz.backends.torch_matrix import Row, rows, summary
+from qfuzz.backends.torch_operators import Operator, Torch, ask_torch
+from qfuzz.backends.torch_scope import GENERATED, NO_KERNEL, NOT_YET, OUT_OF_SCOPE, SECOND_NAME
+from qfuzz.ir.errors import BackendMissing, Unsupported
+from qfuzz.ops import OPERATOR_NAMES
+from qfuzz.strategies import cases_of
+
+pytest.importorskip("torch", reason="torch is not installed: it tells which operators there are")
+
+from torch_trace import DIALECTS, traced
+
+from qfuzz.backends.torch_calls import CallList
+from qfuzz.backends.torch_dialect import lower_eager
+from qfuzz.backends.torch_executor import Execution, Refusal
+
+CONSTRAINTS = Path(__file__).resolve().parent.parent.parent / "scripts" / "constraints.txt"
+PINNED = re.findall(r"^torch==([\d.]+)", CONSTRAINTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+CASES = 1000
+"""How many drawn cases of an operator are executed before it is said not to call what it is said to."""
+
+
+@cache
+def torch() -> Torch:
+    return ask_torch()
+
+
+@cache
+def operators() -> dict[str, Operator]:
+    return torch().by_name()
+
+
+def is_pinned() -> bool:
+    return [torch().version.partition("+")[0]] == PINNED
+
+
+# Nothing is left out.
+
+
+def test_every_operator_of_torch_is_in_a_table() -> None:
+    new = [r.name for r in rows(torch()) if r.status == "unlisted"]
+    assert not new, (
+        f"torch {torch().version} has {new}: say what covers each in qfuzz/backends/torch_coverage.py, or in "
+        "qfuzz/backends/torch_scope.py why nothing does"
+    )
+    assert len(rows(torch())) > 400, "torch tells of nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "kernels", "arguments"),
+    [
+        ("quantized::new", (), ""),
+        ("onednn::new.tensor", ("MkldnnCPU",), ""),
+        ("quantized_decomposed::new", ("CompositeExplicitAutograd",), ""),
+        ("aten::new", ("CPU", "QuantizedCPU"), "Tensor self"),
+        ("aten::_weight_int3pack_mm", ("CPU",), "Tensor self, Tensor mat2"),
+        ("aten::choose_qparams_new", ("CompositeImplicitAutograd",), "Tensor self"),
+        ("aten::new.overload", ("CPU",), "Tensor self, Tensor scale, Tensor zero_point"),
+        ("other::new", ("CPU",), "Tensor self, int quant_min, int quant_max"),
+    ],
+)
+def test_a_new_operator_would_be_noticed(name: str, kernels: tuple[str, ...], arguments: str) -> None:
+    new = Operator(name, f"{name}({arguments}) -> Tensor", kernels, False)
+    (row,) = (r for r in rows(Torch("9", (*torch().operators, new))) if r.status == "unlisted")
+    assert row.name == name
+
+
+@pytest.mark.parametrize("name", ["aten::new", "aten::quantile.new", "prims::new", "other::print"])
+def test_other_operators_are_not_in_question(name: str) -> None:
+    new = Operator(name, f"{name}(Tensor self, float? scales=None, Tensor scale) -> Tensor", ("CPU",), False)
+    assert rows(Torch("9", (*torch().operators, new))) == rows(torch())
+
+
+def test_each_operator_is_in_one_table_and_each_table_is_sorted() -> None:
+    tables: Sequence[Sequence[str]] = [list(COVERED), list(NOT_YET), list(OUT_OF_SCOPE)]
+    assert sum(map(len, tables)) == len(set().union(*tables))
+    assert all(reason for reason in (*NOT_YET.values(), *OUT_OF_SCOPE.values()))
+    for table in tables:
+        assert table == sorted(table)
+
+
+def test_no_entry_is_of_the_past() -> None:
+    if not is_pinned():
+        pytest.skip(f"torch {torch().version} is not the pinned {PINNED}: it may lack what that has")
+    gone = [n for n in (*COVERED, *NOT_YET, *OUT_OF_SCOPE) if n not in operators()]
+    assert not gone, f"torch {torch().version} has no such operators; take them out of the tables"
+    idle = [n for n in (*NOT_YET, *OUT_OF_SCOPE) if not operators()[n].quantizes]
+    assert not idle, f"{idle} are not in question: they need no reason"
+
+
+# Reasons about kernels are true.
+
+
+def test_what_has_no_kernel_is_said_to_have_none() -> None:
+    said = {n for n, why in OUT_OF_SCOPE.items() if why == NO_KERNEL and n in operators()}
+    assert said == {n for n in OUT_OF_SCOPE if n in operators() and not operators()[n].kernels}
+
+
+def test_what_is_generated_needs_no_entry() -> None:
+    generated = {o.name for o in torch().operators if o.generated}
+    assert {"aten::quantize_per_tensor.out", "aten::int_repr.out"} <= generated
+    assert not generated & {*NOT_YET, *OUT_OF_SCOPE}
+    assert all(r.reason == GENERATED for r in rows(torch()) if r.name in generated and r.status == "out of scope")
+
+
+def _under_second_names(calls: CallList) -> CallList | None:
+    """The calls with operators of quantized:: replaced by those of _quantized:: that are said to be the same."""
+    second = {n.partition("::")[2].partition(".")[0] for n, why in OUT_OF_SCOPE.items() if why == SECOND_NAME}
+    prefix = "torch.ops.quantized."
+    parts = []
+    for part in (calls.prepare, calls.run):
+        renamed = []
+        for call in part:
+            operator = call.target.removeprefix(prefix).partition(".")[0]
+            if call.target.startswith(prefix) and operator in second:
+                renamed.append(call._replace(target=f"torch.ops._quantized.{operator}"))
+            else:
+                renamed.append(call)
+        parts.append(tuple(renamed))
+    changed = calls._replace(prepare=parts[0], run=parts[1])
+    return None if changed == calls else changed
+
+
+@pytest.mark.parametrize("op", ["add", "conv", "linear"])
+def test_operators_of_second_names_give_the_same_integers(op: str) -> None:
+    compared = 0
+    for case in islice(cases_of(0, 0, ops=(op,), max_nodes=1), 60):
+        constants = {name: t.array for name, t in case.network.constant_data.items()}
+        inputs = {i.name: t.array for i, t in zip(case.network.inputs, case.inputs, strict=True)}
+        try:
+            calls = lower_eager(case.network, "fbgemm")
+            renamed = _under_second_names(calls)
+            if renamed is None:
+                continue
+            results = [Execution(c, constants).run(inputs, case.network.outputs) for c in (calls, renamed)]
+        except (Unsupported, Refusal):
+            continue
+        for name, array in results[0].items():
+            assert np.array_equal(array, results[1][name])
+        compared += 1
+    assert compared > 10
+
+
+# Every claim is true.
+
+
+def untrue(name: str, claim: Covered) -> list[str]:
+    """What of a claim is not so."""
+    if claim.every:
+        claim = Covered(eager=("relu", "add"))
+    wrong = [f"there is no operator {op}" for op in claim.operators if op not in OPERATOR_NAMES]
+    if not claim.operators:
+        wrong.append("it names no operator")
+    if wrong:
+        return wrong
+    for dialect in DIALECTS:
+        for op in getattr(claim, dialect):
+            if name not in _traced(op, dialect):
+                wrong.append(f"{op} in the dialect {dialect} does not call it")
+    return wrong
+
+
+@cache
+def _traced(op: str, dialect: str) -> frozenset[str]:
+    """What is called, of what COVERED says that this operator calls; of all, where it says nothing of it."""
+    said = frozenset(n for n, c in COVERED.items() if op in getattr(c, dialect) and n in operators())
+    return traced(op, dialect, said, operators(), CASES if said else 10)
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_what_is_said_to_be_covered_is_called(name: str) -> None:
+    if name not in operators() and not is_pinned():
+        pytest.skip(f"torch {torch().version} has no {name}")
+    wrong = untrue(name, COVERED[name])
+    assert not wrong, f"{name}: {'; '.join(wrong)}"
+
+
+def test_a_false_claim_would_be_noticed() -> None:
+    assert untrue("quantized::linear", Covered(eager=("add",)))
+    assert untrue("quantized::linear", Covered(export=("linear",)))
+    assert untrue("onednn::qadd.tensor", Covered(eager=("add",)))
+    assert untrue("aten::relu", Covered(eager=("activation",)))
+    assert untrue("aten::relu", Covered())
+    assert untrue("aten::resize_", Covered(every=True))
+
+
+# How it is said.
+
+
+def test_the_sentence_has_the_counts() -> None:
+    found = rows(torch())
+    n = counts(found)
+    said = [int(w) for w in re.findall(r"(?<![\d.])\d+(?= (?:operators|are))", summary(torch()))]
+    assert said == [len(found), *(n[s] for s in ("covered", "not yet", "out of scope", "unlisted") if n[s])]
+    assert sum(n.values()) == len(found)
+    assert not any(r.status == "covered" and (r.reason or r.covered == Covered()) for r in found)
+    assert all(r.reason and r.covered == Covered() for r in found if r.status != "covered")
+
+
+def test_rows_survive_as_plain_data() -> None:
+    found = rows(torch())
+    assert msgspec.convert(msgspec.to_builtins(found), tuple[Row, ...]) == found
+
+
+def test_a_torch_that_cannot_be_imported_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "torch"
+    broken.mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for text in ("raise OSError('libx.so: no such file')", "import os; os.abort()", "print('[]')\n_C = 3"):
+        (broken / "__init__.py").write_text(text, encoding="utf-8")
+        with pytest.raises(BackendMissing, match=r"^torch tells nothing of its operators: [^\n]+$"):
+            ask_torch()
+    with pytest.raises(BackendMissing, match=r"^torch tells nothing of its operators: [^\n]+$"):
+        ask_torch(str(tmp_path / "python"))
