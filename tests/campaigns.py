@@ -52,7 +52,7 @@ def a_plan(
     **more: Any,
 ) -> Plan:
     """A plan over these backends."""
-    of_profile = {k: more.pop(k) for k in ("compare", "hangs_per_shard", "memory_limit") if k in more}
+    of_profile = {k: more.pop(k) for k in ("compare", "hangs_per_shard", "invalid", "memory_limit") if k in more}
     profile = Profile(
         rides=tuple(rides) or tuple(Ride(s) for s in specs),
         ops=ops,

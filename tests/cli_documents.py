@@ -2,7 +2,10 @@
 
 from typing import Any
 
-VERDICTS = ("exact", "admissible", "violation", "crash", "hang", "rejected", "unsupported", "unstable", "corrupted")
+VERDICTS = (
+    *("exact", "admissible", "violation", "crash", "hang", "rejected", "unsupported", "unstable", "corrupted"),
+    *("accepted-invalid", "refused"),
+)
 SECONDS = {"type": "number", "minimum": 0}
 COUNT = {"type": "integer", "minimum": 0}
 TEXT = {"type": "string"}
@@ -47,7 +50,7 @@ RUN = record(
             backend=TEXT,
             backends={"type": "array", "items": TEXT, "minItems": 1, "uniqueItems": True},
             op=TEXT,
-            verdict={"enum": ["violation", "crash", "hang", "rejected", "unstable", "corrupted", "changed"]},
+            verdict={"enum": [*VERDICTS[2:6], "unstable", "corrupted", "changed", "accepted-invalid"]},
             cause={"type": ["string", "null"]},
             known={"type": "boolean"},
             path=TEXT,

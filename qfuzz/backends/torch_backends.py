@@ -11,7 +11,10 @@ from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_contracts import CONTRACTS
 from qfuzz.backends.torch_dialect import lower_eager
 from qfuzz.backends.torch_export_dialect import lower_export
+from qfuzz.backends.torch_float import float_twin
+from qfuzz.backends.torch_invalid import changed
 from qfuzz.backends.torch_isa import CAPS, capped_flags
+from qfuzz.backends.torch_mutations import DOCUMENTED
 from qfuzz.backends.torch_source import source_lines, value_source
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
@@ -42,6 +45,11 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "Quantized copy only works with contiguous and NHWC Tensors",
         "a value lies in memory in a way that the call copies to",
         "aten/src/ATen/native/quantized/Copy.cpp: assignment of a non-contiguous quantized subtensor is not supported",
+    ),
+    KnownRefusal(
+        "to_quant must not contain NaNs",
+        "groups of reals that hold NaN",
+        "quantized_decomposed.quantize_per_channel_group",
     ),
 )
 
@@ -90,7 +98,12 @@ class TorchBackend:
         return machine
 
     def calls(self, network: Network) -> CallList:
-        """The calls that `network` becomes, which keeps them; raises `Unsupported`."""
+        """The calls that `network` becomes, as its form changes them; raises `Unsupported`."""
+        calls = self._plain_calls(network)
+        return changed(calls, network) if network.is_invalid else calls
+
+    def _plain_calls(self, network: Network) -> CallList:
+        """The calls of the network before its form changes them; the network keeps them."""
         if self.engine == EXPORT:
             return lower_export(network)
         return lower_eager(network, self.engine, "channels_last" if self.layout == "channels_last" else "")
@@ -102,6 +115,26 @@ class TorchBackend:
         except Unsupported as e:
             return NotSupported(str(e))
         return Supported()
+
+    def why_invalid(self, network: Network, inputs: Mapping[str, Array]) -> str:
+        """What torch's own float operators say of the changed calls, or the text that rules the change out."""
+        kind, calls = network.form("invalid"), self.calls(network)
+        if kind in DOCUMENTED:
+            return DOCUMENTED[kind]
+        if said := self._float_refusal(self._plain_calls(network), network, inputs):
+            raise Unsupported(f"{kind}: the float operator refuses the network as it is, too: {said}")
+        said = self._float_refusal(calls, network, inputs)
+        return f"on float32, {said}" if said else ""
+
+    def _float_refusal(self, calls: CallList, network: Network, inputs: Mapping[str, Array]) -> str:
+        """Why the float twin of `calls` is refused, or nothing."""
+        constants = {name: as_numpy_has_it(t.array) for name, t in network.constant_data.items()}
+        fed = {name: as_numpy_has_it(a) for name, a in inputs.items()}
+        try:
+            self._executor.load(float_twin(calls), constants, self.threads).run(fed, ())
+        except self._executor.Refusal as e:
+            return str(e)
+        return ""
 
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "TorchProgram":
         """Prepack. Eager values can all be read, so `taps` change nothing."""
@@ -120,7 +153,10 @@ class TorchBackend:
         wanted = (*network.outputs, *taps)
         values = [f"    {d.name!r}: {value_source(d)}.numpy()," for d in calls.values if d.name in wanted]
         plain = {name: as_numpy_has_it(a) for name, a in arrays.items()}
-        return Script((*source_lines(calls, plain, self.threads), "outputs = {", *values, "}"), {})
+        twin: tuple[str, ...] = ()
+        if network.is_invalid and network.form("invalid") not in DOCUMENTED:
+            twin = tuple(source_lines(float_twin(calls), plain, self.threads))
+        return Script((*source_lines(calls, plain, self.threads), "outputs = {", *values, "}"), {}, twin)
 
 
 class TorchProgram:

@@ -32,8 +32,8 @@ class Array(NamedTuple):
 class Declared(NamedTuple):
     """What a variable's tensor must say of itself. `scale` and `zero_point` are None for an unquantized tensor.
 
-    `dtype` is torch's own name (quint8, qint8, uint8, int8, float32). With scales on an axis there is one of each for
-    every index.
+    `dtype` is torch's own name (quint8, qint8, uint8, int8, float32); empty where the tensor may say anything. With
+    scales on an axis there is one of each for every index.
     """
 
     variable: str

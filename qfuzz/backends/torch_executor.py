@@ -91,8 +91,9 @@ def load(calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -
     return Execution(calls, constants, threads)
 
 
-# How torch refuses: TORCH_CHECK is RuntimeError (NotImplementedError where there is no kernel), and its kin these.
-_REFUSALS = (RuntimeError, ValueError, IndexError)
+# How torch refuses: TORCH_CHECK is RuntimeError (NotImplementedError where there is no kernel), and its kin these; what
+# it writes in Python asserts.
+_REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 class Execution:
@@ -251,6 +252,8 @@ def _resolved(call: Sequence[Any]) -> tuple[str, str, Callable[..., Any], Any, A
 @cache
 def _lookup(target: str) -> Any:
     """What a dotted name stands for; `.method` is one of `torch.Tensor`."""
+    if "quantized_decomposed" in target:
+        importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers them
     path = ("Tensor" + target if target.startswith(".") else target.removeprefix("torch.")).split(".")
     found: Any = torch
     for part in path:
@@ -269,7 +272,7 @@ def _array(tensor: torch.Tensor, declared: Sequence[Any]) -> Any:
     if tensor.is_quantized:
         said = (said[0], *_qparams(tensor))
         tensor = _stored(tensor)
-    if said != asked:
+    if declared[2] and said != asked:
         words = ["{}, scale {!r}, zero_point {!r}, axis {!r}".format(*q) for q in (said, asked)]
         raise WrongQParams(f"{name}: the tensor says {words[0]}; asked for {words[1]}")
     tensor = tensor.contiguous()

@@ -9,7 +9,13 @@ def source_lines(calls: Sequence[Any], arrays: Mapping[str, Any], threads: int =
     """The calls as Python statements that need only torch; `arrays` are constants and inputs by name."""
     engine, constants, prepare, inputs, run, _, settings = calls
     said = dict(form.split("=") for form in settings)
-    lines = ["import torch", "", f"torch.set_num_threads({said.get('threads', threads)})"]
+    decomposed = any("quantized_decomposed" in call[1] for call in run)
+    lines = [
+        "import torch",
+        *["import torch.ao.quantization.fx._decomposed"] * decomposed,
+        "",
+        f"torch.set_num_threads({said.get('threads', threads)})",
+    ]
     if engine:
         lines.append(f"torch.backends.quantized.engine = {engine!r}")
     lines += _MODES.get(said.get("grad", ""), ())
@@ -55,8 +61,7 @@ def _at_once(run: Sequence[str], inputs: Sequence[Any]) -> list[str]:
 
 def array_source(array: Any) -> str:
     """An expression for a tensor that holds `array`."""
-    numbers = re.sub(r"\b(inf|nan)\b", r"torch.\1", repr(array.tolist()))
-    made = f"torch.tensor({numbers}, dtype=torch.{array.dtype.name})"
+    made = f"torch.tensor({_numbers(array.tolist())}, dtype=torch.{array.dtype.name})"
     return made if array.size else f"{made}.reshape({list(array.shape)!r})"
 
 
@@ -86,4 +91,9 @@ def value_source(declared: Any) -> str:
 def _arg_source(kind: str, value: Any) -> str:
     if kind == "variables":
         return f"[{', '.join(value)}]"
-    return str(value) if kind in ("variable", "torch") else repr(value)
+    return str(value) if kind in ("variable", "torch") else _numbers(value)
+
+
+def _numbers(value: Any) -> str:
+    """An expression for numbers, or for any other literal."""
+    return repr(value) if isinstance(value, str) else re.sub(r"\b(inf|nan)\b", r"torch.\1", repr(value))

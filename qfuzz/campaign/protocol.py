@@ -58,7 +58,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     ----------
     rides
         The backends and how often each runs.
-    ops, max_nodes
+    ops, max_nodes, invalid
         As for `qfuzz.cases`.
     compare
         Whether the two backends are compared with each other: only their differences accuse.
@@ -77,6 +77,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     rides: tuple[Ride, ...]
     ops: tuple[str, ...] = ()
     max_nodes: int = 4
+    invalid: float = 0.0
     compare: bool = False
     tap_every: int = TAP_EVERY
     time_limit: float = 30.0

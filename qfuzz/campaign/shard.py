@@ -32,6 +32,7 @@ from qfuzz.ir.protocols import Backend
 from qfuzz.ops import CODEC
 from qfuzz.oracle.check import check_one
 from qfuzz.oracle.compare import ARROW, compared
+from qfuzz.oracle.invalid import told_of
 from qfuzz.oracle.reference import Reference, exact_outputs
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 
@@ -198,13 +199,13 @@ class Shard:
         if confirmed is not None and confirmed.internal:
             self._after_our_own(index, confirmed)
         elif confirmed is not None:
-            self._broken[index, position] = verdict_of(confirmed, backend, self._guilty(case, backend))
+            self._broken[index, position] = verdict_of(confirmed, backend, case, self._guilty(case, backend))
             if confirmed.hung:
                 self._skip_alike(index, position)
         elif (index, position) in self._retried:
-            outcome = Outcome.HANG if death.hung else Outcome.CRASH
-            reason = f"{death.reason} (twice in one process; not in a process of its own)"
-            self._broken[index, position] = BackendVerdict(backend.name, outcome, reason)
+            verdict = verdict_of(death, backend, case)
+            reason = f"{verdict.reason} (twice in one process; not in a process of its own)"
+            self._broken[index, position] = msgspec.structs.replace(verdict, reason=reason)
         else:
             self._retried.add((index, position))
 
@@ -382,10 +383,10 @@ def judge_example(
     )
 
 
-def verdict_of(death: Death, backend: Backend, op: str = "") -> BackendVerdict:
+def verdict_of(death: Death, backend: Backend, case: Case, op: str = "") -> BackendVerdict:
     """The verdict on the call that a runner died of."""
     outcome = Outcome.HANG if death.hung else Outcome.CRASH
-    return BackendVerdict(backend.name, outcome, death.reason, op)
+    return BackendVerdict(backend.name, outcome, told_of(case, death.reason), op)
 
 
 def _ops(case: Case) -> tuple[str, ...]:

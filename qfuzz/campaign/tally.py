@@ -83,7 +83,14 @@ class BackendTally(msgspec.Struct, kw_only=True):
             case Outcome.JUDGED:
                 pass
             case (
-                Outcome.CRASH | Outcome.HANG | Outcome.REJECTED | Outcome.UNSTABLE | Outcome.CORRUPTED | Outcome.CHANGED
+                Outcome.CRASH
+                | Outcome.HANG
+                | Outcome.REJECTED
+                | Outcome.UNSTABLE
+                | Outcome.CORRUPTED
+                | Outcome.CHANGED
+                | Outcome.ACCEPTED_INVALID
+                | Outcome.REFUSED
             ):
                 self.verdicts[outcome] += 1
                 add_counts(self.by_op.setdefault(verdict.op or "network", {}), {outcome: 1})

@@ -150,9 +150,10 @@ class Worker:
                 died.add(OURS)
                 continue
             if position in died:
-                nodes = CODEC.decode(request.case).case.network.nodes
+                case = CODEC.decode(request.case).case
+                nodes = case.network.nodes
                 op = nodes[0].op.name if len(nodes) == 1 else ""
-                verdict = verdict_of(reply, self.backend(request.specs[position]), op)
+                verdict = verdict_of(reply, self.backend(request.specs[position]), case, op)
                 request = msgspec.structs.replace(request, known=(*request.known, (position, verdict)))
             died.add(position)
 
@@ -161,7 +162,8 @@ class Worker:
         reply = self._checks.ask(request, self.backend)
         if isinstance(reply, Death):
             ours = reply.internal or reply.at[2] < 0
-            reply = Broke(reply.reason) if ours else Ran(refusal=verdict_of(reply, self.backend(request.spec)))
+            case = CODEC.decode(request.case).case
+            reply = Broke(reply.reason) if ours else Ran(refusal=verdict_of(reply, self.backend(request.spec), case))
         self.send(reply)
 
     def _run_shard(self, request: RunShard) -> None:
@@ -171,7 +173,9 @@ class Worker:
         started = time.perf_counter()
         profile = request.profile
         gc.disable()
-        stream = generate.cases_of(request.seed, request.shard, ops=profile.ops, max_nodes=profile.max_nodes)
+        stream = generate.cases_of(
+            request.seed, request.shard, ops=profile.ops, max_nodes=profile.max_nodes, invalid=profile.invalid
+        )
         cases = list(stream)[: request.stop]
         gc.enable()
         overhead = Tally(draws=stream.counts.draws, draws_rejected=stream.counts.rejected)

@@ -159,10 +159,10 @@ def _headline(found: FoundCase) -> Text:
 
 
 def backend_table(tally: Tally) -> Table:
-    """Verdicts by backend: cases ran, unsupported, rejected, crashed; elements exact, admissible, violating."""
+    """Verdicts by backend: cases ran, unsupported, rejected, accepted though invalid, crashed; elements."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("backend", no_wrap=True)
-    for column in ("ran", "unsup.", "rej.", "crash", "exact", "adm.", "viol."):
+    for column in ("ran", "unsup.", "rej.", "inv.", "crash", "exact", "adm.", "viol."):
         table.add_column(column, justify="right", no_wrap=True)
     for name, b in tally.backends.items():
         v = b.verdicts
@@ -170,8 +170,9 @@ def backend_table(tally: Tally) -> Table:
             table.add_row(name, *(Text(_short(n)) for n in (b.examples, b.unsupported)), "", f"{v['changed']} changed")
             continue
         crashed = v["crash"] + v["hang"] + v["unstable"] + v["corrupted"]
-        cells = [b.examples, b.unsupported, v["rejected"], crashed, v["exact"], v["admissible"], v["violation"]]
-        styles = ["", "", "red", "red", "", "", "red"]
+        accused = [v.get(name, 0) for name in ("rejected", "accepted-invalid")]
+        cells = [b.examples, b.unsupported, *accused, crashed, v["exact"], v["admissible"], v["violation"]]
+        styles = ["", "", "red", "red", "red", "", "", "red"]
         table.add_row(
             Text(name), *(Text(_short(n), style=s if n and s else "") for n, s in zip(cells, styles, strict=True))
         )

@@ -17,13 +17,23 @@ from qfuzz.findings.corpus import KnownIssue, known_issues
 from qfuzz.ir.errors import BackendMissing, InvalidCase
 from qfuzz.strategies.families import selected_ops
 
-FIXED_BY_RESUME = ("specs", "ops", "seed", "max_nodes", "out", "corpora", "fail_fast", "no_reduce", "database")
+FIXED_BY_RESUME = (
+    *("specs", "ops", "seed", "max_nodes", "invalid", "out", "corpora", "fail_fast", "no_reduce", "database"),
+)
 """Options that a resumed campaign has already."""
 
 
 @click.command("run")
 @backend_option
 @campaign_options
+@click.option(
+    "--invalid",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of cases with one argument that is to be refused.",
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("qfuzz-out"), show_default=True, metavar="DIR")
 @click.option(
     "--resume",
@@ -50,6 +60,7 @@ FIXED_BY_RESUME = ("specs", "ops", "seed", "max_nodes", "out", "corpora", "fail_
 def command(
     ctx: click.Context,
     specs: tuple[str, ...],
+    invalid: float,
     out: Path,
     resume: Path | None,
     corpora: tuple[Path, ...],
@@ -74,7 +85,8 @@ def command(
     database = _full_name(database)
     saved = _saved_cases(database, rides)
     require_writable(out)
-    plan = options.plan(rides, known_deaths=_known_deaths(issues, rides), corpora=corpora, database=database)
+    known_deaths = _known_deaths(issues, rides)
+    plan = options.plan(rides, known_deaths=known_deaths, invalid=invalid, corpora=corpora, database=database)
     with writing(plan, out) as write:
         return run_campaign(plan, lambda: State.create(out, plan), options, issues, write, saved=saved)
 

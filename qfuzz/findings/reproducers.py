@@ -144,7 +144,19 @@ def _body(case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str
     calls = list(script.lines)
     match verdict.outcome:
         case Outcome.CRASH | Outcome.HANG:
-            return _isolated(calls, verdict)
+            return _isolated(calls, verdict, _on_reals(script))
+        case Outcome.ACCEPTED_INVALID:
+            return [
+                *_on_reals(script),
+                "try:",
+                *_indented(calls),
+                "except Exception as error:",
+                '    print(f"refused, as it should be: {type(error).__name__}: {error}")',
+                "    sys.exit(0)",
+                f"# {_one_line(verdict.reason)}",
+                'print("accepted, though it is invalid:", outputs)',
+                "sys.exit(1)",
+            ]
         case Outcome.REJECTED:
             return [
                 "try:",
@@ -175,7 +187,7 @@ def _body(case: Case, verdict: BackendVerdict, script: Script, by_hand: list[str
                 "print(verdicts.backends[0].reason)",
                 "sys.exit(1 if verdicts.findings else 0)",
             ]
-        case Outcome.JUDGED | Outcome.UNSUPPORTED | Outcome.CHANGED:
+        case Outcome.JUDGED | Outcome.UNSUPPORTED | Outcome.CHANGED | Outcome.REFUSED:
             return _compared(case, verdict, calls, by_hand)
 
 
@@ -221,12 +233,33 @@ def _number(x: float | None) -> str:
     return str(int(x)) if float(x).is_integer() else repr(float(x))
 
 
-def _isolated(calls: list[str], verdict: BackendVerdict) -> list[str]:
-    """The calls in a child process, for they kill it."""
+def _on_reals(script: Script) -> list[str]:
+    """Of an invalid network, that the operator on real numbers refuses it."""
+    if not script.on_reals:
+        return []
+    return [
+        "# The same call on real numbers.",
+        "try:",
+        *_indented(list(script.on_reals)),
+        "except Exception as error:",
+        '    print(f"on float32: {type(error).__name__}: {error}")',
+        "else:",
+        '    sys.exit("float32 takes it, too")',
+        "",
+    ]
+
+
+def _one_line(reason: str) -> str:
+    return reason.splitlines()[0] if reason else ""
+
+
+def _isolated(calls: list[str], verdict: BackendVerdict, before: list[str]) -> list[str]:
+    """The calls in a child process, for they kill it; `before` is done here."""
     return [
         "import subprocess",
         "",
         'if "--in-child" not in sys.argv:',
+        *_indented(before),
         "    try:",
         '        status = subprocess.run([sys.executable, __file__, "--in-child"], timeout=60).returncode',
         "    except subprocess.TimeoutExpired:",
@@ -235,7 +268,7 @@ def _isolated(calls: list[str], verdict: BackendVerdict) -> list[str]:
         '    print(f"the child ended with status {status}" + (": it died" if status else ""))',
         "    sys.exit(1 if status else 0)",
         "",
-        f"# {verdict.reason.splitlines()[0] if verdict.reason else verdict.verdict}",
+        f"# {_one_line(verdict.reason) or verdict.verdict}",
         *calls,
         "print(outputs)",
     ]
@@ -292,6 +325,8 @@ def _report(
     if known is not None:
         parts += [f"Upstream: {known.link or 'not reported'}.", ""]
     parts += ["## Reproduce", "", "```python", *script.lines, "```", ""]
+    if script.on_reals:
+        parts += ["The same call on real numbers, which is refused:", "", "```python", *script.on_reals, "```", ""]
     if by_hand:
         parts += ["## One element by hand", "", "```python", *by_hand, "```", ""]
     parts += ["## Network", "", *network_lines(case), ""]

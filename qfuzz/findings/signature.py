@@ -27,11 +27,11 @@ class Symptom(msgspec.Struct, frozen=True, order=True):
     op
         The accused operator; empty where no single one is.
     verdict
-        ``violation``, ``crash``, ``hang``, ``rejected``, ``unstable`` or ``corrupted``.
+        ``violation``, ``crash``, ``hang``, ``rejected``, ``unstable``, ``corrupted`` or ``accepted-invalid``.
     cause
         The arithmetic model that explains it; empty for none.
     kind
-        How the violations look; for a refusal or a crash, the gist of its message.
+        How the violations look; for a refusal or a crash, the gist of its message; what was accepted though invalid.
     """
 
     op: str
@@ -42,7 +42,7 @@ class Symptom(msgspec.Struct, frozen=True, order=True):
     def leads_to(self, other: "Symptom") -> bool:
         """Whether `other` may be the same bug, smaller: the verdict and its cause stay, an operator may settle."""
         op_fits = self.op == other.op or not self.op or not other.op
-        message_fits = self.verdict not in ("rejected", "crash") or self.kind == other.kind
+        message_fits = self.verdict not in ("rejected", "crash", "accepted-invalid") or self.kind == other.kind
         return op_fits and message_fits and (self.verdict, self.cause) == (other.verdict, other.cause)
 
     def shows_in(self, other: "Symptom") -> bool:
@@ -56,6 +56,8 @@ def symptom_of(verdict: BackendVerdict) -> Symptom:
     kind = str(verdict.kind or "")
     if verdict.outcome in (Outcome.REJECTED, Outcome.CRASH):
         kind = _gist(verdict.reason)
+    if verdict.outcome is Outcome.ACCEPTED_INVALID:
+        kind = verdict.reason.partition(":")[0]
     return Symptom(verdict.op, verdict.verdict, verdict.cause or "", kind)
 
 

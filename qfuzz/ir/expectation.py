@@ -30,7 +30,7 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         A backend name, or a shell glob over names and options.
     verdict
         ``holds`` (no violation, crash, …), or the verdict of a known issue: ``violation``, ``crash``, ``hang``,
-        ``rejected``, ``unstable``, ``corrupted``.
+        ``rejected``, ``unstable``, ``corrupted``, ``accepted-invalid``.
     signature
         Of a known issue: the signature that it triages; empty for ``holds``.
     link
@@ -40,7 +40,7 @@ class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     backend: str
-    verdict: Literal["holds", "violation", "crash", "hang", "rejected", "unstable", "corrupted"]
+    verdict: Literal["holds", "violation", "crash", "hang", "rejected", "unstable", "corrupted", "accepted-invalid"]
     when: Condition = Condition()
     signature: str = ""
     link: str = ""

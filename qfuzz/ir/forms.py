@@ -2,6 +2,8 @@
 
 A network carries those that differ from the plain ones, as ``name=value``. A backend reads the dimensions that it
 knows; others say nothing to it. What a form promises to leave alone is what the reference holds it to.
+
+One dimension is of another kind: ``invalid`` changes an argument of the node's call to what is to be refused.
 """
 
 from collections.abc import Iterable
@@ -25,6 +27,21 @@ class Dimension(NamedTuple):
     values: tuple[str, ...]
     about: str
 
+
+INVALID = (
+    *("no", "zero_stride", "negative_stride", "zero_dilation", "negative_dilation", "negative_padding"),
+    *("large_padding", "zero_kernel", "large_window", "many_numbers", "zero_divisor", "negative_size"),
+    *("zero_groups", "indivisible_groups", "weight_channels", "bias_length", "channels"),
+    *("statistics_length", "output_padding"),
+    *("shapes", "ranks", "rank_low", "rank_high"),
+    *("axis_above", "axis_below", "zero_step", "negative_step", "element_count", "inferred_twice", "negative_count"),
+    *("repeated_axis", "missing_axis", "reversed_axes", "padding_beyond", "odd_padding", "no_bounds"),
+    *("zero_scale", "nan_scale", "zero_point_above", "zero_point_below"),
+)
+"""What one argument of the node's call is changed to, so that no framework should take it. First comes none.
+
+What is expected is a refusal, and what the reference knows is of the network before that change.
+"""
 
 DIMENSIONS: tuple[Dimension, ...] = (
     Dimension(
@@ -94,16 +111,19 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("saturation", ("plain", "avoided"), "products of u8 and s8 that could leave 16 bits are done otherwise"),
     Dimension(
         "quantizer",
-        ("numbers", "tensors", "list", "float_qparams"),
-        "torch's quantizers: scale and zero point as numbers, as tensors, for a list of tensors; float zero points",
+        ("numbers", "tensors", "list", "float_qparams", "tokens"),
+        "torch's quantizers: of numbers, of tensors, of a list of tensors, of float zero points, of tokens (as rows)",
     ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
+    Dimension("invalid", INVALID, "one argument that the operator on real numbers refuses; said of one node alone"),
 )
 """All dimensions, those of the model before those of the session."""
 
 _BY_NAME = {d.name: d for d in DIMENSIONS}
-CHOICES: tuple[tuple[str, str], ...] = tuple((d.name, v) for d in DIMENSIONS for v in d.values[1:])
-"""Every value that is not plain, with its dimension."""
+CHOICES: tuple[tuple[str, str], ...] = tuple(
+    (d.name, v) for d in DIMENSIONS if d.values != INVALID for v in d.values[1:]
+)
+"""Every value that is not plain and changes nothing that is computed, with its dimension."""
 
 DEFAULTS: dict[str, str] = {d.name: d.values[0] for d in DIMENSIONS}
 

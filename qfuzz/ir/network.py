@@ -99,6 +99,11 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
         """The value of a dimension of form."""
         return form_of(self.forms, dimension) if self.forms else DEFAULTS[dimension]
 
+    @property
+    def is_invalid(self) -> bool:
+        """Whether its form changes it to what should be refused."""
+        return self.form("invalid") != DEFAULTS["invalid"]
+
     def said_of(self, node: Node) -> tuple[str, ...]:
         """What a contract may depend on: the network's forms, and the type of what `node` reads first."""
         return (*self.forms, f"x={self.types[node.inputs[0]].dtype}")
@@ -192,6 +197,8 @@ def _validate(network: Network) -> None:
             raise InvalidCase(f"input {i.name!r}: plain {q}; activations are quantized, or real, and conditions bool")
     if network.forms:
         check_forms(network.forms)
+        if network.is_invalid and len(network.nodes) > 1:
+            raise InvalidCase(f"forms: invalid, and {len(network.nodes)} nodes; it is said of one node alone")
     network.types  # noqa: B018  the shape and type rules of every node
 
 

@@ -87,10 +87,13 @@ class Script(msgspec.Struct, frozen=True):
         ``HERE`` (a `pathlib.Path`), and end with ``outputs``, a dict of NumPy arrays by value name, taps included.
     files
         Contents of those files, by name.
+    on_reals
+        Of a network whose form is invalid: statements with the same call on real numbers, which is refused.
     """
 
     lines: tuple[str, ...]
     files: dict[str, bytes]
+    on_reals: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -101,4 +104,21 @@ class Scriptable(Protocol):
 
     def script(self, network: Network, arrays: Mapping[str, Array], taps: Sequence[str] = ()) -> Script:
         """The calls for `network`; `arrays` are its inputs and constants by name."""
+        ...
+
+
+@runtime_checkable
+class KnowsInvalid(Protocol):
+    """A backend that runs networks whose form is invalid. Others say nothing of them."""
+
+    def why_invalid(self, network: Network, inputs: Mapping[str, Array]) -> str:
+        """Why `network` should be refused: what the operator on real numbers says, or the text that rules it out.
+
+        Nothing where it should not be.
+
+        Raises
+        ------
+        Unsupported
+            Where this cannot be told.
+        """
         ...

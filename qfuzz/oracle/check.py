@@ -20,6 +20,7 @@ from qfuzz.ir.tensor import DTYPES, TensorType
 from qfuzz.oracle.admissible import Admissible, floats_as_judged
 from qfuzz.oracle.again import fresh_inputs
 from qfuzz.oracle.crashes import settled
+from qfuzz.oracle.invalid import judge_invalid
 from qfuzz.oracle.memory import BANDS, FILLS, Guarded, difference, fill_allocations, limit_reached
 from qfuzz.oracle.reference import DEFAULT_CONTRACT, Reference
 from qfuzz.oracle.verdicts import BackendVerdict, Counts, Kind, Mismatch, Outcome, Verdicts, legible
@@ -98,6 +99,8 @@ def _check_once(
     support = backend.supports(case.network)
     if isinstance(support, NotSupported):
         return BackendVerdict(backend.name, Outcome.UNSUPPORTED, legible(support.reason))
+    if case.network.is_invalid:
+        return judge_invalid(case, backend)
     run = _Run(case, backend, reference, explain, digest)
     try:
         run.all_forms(tap)

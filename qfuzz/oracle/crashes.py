@@ -5,6 +5,7 @@ from collections.abc import Callable
 from qfuzz.ir.alone import node_alone
 from qfuzz.ir.errors import Crashed
 from qfuzz.ir.network import Case
+from qfuzz.oracle.invalid import told_of
 from qfuzz.oracle.reference import exact_outputs
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome, legible
 
@@ -25,17 +26,18 @@ def settled(
     judge_plainly
         Judges any case, and explains nothing.
     """
-    reason = legible(str(first))
+    reason = told_of(case, legible(str(first)))
     for retried in (False, True):
         try:
             judge_plainly(case)
         except Crashed as e:
-            return BackendVerdict(backend, Outcome.CRASH, legible(str(e)), _guilty(case, judge_plainly))
+            reason = told_of(case, legible(str(e)))
+            return BackendVerdict(backend, Outcome.CRASH, reason, _guilty(case, judge_plainly))
         if not retried:
             try:
                 return judge()
             except Crashed as e:
-                reason = legible(str(e))
+                reason = told_of(case, legible(str(e)))
     reason = f"{reason} (twice in one process; not in a process of its own)"
     return BackendVerdict(backend, Outcome.CRASH, reason)
 

@@ -10,7 +10,8 @@ from qfuzz.ir.network import Case
 class Outcome(StrEnum):
     """What happened to one case on one backend. Exactly one of these, always.
 
-    ``changed`` is of two backends that are compared: they returned different bits.
+    ``changed`` is of two backends that are compared: they returned different bits. ``refused`` and
+    ``accepted-invalid`` are of networks whose form is invalid: what is right there, and what is not.
     """
 
     JUDGED = "judged"
@@ -21,6 +22,8 @@ class Outcome(StrEnum):
     UNSTABLE = "unstable"
     CORRUPTED = "corrupted"
     CHANGED = "changed"
+    ACCEPTED_INVALID = "accepted-invalid"
+    REFUSED = "refused"
 
 
 class Kind(StrEnum):
@@ -144,10 +147,16 @@ class BackendVerdict(msgspec.Struct, frozen=True):
         match self.outcome:
             case Outcome.JUDGED:
                 return self.counts.violation > 0
-            case Outcome.UNSUPPORTED:
+            case Outcome.UNSUPPORTED | Outcome.REFUSED:
                 return False
             case (
-                Outcome.CRASH | Outcome.HANG | Outcome.REJECTED | Outcome.UNSTABLE | Outcome.CORRUPTED | Outcome.CHANGED
+                Outcome.CRASH
+                | Outcome.HANG
+                | Outcome.REJECTED
+                | Outcome.UNSTABLE
+                | Outcome.CORRUPTED
+                | Outcome.CHANGED
+                | Outcome.ACCEPTED_INVALID
             ):
                 return True
 

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-SEVERITY = ("crash", "hang", "corrupted", "violation", "unstable", "rejected", "admissible", "exact", "unsupported")
+SEVERITY = (
+    *("crash", "hang", "corrupted", "violation", "accepted-invalid", "unstable", "rejected"),
+    *("admissible", "exact", "refused", "unsupported"),
+)
 """Verdicts, the worst first."""
 
 

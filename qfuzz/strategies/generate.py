@@ -38,17 +38,17 @@ class ShardCases(Iterator[Case]):
         return next(self._cases)
 
 
-def cases_of(seed: int, shard: int, *, ops: Sequence[str] = (), max_nodes: int = 4) -> ShardCases:
+def cases_of(seed: int, shard: int, *, ops: Sequence[str] = (), max_nodes: int = 4, invalid: float = 0.0) -> ShardCases:
     """The `SHARD_SIZE` cases of a shard (fewer where most tries give none).
 
     Parameters
     ----------
     seed, shard
         Which cases. The minimal case is the first of shard 0, and drawn in no other.
-    ops, max_nodes
+    ops, max_nodes, invalid
         As for `qfuzz.cases`.
     """
-    build = case_builder(ops, 1, max_nodes)
+    build = case_builder(ops, 1, max_nodes, invalid)
     counts = DrawCount()
     random = RandomDraw(Random(f"{seed}/{shard}"))
     tries: Iterator[Draw] = repeat(random, MAX_DRAWS)

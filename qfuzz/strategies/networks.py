@@ -18,6 +18,7 @@ from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
 from qfuzz.strategies.directed import direct
 from qfuzz.strategies.draw import Draw, strategy_of
 from qfuzz.strategies.families import DRAWINGS, selected_ops
+from qfuzz.strategies.invalid import draw_invalid
 from qfuzz.strategies.qtypes import draw_zero_point
 
 BATCHES = (1, 8, 8, 8, 8, 8, 8, 8, 8, 2, 3, 0)
@@ -77,18 +78,30 @@ def networks(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1)
     return _strategy(ops, min_nodes, max_nodes).map(lambda case: case.network)
 
 
-def cases(*, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1) -> SearchStrategy[Case]:
-    """Networks with concrete inputs; the parameters are those of `networks`. Mostly a batch of 8."""
-    return _strategy(ops, min_nodes, max_nodes)
+def cases(
+    *, ops: Sequence[str] = (), max_nodes: int = 4, min_nodes: int = 1, invalid: float = 0.0
+) -> SearchStrategy[Case]:
+    """Networks with concrete inputs, mostly a batch of 8.
+
+    Parameters
+    ----------
+    ops, max_nodes, min_nodes
+        Those of `networks`.
+    invalid
+        The share of near-legal cases: one node, and a form that changes one argument to what is to be refused.
+    """
+    return _strategy(ops, min_nodes, max_nodes, invalid)
 
 
-def _strategy(ops: Sequence[str], min_nodes: int, max_nodes: int) -> SearchStrategy[Case]:
-    build = case_builder(ops, min_nodes, max_nodes)
+def _strategy(ops: Sequence[str], min_nodes: int, max_nodes: int, invalid: float = 0.0) -> SearchStrategy[Case]:
+    build = case_builder(ops, min_nodes, max_nodes, invalid)
     return strategy_of(build, f"cases(ops={ops!r}, max_nodes={max_nodes})")
 
 
-def case_builder(ops: Sequence[str], min_nodes: int, max_nodes: int) -> Callable[[Draw], Case]:
+def case_builder(ops: Sequence[str], min_nodes: int, max_nodes: int, invalid: float = 0.0) -> Callable[[Draw], Case]:
     """The function that draws the cases of `cases` with these parameters."""
+    if not 0 <= invalid <= 1:
+        raise InvalidCase(f"invalid: {invalid}; a share is in 0..1")
     if not 1 <= min_nodes <= max_nodes:
         raise InvalidCase(f"networks: min_nodes {min_nodes}, max_nodes {max_nodes}; needs 1 <= min_nodes <= max_nodes")
     patterns = tuple([ops] if isinstance(ops, str) else ops)
@@ -98,11 +111,22 @@ def case_builder(ops: Sequence[str], min_nodes: int, max_nodes: int) -> Callable
 
     def build(d: Draw) -> Case:
         try:
+            if invalid and _percentile(d) >= 100 * (1 - invalid):
+                return draw_invalid(d, selected, _alone)
             return draw_case(d, selected, min_nodes, max_nodes, filtered=bool(patterns))
         except InvalidCase:
             d.reject()
 
     return build
+
+
+def _percentile(d: Draw) -> float:
+    """From 0 to 99.99, each hundredth as often; of a longer range, Hypothesis draws some more often."""
+    return d.integer(0, 99) + d.integer(0, 99) / 100
+
+
+def _alone(d: Draw, selected: Sequence[str]) -> Case:
+    return draw_case(d, selected, 1, 1, filtered=True)
 
 
 def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, *, filtered: bool) -> Case:

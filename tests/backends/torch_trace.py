@@ -1,10 +1,11 @@
 """Which operators of torch run where drawn cases are lowered and executed, as torch's own profiler records them."""
 
 import contextlib
+import faulthandler
 import os
 import signal
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 
 from torch._C._profiler import _ExperimentalConfig
 from torch.autograd.profiler import profile
@@ -16,21 +17,30 @@ from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Supported
 from qfuzz.strategies import cases_of
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says on stderr that it starts and stops
+
 DIALECTS = {"eager": ("fbgemm", "onednn", "qnnpack", "x86"), "export": ("export",)}
 """Dialect to the engines that run it."""
 
 
-def traced(op: str, dialect: str, wanted: frozenset[str], operators: dict[str, Operator], limit: int) -> frozenset[str]:
-    """Operators of torch that run in drawn one-node cases of `op`, until those wanted are among them.
+def traced(
+    op: str, dialect: str, wanted: frozenset[str], operators: dict[str, Operator], *, least: int, most: int
+) -> frozenset[str]:
+    """Operators of torch that run in drawn one-node cases of `op`: in all of `least`, then until those `wanted` have.
 
-    They are those that the calls of the lowering dispatch to: themselves, or what torch composes them of.
+    They are those that the calls of the lowering dispatch to: themselves, or what torch composes them of. Those of aten
+    that plain tensors have other kernels for count where a quantized tensor is an argument.
     """
     backends = [TorchBackend(engine) for engine in DIALECTS[dialect]]
-    cases = list(islice(cases_of(0, 0, ops=(op,), max_nodes=1), limit))
-    tasks = [(b, c) for c in cases for b in backends if isinstance(b.supports(c.network), Supported)]
     found: set[str] = set()
-    for line in _lines(tasks, operators):
-        found.update(line.split())
+    cases = (case for shard in count() for case in cases_of(0, shard, ops=(op,), max_nodes=1))
+    for n_cases in (least, most - least):
+        drawn = islice(cases, n_cases)
+        tasks = [(b, c) for c in drawn for b in backends if isinstance(b.supports(c.network), Supported)]
+        for line in _lines(tasks, operators):
+            found.update(line.split())
+            if n_cases != least and wanted <= found:
+                break
         if wanted <= found:
             break
     return frozenset(found)
@@ -43,6 +53,7 @@ def _lines(tasks: list[tuple[TorchBackend, Case]], operators: dict[str, Operator
         reading, writing = os.pipe()
         child = os.fork()
         if not child:
+            faulthandler.disable()
             try:
                 os.close(reading)
                 with os.fdopen(writing, "w", buffering=1) as out:
@@ -64,24 +75,30 @@ def _lines(tasks: list[tuple[TorchBackend, Case]], operators: dict[str, Operator
 
 def _dispatched(backend: TorchBackend, case: Case, operators: dict[str, Operator]) -> set[str]:
     inputs = {i.name: t.array for i, t in zip(case.network.inputs, case.inputs, strict=True)}
-    recording = profile(use_kineto=False, experimental_config=_ExperimentalConfig(capture_overload_names=True))
+    overloads = _ExperimentalConfig(capture_overload_names=True)
+    recording = profile(use_kineto=False, record_shapes=True, experimental_config=overloads)
     with recording, contextlib.suppress(Rejected, Unsupported):
         backend.compile(case.network).run(inputs)
-    found = set()
-    for event in recording.function_events or ():
-        caller = event.cpu_parent
-        while caller is not None and _composes(caller, operators):
-            caller = caller.cpu_parent
-        if caller is None:
-            found.add(_name(event))
-    return found & set(operators)
+    found: set[str] = set()
+    events = list(recording.kineto_results.experimental_event_tree())
+    while events:
+        event = events.pop()
+        operator = operators.get(f"{event.name}.{event.overload_name}".rstrip("."))
+        if operator is None:
+            continue
+        if not _has_other_kernels(operator) or any(map(_is_quantized, event.extra_fields.inputs)):
+            found.add(operator.name)
+        if all(key.startswith("Composite") for key in operator.kernels):
+            events += event.children  # of no kernel of its own: torch writes it with other operators
+    return found
 
 
-def _composes(event: object, operators: dict[str, Operator]) -> bool:
-    """Whether the operator has no kernel of its own for tensors of the CPU: torch writes it with other operators."""
-    operator = operators.get(_name(event))
-    return operator is not None and all(key.startswith("Composite") for key in operator.kernels)
+def _has_other_kernels(operator: Operator) -> bool:
+    """Whether a call may come to a kernel that is not the one for quantized tensors, which is in question."""
+    return operator.namespace == "aten" and "QuantizedCPU" in operator.kernels and len(operator.kernels) > 1
 
 
-def _name(event: object) -> str:
-    return f"{event.name}.{event.overload_name}".rstrip(".")  # type: ignore[attr-defined]
+def _is_quantized(value: object) -> bool:
+    if isinstance(value, list):
+        return any(map(_is_quantized, value))
+    return "torch.q" in str(getattr(value, "dtype", ""))

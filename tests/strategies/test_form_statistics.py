@@ -75,7 +75,7 @@ def test_every_value_belongs_to_an_operator() -> None:
     assert {c for op in OPERATOR_NAMES for c in choices_of(op)} == set(CHOICES)
     own = {name for names in OWN_FORMS.values() for name in names}
     assert own == set(weight_only.FORMS)
-    assert {d.name for d in DIMENSIONS} == own | {name for name, _ in GENERAL_FORMS}
+    assert {d.name for d in DIMENSIONS} == own | {name for name, _ in GENERAL_FORMS} | {"invalid"}
 
 
 def test_a_form_that_is_never_drawn_would_be_missed() -> None:

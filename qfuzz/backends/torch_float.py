@@ -1,0 +1,140 @@
+"""The float twin of a list of quantized calls: the same calls with the same arguments, on dequantized tensors.
+
+What it refuses is no valid call, whatever the types. Pure: nothing here imports torch.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from qfuzz.backends.torch_calls import Arg, Call, CallList, literal, variable
+from qfuzz.ir.errors import Unsupported
+
+QUANTIZERS = ("torch._make_per_tensor_quantized_tensor", "torch._make_per_channel_quantized_tensor")
+"""Calls that make a quantized tensor of integers; its reals are what the twin goes on with."""
+
+PACKERS: tuple[str, ...] = (
+    *(f"torch.ops.quantized.conv{kind}{n}d_prepack" for n in (1, 2, 3) for kind in ("", "_transpose")),
+    "torch.ops.quantized.linear_prepack",
+    "torch.ops.onednn.qconv_prepack",
+    "torch.ops.onednn.qlinear_prepack",
+)
+"""Calls that pack a weight with what belongs to it. The float operator takes what they were given."""
+
+_QUANTIZED: Mapping[str, str] = MappingProxyType(
+    {
+        **{
+            f"conv{n}d{relu}{overload}": f"torch.nn.functional.conv{n}d: 0 p0 p1 p2 p3 p4 p5"
+            for n in (1, 2, 3)
+            for relu in ("", "_relu")
+            for overload in ("", ".new")
+        },
+        **{f"conv_transpose{n}d": f"torch.nn.functional.conv_transpose{n}d: 0 p0 p1 p2 p3 p4 p6 p5" for n in (1, 2, 3)},
+        **{
+            f"linear{relu}{dynamic}": "torch.nn.functional.linear: 0 p0 p1"
+            for relu in ("", "_relu")
+            for dynamic in ("", "_dynamic")
+        },
+        "add": "torch.add: 0 1",
+        "add_relu": "torch.add: 0 1",
+        "mul": "torch.mul: 0 1",
+        "mul_relu": "torch.mul: 0 1",
+        "cat": "torch.cat: 0 1",
+        "relu6": "torch.nn.functional.relu6: 0",
+        "sigmoid": "torch.sigmoid: 0",
+        "hardswish": "torch.nn.functional.hardswish: 0",
+        "leaky_relu": "torch.nn.functional.leaky_relu: 0 1",
+        "elu": "torch.nn.functional.elu: 0 3",
+        "softmax": "torch.softmax: 0 1",
+        "max_pool1d": "torch.nn.functional.max_pool1d: 0 1 2 3 4 5",
+        "max_pool2d": "torch.nn.functional.max_pool2d: 0 1 2 3 4 5",
+        **{
+            f"batch_norm{n}d{relu}": "torch.nn.functional.batch_norm: 0 3 4 1 2"
+            for n in (1, 2, 3)
+            for relu in ("", "_relu")
+        },
+        "layer_norm": "torch.nn.functional.layer_norm: 0 1 2 3 4",
+        "group_norm": "torch.group_norm: 0 1 2 3 4",
+        "instance_norm": "torch.nn.functional.instance_norm: 0 - - 1 2",
+    }
+)
+"""Of ``torch.ops.quantized``: the float operator, and which arguments it takes: of the call, or, after a p, of the
+packed parameters that the call is given; a dash is None. After a semicolon, what is called with its result, a dot."""
+
+_ONEDNN: Mapping[str, str] = MappingProxyType(
+    {
+        "qconv_pointwise.default": "torch.nn.functional.conv{n}d: 0 p0 6 7 8 9 10",
+        "qconv2d_pointwise.binary": "torch.nn.functional.conv2d: 0 p0 7 8 9 10 11; torch.add: . 6",
+        "qlinear_pointwise.default": "torch.nn.functional.linear: 0 p0 6",
+        "qlinear_pointwise.binary": "torch.nn.functional.linear: 0 p0 7; torch.add: . 6",
+        **dict.fromkeys(("qadd.tensor", "qadd_relu.tensor"), "torch.add: 0 3"),
+        "qmul.tensor": "torch.mul: 0 3",
+    }
+)
+"""The same of ``torch.ops.onednn``; n is the length of the first list among the arguments."""
+
+FLOAT: Mapping[str, str] = MappingProxyType(
+    {
+        **{f"torch.ops.quantized.{name}": said for name, said in _QUANTIZED.items()},
+        **{f"torch.ops.onednn.{name}": said for name, said in _ONEDNN.items()},
+        "torch.quantize_per_tensor": "torch.clone: 0",
+        "torch.quantized_max_pool3d": "torch.nn.functional.max_pool3d: 0 1 2 3 4 5",
+    }
+)
+"""Quantized calls to float ones. What is not listed and not of a quantized namespace is its own twin."""
+
+
+def float_twin(calls: CallList) -> CallList:
+    """The twin, which declares no values.
+
+    Raises
+    ------
+    Unsupported
+        For a quantized call that has no float operator here.
+    """
+    twin = _Twin()
+    reals = [a.variable for a in (*calls.constants, *calls.inputs)] if not calls.engine else []
+    prepare = [twin.real(name) for name in reals if name in {a.variable for a in calls.constants}]
+    run = [twin.real(name) for name in reals if name in {a.variable for a in calls.inputs}]
+    prepare += [said for call in calls.prepare for said in twin.of(call)]
+    run += [said for call in calls.run for said in twin.of(call)]
+    return calls._replace(engine="", prepare=tuple(prepare), run=tuple(run), values=())
+
+
+class _Twin:
+    """Remembers what was packed."""
+
+    def __init__(self) -> None:
+        self._packed: dict[str, tuple[Arg, ...]] = {}
+
+    @staticmethod
+    def real(name: str) -> Call:
+        """The variable as float32."""
+        return Call(name, ".float", (variable(name),))
+
+    def of(self, call: Call) -> list[Call]:
+        """The float calls in the place of one."""
+        if call.target in QUANTIZERS:
+            return [call, Call(call.out, ".dequantize", (variable(call.out),))]
+        if call.target in PACKERS:
+            self._packed[call.out] = call.args
+            return []
+        said = FLOAT.get(call.target)
+        if said is None:
+            if call.target.startswith(("torch.ops.quantized.", "torch.ops.onednn.")):
+                raise Unsupported(f"{call.target} has no float operator here to be held against")
+            return [call]
+        return [self._float(call, part) for part in said.split("; ")]
+
+    def _float(self, call: Call, said: str) -> Call:
+        target, _, wanted = said.partition(": ")
+        packed = next(
+            (self._packed[a.value] for a in call.args if a.kind == "variable" and a.value in self._packed), ()
+        )
+        args: list[Arg] = []
+        for which in wanted.split():
+            if which in ".-":
+                args.append(variable(call.out) if which == "." else literal(None))
+            else:
+                args.append(packed[int(which[1:])] if which[0] == "p" else call.args[int(which)])
+        n = next((len(a.value) for a in args if isinstance(a.value, list)), 0)
+        return Call(call.out, target.format(n=n), tuple(args))

@@ -1,0 +1,93 @@
+"""Makes the changes of `qfuzz.backends.torch_mutations` in the call list of a valid network. Pure.
+
+Everything that runs, prints and compares call lists does so with the change, too; `qfuzz.backends.torch_float` makes
+the float twin of what comes out.
+"""
+
+from fnmatch import fnmatchcase
+
+from qfuzz.backends.torch_calls import Arg, Call, CallList, literal
+from qfuzz.backends.torch_float import QUANTIZERS, float_twin
+from qfuzz.backends.torch_mutations import DOCUMENTED, MUTATIONS, NOTHING, Changed, Mutation, Site
+from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.network import Network
+
+
+def changed(calls: CallList, network: Network, kind: str = "") -> CallList:
+    """The call list of a valid network with the change that its form says, or `kind`.
+
+    Its values are declared to say nothing of themselves.
+
+    Raises
+    ------
+    Unsupported
+        Where no call here has what is to be changed.
+    """
+    kind = kind or network.form("invalid")
+    mine = [m for m in MUTATIONS if m.kind == kind]
+    prepare, run, n = list(calls.prepare), list(calls.run), 0
+    for part in (prepare, run):
+        for call in list(part):
+            for m in mine:
+                if any(fnmatchcase(call.target, t) for t in m.targets):
+                    n += _make(m, Site(call, network), calls, prepare, run)
+    if not n:
+        raise Unsupported(f"{kind}: no call of {network.nodes[0].op.name} here has what would be changed")
+    values = tuple(d._replace(dtype="") for d in calls.values)
+    return calls._replace(prepare=tuple(prepare), run=tuple(run), values=values)
+
+
+def _make(m: Mutation, site: Site, calls: CallList, prepare: list[Call], run: list[Call]) -> bool:
+    """Make a change in `prepare` or `run`; whether it says anything here."""
+    if m.change is not None:
+        return _change(m, m.change, site, prepare if site.call in prepare else run)
+    assert m.reshape is not None
+    if m.position >= len(site.call.args):
+        return False
+    arg = site.call.args[m.position]
+    name = arg.value[-1] if arg.kind == "variables" else arg.value
+    if arg.kind not in ("variable", "variables") or (arg.kind == "variables" and len(set(arg.value)) < 2):
+        return False
+    if sum(_reads(a, name) for a in site.call.args) > 1:
+        return False  # both operands would change
+    made = next((c for c in (*prepare, *run) if c.out == name and c.target in QUANTIZERS), None)
+    array = name if made is None else made.args[0].value
+    call = m.reshape(array, site)
+    if call is None:
+        return False
+    part = prepare if array in {a.variable for a in calls.constants} else run
+    at = part.index(made) if made in part else 0
+    part.insert(at, call)
+    return True
+
+
+def _reads(arg: Arg, name: str) -> bool:
+    return name in arg.value if arg.kind == "variables" else arg.kind == "variable" and arg.value == name
+
+
+def _change(m: Mutation, change: Changed, site: Site, part: list[Call]) -> bool:
+    at = next(i for i, call in enumerate(part) if call.out == site.call.out and call.target == site.call.target)
+    args = list(part[at].args)
+    if m.position > len(args) or (m.position < len(args) and args[m.position].kind != "literal"):
+        return False
+    value = change(args[m.position].value if m.position < len(args) else None, site)
+    if value is None:
+        return False
+    args[m.position : m.position + 1] = [literal(None if value is NOTHING else value)]
+    part[at] = part[at]._replace(args=tuple(args))
+    return True
+
+
+def kinds_of(calls: CallList, network: Network) -> tuple[str, ...]:
+    """The kinds that change something of a call list and can be judged, in the order of the table."""
+    targets = [c.target for c in (*calls.prepare, *calls.run)]
+    kinds = []
+    for kind in dict.fromkeys(m.kind for m in MUTATIONS if any(fnmatchcase(t, g) for t in targets for g in m.targets)):
+        try:
+            made = changed(calls, network, kind)
+            if kind not in DOCUMENTED:
+                float_twin(made)
+        except Unsupported:
+            continue
+        kinds.append(kind)
+    return tuple(kinds)
