@@ -12,6 +12,7 @@ from qfuzz.backends import (
     torch_dynamic,
     torch_elementwise,
     torch_embedding,
+    torch_interpolation,
     torch_layers,
     torch_movement,
     torch_norms,
@@ -38,6 +39,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
             torch_elementwise,
             torch_embedding,
             torch_pools,
+            torch_interpolation,
             torch_movement,
             torch_norms,
         )

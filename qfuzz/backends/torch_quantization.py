@@ -99,7 +99,11 @@ def _dequantize(b: Builder, node: Node) -> None:
 
 
 def _requantize(b: Builder, node: Node) -> None:
-    raise Unsupported("torch has no kernel from quantized to quantized; dequantize and quantize are two")
+    """Dropout, which takes a scale and a zero point, and at inference returns what it is given."""
+    q = qtype_out(node)
+    if q != b.type(node, 0).element:
+        raise Unsupported("torch has no kernel from quantized to quantized; dequantize and quantize are two")
+    b.call(node.name, "torch.ops.quantized.dropout", b.x(node), scale_of(q), zero_point_of(q))
 
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
