@@ -104,29 +104,29 @@ class WeightOnlyLinear(ExactOperator, frozen=True, kw_only=True, tag="weight_onl
         bias = operands[2].lo if len(operands) == 3 else np.zeros(weight.type.shape[0])
 
         def real() -> Floats:
-            return np.asarray(_magnitude(x) @ np.abs(weights).T + np.abs(bias))
+            return np.asarray(largest_magnitude(x) @ np.abs(weights).T + np.abs(bias))
 
         def apart(centered: bool) -> Floats:
             start = (q.qmin + q.qmax + 1) // 2 if centered else q.qmin
             return np.asarray(scales * (np.abs(weight.lo - start) + np.abs(weight.zero_points - start)))
 
         def affine(centered: bool) -> Floats:
-            return np.asarray(_magnitude(x) @ apart(centered).T + np.abs(bias))
+            return np.asarray(largest_magnitude(x) @ apart(centered).T + np.abs(bias))
 
         def float32_exact(is_affine: bool, centered: bool) -> npt.NDArray[np.bool_]:
             factors = apart(centered) if is_affine else np.abs(weights)
             units = np.broadcast_to(scales, weights.shape) if is_affine else weights
-            place = _place(x, units, bias)
+            place = smallest_place(x, units, bias)
             short = float(factors.max(initial=0.0)) < 2.0**24 * array_lsb(units)
             magnitude = affine(centered) if is_affine else real()
             return np.asarray(magnitude < 2.0**24 * place) & (short and place >= 2.0**-149)
 
         def rounded(block: int) -> tuple[Floats, Floats]:
-            moved, magnitude = rounded_product(_magnitude(x), weight, block, summed=1)
+            moved, magnitude = rounded_product(largest_magnitude(x), weight, block, summed=1)
             return moved, magnitude + np.abs(bias)
 
-        lower = _product(x, weights, bias, real(), upper=False)
-        upper = lower if x.is_point else _product(x, weights, bias, real(), upper=True)
+        lower = real_product(x, weights, bias, real(), upper=False)
+        upper = lower if x.is_point else real_product(x, weights, bias, real(), upper=True)
         n_summed = weights.shape[1] + (len(operands) == 3)
         return WeightOnlyImage(lower, upper, real, affine, n_summed, float32_exact, rounded)
 
@@ -203,17 +203,18 @@ def _check_range(q: QType, where: str) -> None:
         raise InvalidCase(f"{where}: scale {max(q.scale)!r}; real values of {largest!r} overflow float32")
 
 
-def _magnitude(x: Operand) -> Floats:
+def largest_magnitude(x: Operand) -> Floats:
+    """Of each element, known or uncertain."""
     return np.asarray(np.abs(x.lo) if x.is_point else np.maximum(np.abs(x.lo), np.abs(x.hi)))
 
 
-def _place(x: Operand, weights: Floats, bias: Floats) -> float:
+def smallest_place(x: Operand, weights: Floats, bias: Floats) -> float:
     """A power of two that divides every product and the bias."""
     lsb = min(array_lsb(x.lo), array_lsb(x.hi)) * array_lsb(weights)
     return min(lsb, array_lsb(bias)) if bias.any() else lsb
 
 
-def _product(x: Operand, weights: Floats, bias: Floats, magnitude: Floats, *, upper: bool) -> Reals:
+def real_product(x: Operand, weights: Floats, bias: Floats, magnitude: Floats, *, upper: bool) -> Reals:
     """The lower or upper bound of the product.
 
     In float64 a sum of n products and a bias is off by gamma_(n+1) of the magnitudes (Higham, section 3.1), in whatever
@@ -226,7 +227,7 @@ def _product(x: Operand, weights: Floats, bias: Floats, magnitude: Floats, *, up
         ends = (x.hi, x.lo) if upper else (x.lo, x.hi)
         approx = ends[0] @ positive.T + ends[1] @ negative.T + bias
     n = weights.shape[1]
-    exact = float(magnitude.max(initial=0.0)) < 2.0**53 * _place(x, weights, bias)
+    exact = float(magnitude.max(initial=0.0)) < 2.0**53 * smallest_place(x, weights, bias)
     error = np.zeros(approx.shape) if exact else magnitude * (2.0 * (2 * n + 2) * 2.0**-53)
 
     def refine(i: int, bits: int) -> Bounds:
