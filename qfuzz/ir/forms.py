@@ -82,7 +82,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("table", ("typed", "bytes"), "4-bit tables of GatherBlockQuantized: of their type, or packed in bytes"),
     Dimension("types", ("inferred", "told"), "output_dtype and precision of QuantizeLinear, output_dtype of the other"),
     Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),
-    Dimension("call", ("plain", "aten", "overload"), "which of torch's calls that mean the same"),
+    Dimension("call", ("plain", "aten", "overload", "swapped", "tensor"), "which of torch's calls that mean the same"),
     Dimension("threads", ("1", "3"), "threads of one operator"),
     Dimension("callers", ("1", "2"), "threads that run one session at the same time"),
     Dimension("execution", ("sequential", "parallel"), "of nodes that do not depend on each other"),

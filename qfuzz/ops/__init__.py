@@ -32,6 +32,7 @@ from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -122,6 +123,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     Threshold,
     Prelu,
     Std,
+    AddScalar,
+    MulScalar,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 
