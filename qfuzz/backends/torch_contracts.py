@@ -6,6 +6,7 @@ from types import MappingProxyType
 from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
+from qfuzz.backends.torch_recurrent_contracts import RECURRENT
 from qfuzz.ir.contract import Contract
 
 _FBGEMM_GEMM = Contract(
@@ -154,6 +155,7 @@ _SHARED: dict[str, Contract] = {
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
     **torch_activation_contracts.CONTRACTS,
+    "recurrent": RECURRENT,
 }
 """Kernels that are the same whatever the engine."""
 
