@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
-from qfuzz.backends import torch_norms_contracts
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
+from qfuzz.backends.torch_recurrent_contracts import RECURRENT
 from qfuzz.ir.contract import Contract
 
 _FBGEMM_GEMM = Contract(
@@ -153,6 +154,8 @@ _SHARED: dict[str, Contract] = {
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
+    **torch_activation_contracts.CONTRACTS,
+    "recurrent": RECURRENT,
 }
 """Kernels that are the same whatever the engine."""
 

@@ -29,6 +29,8 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
             return _float16(engine, network, node)
         case "dynamic_linear":
             return _dynamic(engine, network, node)
+        case "recurrent":
+            return _recurrent(engine, network, node)
         case "sigmoid" if engine == "qnnpack":
             return _qnnpack_sigmoid(network, node)
         case _:
@@ -92,6 +94,20 @@ def _dynamic(engine: str, network: Network, node: Node) -> str:
     if engine == "qnnpack" and op.reduce_range:
         return "reduce_range: 'Currently, qnnpack incorrectly ignores reduce_range when it is set to true' (TORCH_WARN)"
     return _weight(engine, network, node, "its dynamic kernel")
+
+
+def _recurrent(engine: str, network: Network, node: Node) -> str:
+    """Why `engine` takes no such weights, or quantizes otherwise."""
+    op: Any = node.op
+    weights = [network.types[name] for name in node.inputs[1 : 1 + 4 * op.n_cells]]
+    if weights[0].element == "float32":
+        quantized = engine in ("qnnpack", "onednn")
+        return f"weight: float32; linear_prepack_fp16 is not supported by {engine}, it says" if quantized else ""
+    if engine == "qnnpack" and op.reduce_range:
+        return "reduce_range: 'Currently, qnnpack incorrectly ignores reduce_range when it is set to true' (TORCH_WARN)"
+    if engine == "onednn" and any(any(w.qtype.zero_point) for w in weights if w.is_quantized):
+        return "weight: onednn takes symmetric weights, whose zero point is 0"
+    return ""
 
 
 def _transposed(engine: str, network: Network, node: Node) -> str:

@@ -136,10 +136,10 @@ def packed_linear(b: Builder, node: Node) -> Arg:
     )
 
 
-def weight_of(b: Builder, node: Node) -> Arg:
+def weight_of(b: Builder, node: Node, position: int = 1) -> Arg:
     """The quantized weight tensor, made in the prepare part."""
-    name = node.inputs[1]
-    q = qtype_in(b, node, 1)
+    name = node.inputs[position]
+    q = qtype_in(b, node, position)
     array = b.constant(name)
     out = b.fresh(f"{node.name}_weight")
     if q.axis is None:

@@ -9,6 +9,7 @@ from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -23,6 +24,8 @@ from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Tran
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -124,6 +127,16 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for state in read[4:6]:
                 join(x[1], state[1])
             return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
+        case Recurrent():
+            cell, op = len(x) == 2, node.op
+            for i in range(2 if op.bidirectional else 1):
+                join(x[-1], read[1 + 4 * i][1])
+            batch = x[0] if cell or op.batch_first else x[1]
+            for state in read[1 + 4 * op.n_cells :]:
+                join(batch, state[0 if cell else 1])
+            if rank == 2:
+                return [batch, None]
+            return [None, batch, None] if op.output != "y" else [*x[:2], None]
         case Embedding(axis=axis):
             return [*x[:axis], *read[1], *x[axis + 1 :]]
         case BatchNorm() | InstanceNorm() | GroupNorm():
@@ -137,6 +150,10 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                     join(mine, theirs)
             bags = read[at["offsets"]] if "offsets" in at else read[1]
             return [None if node.op.include_last_offset else bags[0], x[1]]
+        case Prelu():
+            if types[1].shape[0] > 1:
+                join(x[1], read[1][0])
+            return x
         case MaxPool() | AvgPool() | GlobalAvgPool() | AdaptiveAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):
@@ -156,7 +173,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             while same < min(len(x), rank) and types[0].shape[same] == out.shape[same]:
                 same += 1
             return [*x[:same], *(None for _ in range(rank - same))]
-        case Moved() | Argmax() | Amax() | Amin() if rank != len(x):
+        case Moved() | Argmax() | Amax() | Amin() | Std() if rank != len(x):
             return [None] * rank
         case GatherElements():
             return [None] * rank

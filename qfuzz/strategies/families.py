@@ -22,6 +22,7 @@ from qfuzz.strategies import (
     pointwise,
     pooling,
     rearrangement,
+    recurrent,
     repetition,
     resizing,
     views,
@@ -130,6 +131,7 @@ DRAWINGS: dict[str, Drawing] = {
     "dynamic_linear": Drawing(_ANY, dynamic.draw_dynamic_linear, (2, 2, 3)),
     "attention": Drawing(composite.fits_attention, composite.draw_attention, (3,)),
     "lstm": Drawing(_ANY, composite.draw_lstm),
+    "recurrent": Drawing(_ANY, recurrent.draw_recurrent),
     "embed_layer_norm": Drawing(composite.fits_embed_layer_norm, composite.draw_embed_layer_norm, (2,)),
     "moe": Drawing(_ANY, composite.draw_moe),
     "linear_fp16": Drawing(_ANY, half_weights.draw_linear_fp16, (2, 2, 3)),
@@ -159,8 +161,12 @@ DRAWINGS: dict[str, Drawing] = {
     "conv_pointwise": Drawing(contraction.fits_conv, pointwise.draw_conv_pointwise, (4, 4, 4, 3, 5)),
     "linear_add": Drawing(contraction.fits_linear, pointwise.draw_linear_add, (2, 2, 3)),
     "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 4, 4, 4, 4, 3, 5)),
-    "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5)),
+    "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5, 4, 5)),
     "group_norm": Drawing(functions.fits_instance_norm, functions.draw_group_norm, _VOLUMES),
+    "celu": Drawing(_ANY, elementwise.draw_celu),
+    "threshold": Drawing(_ANY, elementwise.draw_threshold),
+    "prelu": Drawing(_ANY, elementwise.draw_prelu),
+    "std": Drawing(functions.fits_mean, functions.draw_std, (4, 3, 2)),
 }
 
 

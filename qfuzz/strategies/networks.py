@@ -32,7 +32,10 @@ WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
-GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in (*weight_only.FORMS, *granular.FORMS, *layer_forms.FORMS))
+_OWN_FORMS = (*weight_only.FORMS, *granular.FORMS, *layer_forms.FORMS, "call")
+"""Dimensions of form that operators draw themselves."""
+
+GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in _OWN_FORMS)
 """Those that are drawn for every network; others are drawn with the operators that they are about."""
 
 UNUSUAL = (
@@ -40,12 +43,12 @@ UNUSUAL = (
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_quantize", "dynamic_linear", "linear_fp16", "attention", "lstm", "embed_layer_norm", "moe"),
-    *("weight_only_linear", "embedding", "embedding_bag"),
+    *("weight_only_linear", "embedding", "embedding_bag", "recurrent"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
     *("masked_fill", "index_put", "constant_pad"),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
-    *("batch_norm", "group_norm"),
+    *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
