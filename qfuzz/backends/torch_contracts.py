@@ -164,25 +164,34 @@ _FBGEMM = _SHARED | {
     "conv_transpose": _FBGEMM_GEMM,
     "linear": _FBGEMM_GEMM,
     "dynamic_linear": dynamic.FBGEMM,
+    "linear_pointwise": _FBGEMM_GEMM,
+    "conv_pointwise": _FBGEMM_GEMM,
 }
 _ONEDNN = {
     "conv": _ONEDNN_GEMM,
     "conv_transpose": _ONEDNN_GEMM,
     "linear": _ONEDNN_GEMM,
     "dynamic_linear": dynamic.ONEDNN,
+    "linear_pointwise": EXPORT_CONTRACTS["linear_pointwise"],
+    "conv_pointwise": _ONEDNN_GEMM,
+    "conv_add": EXPORT_CONTRACTS["conv_add"],
 }
 _QNNPACK = {
     "conv": _QNNPACK_GEMM,
     "conv_transpose": _QNNPACK_GEMM,
     "linear": _QNNPACK_GEMM,
     "dynamic_linear": dynamic.QNNPACK,
+    "linear_pointwise": _QNNPACK_GEMM,
+    "conv_pointwise": _QNNPACK_GEMM,
     "add": _QNNPACK_ADD,
 }
 
 CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {
         "fbgemm": MappingProxyType(_FBGEMM),
-        "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV}),
+        "x86": MappingProxyType(
+            _FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV, "conv_pointwise": _X86_CONV}
+        ),
         "onednn": MappingProxyType(_FBGEMM | _ONEDNN),
         "export": MappingProxyType(_SHARED | _ONEDNN | dict(EXPORT_CONTRACTS)),
         "qnnpack": MappingProxyType(_FBGEMM | _QNNPACK),

@@ -94,7 +94,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension("grad", ("on", "off", "inference"), "whether torch would record gradients, or is told to infer"),
     Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),
-    Dimension("call", ("plain", "aten", "overload"), "which of torch's calls that mean the same"),
+    Dimension("call", ("plain", "aten", "overload", "swapped", "tensor"), "which of torch's calls that mean the same"),
     Dimension("threads", ("1", "3"), "threads of one operator"),
     Dimension(
         "callers",
@@ -117,8 +117,8 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension(
         "entry",
-        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn"),
-        "under which of its names torch's layer is called, where it has that one",
+        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn", "second", "sparse"),
+        "under which of its names torch's layer is called, where it has that one; sparse: with block-sparse weights",
     ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
     Dimension("invalid", INVALID, "one argument that the operator on real numbers refuses; said of one node alone"),
