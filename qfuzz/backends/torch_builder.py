@@ -123,7 +123,7 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
     )
 
 
-OF_ANY_TYPE = ("quantize", "dequantize", "embedding", "embedding_bag")
+OF_ANY_TYPE = ("quantize", "dequantize", "fake_quantize", "embedding", "embedding_bag")
 """Operators whose lowerings say themselves which types they take."""
 
 

@@ -98,6 +98,11 @@ DIMENSIONS: tuple[Dimension, ...] = (
         ("numbers", "tensors", "list", "float_qparams", "tokens"),
         "torch's quantizers: of numbers, of tensors, of a list of tensors, of float zero points, of tokens (as rows)",
     ),
+    Dimension(
+        "fake_quantizer",
+        ("numbers", "tensors", "mask", "learnable", "float_zero_points"),
+        "torch's fake quantizers: of numbers, of tensors, with the mask of gradients, learnable, of float zero points",
+    ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
     Dimension("invalid", INVALID, "one argument that the operator on real numbers refuses; said of one node alone"),
 )

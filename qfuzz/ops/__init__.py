@@ -13,6 +13,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
@@ -113,6 +114,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     ConvAdd,
     BatchNorm,
     GroupNorm,
+    FakeQuantize,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -13,6 +13,7 @@ from qfuzz.strategies import (
     dynamic,
     elementwise,
     embedding_bag,
+    fake,
     filling,
     functions,
     granular,
@@ -159,6 +160,7 @@ DRAWINGS: dict[str, Drawing] = {
     "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 4, 4, 4, 4, 3, 5)),
     "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5)),
     "group_norm": Drawing(functions.fits_instance_norm, functions.draw_group_norm, _VOLUMES),
+    "fake_quantize": Drawing(_ANY, fake.draw_fake_quantize),
 }
 
 

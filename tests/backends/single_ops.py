@@ -21,6 +21,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.interpolation import Interpolate
@@ -405,6 +406,18 @@ def _float(d: Draw, *, to: bool) -> Case:
     return d.case(Quantize(), [(shape, "float32")], q) if to else d.case(Dequantize(), [(shape, q)], "float32")
 
 
+def _fake_quantize(d: Draw) -> Case:
+    shape = d.shape()
+    n = (shape[0],) if d.chance(0.5) else ()
+    scale = np.array([d.scale() for _ in range(math.prod(n))], np.float32).reshape(n)
+    zero_point = d.rng.integers(0, 128, n).astype(np.int32)
+    constants: dict[int, Any] = {
+        1: (TensorType(n, "float32"), scale),
+        2: (TensorType(n, "int32"), np.array(zero_point)),
+    }
+    return d.case(FakeQuantize(quant_min=-128), [(shape, "float32")], "float32", constants=constants)
+
+
 def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
@@ -759,6 +772,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "linear_integer": _linear_integer,
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
+    "fake_quantize": _fake_quantize,
     "dynamic_linear": _dynamic_linear,
     "attention": _attention,
     "lstm": _lstm,

@@ -12,7 +12,7 @@ import pytest
 
 from qfuzz.ir.forms import CHOICES, DIMENSIONS
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import weight_only
+from qfuzz.strategies import fake, granular, weight_only
 from qfuzz.strategies.generate import SHARD_SIZE, DrawCount, cases_of
 from qfuzz.strategies.networks import GENERAL_FORMS
 
@@ -23,6 +23,9 @@ OWN_FORMS: Mapping[str, tuple[str, ...]] = {
     "weight_only_linear": tuple(d for d in weight_only.FORMS if d != "table"),
     "embedding": ("table",),
     "embedding_bag": ("table",),
+    "quantize": granular.FORMS,
+    "dequantize": granular.FORMS,
+    "fake_quantize": fake.FORMS,
 }
 """Operator to the dimensions of form that are about it, beside those of every network."""
 
