@@ -48,10 +48,12 @@ _INTEGERS = Contract(
     source="aten/src/ATen/native/LinearAlgebra.cpp _int_mm_out_cpu: sums in int32",
 )
 _WEIGHT_ONLY = Contract(
-    terms="real",
-    k=3,
+    terms="affine",
+    k=4,
     tie="half_even",
-    source="aten/src/ATen/native/cpu/int8mm_kernel.cpp tinygemm_kernel: x * (float(weight) * scale) summed in float32",
+    from_middle=True,
+    source="aten/src/ATen/native/cpu/int8mm_kernel.cpp tinygemm_kernel: x * (float(weight) * scale) summed in float32; "
+    "int4mm_kernel.cpp: x * (float(q - 8) * scale + zero), in AVX2 float(q) * scale + (zero - 8 * scale)",
 )
 
 EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
