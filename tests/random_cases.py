@@ -55,6 +55,7 @@ from qfuzz.ops.rearrangement import (
     Unsqueeze,
     equal_parts,
 )
+from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
@@ -808,6 +809,49 @@ def _lstm(d: Dice) -> Case:
     return _case(d, op, [((length, batch, features), "float32")], "float32", tuple(constants))
 
 
+def _recurrent(d: Dice) -> Case:
+    cell = d.chance(0.5)
+    kind = d.pick("rnn_tanh", "rnn_relu", "lstm", "gru")
+    layers, directions = (1, 1) if cell else (d.integer(1, 2), d.integer(1, 2))
+    length, batch, features, hidden = d.integer(1, 3), d.pick(0, 1, 1, 2, 3), d.integer(1, 3), d.integer(1, 3)
+    batch_first = not cell and d.chance(0.4)
+    rows = GATES[kind] * hidden
+    halves = d.chance(0.3)
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = []
+
+    def reals(shape: Shape, around: float = 2.0) -> None:
+        values = np.array([d.random.uniform(-around, around) * d.pick(0, 1, 1) for _ in range(math.prod(shape))])
+        constants.append((TensorType(shape, "float32"), values.astype(np.float32).reshape(shape)))
+
+    for i in range(layers * directions):
+        read = features if i < directions else directions * hidden
+        for shape, around in (((rows, read), -17.0 if i < directions else -9.0), ((rows, hidden), -7.0)):
+            if halves:
+                reals(shape, 2.0**around * d.pick(64.0, 64.0, 2.0**-12, 2.0**34))
+                continue
+            axis = d.pick(None, 0)
+            count = 1 if axis is None else rows
+            zero_points = tuple(d.integer(-128, 127) if d.chance(0.3) else 0 for _ in range(count))
+            q = QType("int8", tuple(d.scale(around) for _ in range(count)), zero_points, axis)
+            weight = np.array([d.integer(-128, 127) for _ in range(math.prod(shape))], dtype=np.int8)
+            constants.append((TensorType(shape, q), weight.reshape(shape)))
+        reals((rows,))
+        reals((rows,))
+    for _ in range(2 if kind == "lstm" else 1):
+        reals((batch, hidden) if cell else (layers * directions, batch, hidden), d.pick(2.0, 2.0, 2.0**-14))
+    lead = (batch,) if cell else (batch, length) if batch_first else (length, batch)
+    outputs = ("y", *("h",) * (not cell), *("c",) * (kind == "lstm"))
+    op = Recurrent(
+        kind=kind,
+        layers=layers,
+        bidirectional=directions == 2,
+        batch_first=batch_first,
+        reduce_range=d.chance(0.5),
+        output=d.pick(*outputs),
+    )
+    return _case(d, op, [((*lead, features), "float32")], "float32", tuple(constants))
+
+
 def _embed_layer_norm(d: Dice) -> Case:
     n_words, features, batch, length = d.integer(1, 4), d.integer(1, 5), d.integer(0, 2), d.integer(0, 3)
     words = d.qtype(d.pick(-5.0, 0.0, 20.0))
@@ -1094,6 +1138,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
+    "recurrent": _recurrent,
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,

@@ -1390,6 +1390,7 @@ DEFINITIONS: dict[str, Definition] = {
     "dynamic_linear": dynamic_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
+    "recurrent": slow_composite.recurrent,
     "embed_layer_norm": slow_composite.embed_layer_norm,
     "moe": slow_composite.moe,
     "linear_fp16": linear_fp16,

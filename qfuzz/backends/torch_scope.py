@@ -12,9 +12,6 @@ GENERATED = "torch generates it: a call of the overload that has the kernel, and
 NO_KERNEL = "is registered without a kernel for the CPU"
 """A reason that holds as long as the dispatcher says so, which a test looks at."""
 
-SECOND_NAME = "the same kernel as that of quantized:: of this name, registered once more for scripts of older releases"
-"""A reason that a test looks at: both names give the same integers for drawn cases."""
-
 _BFLOAT16 = "converts between float32 and bfloat16, whose bytes it calls quantized: no integers with a scale"
 _GRADIENT = "computes the gradient of a fake quantization, for training: no result of a network"
 _MEMORY = "makes or resizes memory, and leaves its values open"
@@ -25,23 +22,9 @@ _OUTDATED = "always refuses: 'This model uses an outdated version', for scripts 
 
 OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
     {
-        "_quantized::add": SECOND_NAME,
-        "_quantized::conv2d": SECOND_NAME,
-        "_quantized::conv2d_prepack": SECOND_NAME,
-        "_quantized::conv2d_relu": SECOND_NAME,
         "_quantized::conv3d": NO_KERNEL,
-        "_quantized::conv3d_prepack": SECOND_NAME,
         "_quantized::conv3d_relu": NO_KERNEL,
-        "_quantized::conv_transpose1d": SECOND_NAME,
-        "_quantized::conv_transpose1d_prepack": SECOND_NAME,
-        "_quantized::conv_transpose2d": SECOND_NAME,
-        "_quantized::conv_transpose2d_prepack": SECOND_NAME,
-        "_quantized::conv_transpose3d_prepack": SECOND_NAME,
-        "_quantized::linear": SECOND_NAME,
-        "_quantized::linear_dynamic": SECOND_NAME,
-        "_quantized::linear_prepack": SECOND_NAME,
-        "_quantized::linear_prepack_fp16": SECOND_NAME,
-        "_quantized::linear_prepack_fp16_legacy": SECOND_NAME,
+        "_quantized::linear_prepack_fp16_legacy": _OUTDATED,
         "_quantized::linear_prepack_legacy": NO_KERNEL,
         "aten::_convert_weight_to_int4pack": NO_KERNEL,
         "aten::_empty_affine_quantized": _MEMORY,
@@ -163,12 +146,10 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::quantize_per_tensor_dynamic": "quantization and dequantization",
         "aten::quantized_gru.data": "recurrent layers and cells",
         "aten::quantized_gru.data_legacy": "recurrent layers and cells",
-        "aten::quantized_gru.input": "recurrent layers and cells",
         "aten::quantized_gru.input_legacy": "recurrent layers and cells",
         "aten::quantized_gru_cell": "recurrent layers and cells",
         "aten::quantized_lstm.data": "recurrent layers and cells",
         "aten::quantized_lstm.data_legacy": "recurrent layers and cells",
-        "aten::quantized_lstm.input": "recurrent layers and cells",
         "aten::quantized_lstm.input_legacy": "recurrent layers and cells",
         "aten::quantized_lstm_cell": "recurrent layers and cells",
         "aten::quantized_max_pool1d": "pools",
@@ -179,8 +160,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::reflection_pad2d.out": "movement, sorting and indexing",
         "aten::relu_": "activations",
         "aten::std.correction_out": "reductions",
-        "aten::upsample_bilinear2d": "interpolation",
-        "aten::upsample_nearest2d": "interpolation",
         "aten::upsample_nearest3d": "interpolation",
         "onednn::qconv2d_pointwise.binary_tensor": "post-operators and output types of onednn",
         "onednn::qconv2d_pointwise.tensor": "post-operators and output types of onednn",
@@ -209,8 +188,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "quantized::cat_relu_out": "movement, sorting and indexing",
         "quantized::conv1d_dynamic": "convolution of activations quantized as they come",
         "quantized::conv1d_unpack": "weights taken out of their packed form",
-        "quantized::conv2d_add": "convolution with a sum",
-        "quantized::conv2d_add_relu": "convolution with a sum",
         "quantized::conv2d_dynamic": "convolution of activations quantized as they come",
         "quantized::conv2d_unpack": "weights taken out of their packed form",
         "quantized::conv3d_dynamic": "convolution of activations quantized as they come",
@@ -232,15 +209,11 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "quantized::embedding_bag_byte_prepack_with_rowwise_min_max": "embedding and embedding bag",
         "quantized::embedding_bag_byte_unpack": "embedding and embedding bag",
         "quantized::embedding_bag_unpack": "embedding and embedding bag",
-        "quantized::linear_leaky_relu": "linear with another activation than relu",
-        "quantized::linear_tanh": "linear with another activation than relu",
         "quantized::linear_unpack": "weights taken out of their packed form",
         "quantized::linear_unpack.legacy": "linear of older interfaces",
         "quantized::linear_unpack_fp16": "linear with float16 weights",
         "quantized::linear_unpack_fp16.legacy": "linear with float16 weights",
         "quantized::make_quantized_cell_params": "recurrent layers and cells",
-        "quantized::make_quantized_cell_params_dynamic": "recurrent layers and cells",
-        "quantized::make_quantized_cell_params_fp16": "recurrent layers and cells",
         "quantized::matmul": "matmul of two activations",
         "quantized::mul.Scalar": "add and mul with scalars, in place and into out=",
         "quantized::mul.Scalar2": "add and mul with scalars, in place and into out=",
@@ -260,19 +233,11 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "quantized::mul_scalar_relu.Tensor": "add and mul with scalars, in place and into out=",
         "quantized::mul_scalar_relu_out": "add and mul with scalars, in place and into out=",
         "quantized::mul_scalar_relu_out.Tensor": "add and mul with scalars, in place and into out=",
-        "quantized::quantized_gru_cell_dynamic": "recurrent layers and cells",
-        "quantized::quantized_lstm_cell_dynamic": "recurrent layers and cells",
-        "quantized::quantized_rnn_relu_cell_dynamic": "recurrent layers and cells",
-        "quantized::quantized_rnn_tanh_cell_dynamic": "recurrent layers and cells",
         "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl": "choice of scale and zero point",
         "quantized_decomposed::choose_qparams.tensor": "choice of scale and zero point",
         "quantized_decomposed::choose_qparams_per_token": "choice of scale and zero point",
         "quantized_decomposed::choose_qparams_per_token_asymmetric": "choice of scale and zero point",
         "quantized_decomposed::choose_qparams_symmetric.tensor": "choice of scale and zero point",
-        "sparse::qlinear": "linear with block-sparse weights",
-        "sparse::qlinear_dynamic": "linear with block-sparse weights",
-        "sparse::qlinear_prepack": "linear with block-sparse weights",
-        "sparse::qlinear_relu": "linear with block-sparse weights",
         "sparse::qlinear_relu_dynamic": "linear with block-sparse weights",
         "sparse::qlinear_unpack": "linear with block-sparse weights",
     }

@@ -122,8 +122,8 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension(
         "entry",
-        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn"),
-        "under which of its names torch's layer is called, where it has that one",
+        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn", "second", "sparse"),
+        "under which of its names torch's layer is called, where it has that one; sparse: with block-sparse weights",
     ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
     Dimension("invalid", INVALID, "one argument that the operator on real numbers refuses; said of one node alone"),

@@ -40,6 +40,7 @@ from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
+from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
@@ -605,6 +606,41 @@ def _lstm(d: Draw) -> Case:
     return d.case(op, [((length, batch, features), "float32")], "float32", constants=constants)
 
 
+def _recurrent(d: Draw) -> Case:
+    cell = d.chance(0.5)
+    kind: Any = str(d.rng.choice(["rnn_tanh", "rnn_relu", "lstm", "gru"] if cell else ["lstm", "gru"]))
+    layers, directions = (1, 1) if cell else (d.integer(1, 2), d.integer(1, 2))
+    length, batch, features, hidden = (d.integer(1, 4) for _ in range(4))
+    rows = GATES[kind] * hidden
+    halves = d.chance(0.3)
+    constants: dict[int, tuple[TensorType, Any]] = {}
+
+    def add(element: Element, data: np.ndarray[Any, Any]) -> None:
+        constants[1 + len(constants)] = (TensorType(data.shape, element), data)
+
+    for i in range(layers * directions):
+        for read in (features if i < directions else directions * hidden, hidden):
+            if halves:
+                add("float32", d.rng.normal(0, 1, (rows, read)).astype(np.float32))
+            else:
+                q = QType.per_tensor("int8", d.scale(2.0**-8, 2.0**-5), 0)
+                add(q, d.rng.integers(-128, 128, (rows, read)).astype(np.int8))
+        for _ in "bc":
+            add("float32", d.rng.normal(0, 1, rows).astype(np.float32))
+    for _ in range(2 if kind == "lstm" else 1):
+        shape = (batch, hidden) if cell else (layers * directions, batch, hidden)
+        add("float32", d.rng.normal(0, 1, shape).astype(np.float32))
+    op = Recurrent(
+        kind=kind,
+        layers=layers,
+        bidirectional=directions == 2,
+        reduce_range=cell or d.chance(0.5),
+        output="c" if kind == "lstm" and d.chance(0.3) else "y",
+    )
+    lead = (batch,) if cell else (length, batch)
+    return d.case(op, [((*lead, features), "float32")], "float32", constants=constants)
+
+
 def _embed_layer_norm(d: Draw) -> Case:
     n_words, features, batch, length = (
         d.integer(1, 9),
@@ -818,6 +854,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
+    "recurrent": _recurrent,
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
