@@ -58,6 +58,7 @@ from qfuzz.ops.rearrangement import (
 from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -574,6 +575,23 @@ def _std(d: Dice) -> Case:
     n = math.prod(shape[a] for a in axes or range(len(shape)))
     op = Std(axes=axes, keepdims=d.chance(0.5), correction=min(d.pick(1, 0, 2), n - 1))
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))
+
+
+def _add_scalar(d: Dice) -> Case:
+    """Steps, half steps, and any."""
+    q = d.qtype()
+    steps = d.pick(d.integer(-300, 300), d.integer(-9, 9) + 0.5, d.random.uniform(-9.0, 9.0))
+    return _with_scalar(d, AddScalar(other=float32(steps * q.scale[0]), relu=d.chance(0.3)), q)
+
+
+def _mul_scalar(d: Dice) -> Case:
+    op = MulScalar(other=d.pick(0.0, -1.0, 0.5, d.float32(-3.0, 3.0)), relu=d.chance(0.3))
+    return _with_scalar(d, op, d.qtype())
+
+
+def _with_scalar(d: Dice, op: AddScalar | MulScalar, q: QType) -> Case:
+    out = op.derived(q).qtype(q)
+    return _case(d, op, [(d.shape(), q)], out if d.chance(0.5) else d.qtype(math.log2(out.scale[0])))
 
 
 def _parts(d: Dice, n: int) -> tuple[int, ...]:
@@ -1158,6 +1176,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "threshold": _threshold,
     "prelu": _prelu,
     "std": _std,
+    "add_scalar": _add_scalar,
+    "mul_scalar": _mul_scalar,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

@@ -351,6 +351,15 @@ def prelu(op: Any, x: Values, slope: Values) -> tuple[Shape, Real]:
     return x.shape, rational(real)
 
 
+def plus_steps(op: Any, x: Values) -> tuple[Shape, Real]:
+    scale = Fraction(x.qparams(())[0])
+    steps = Fraction(op.other) / scale
+    below = math.floor(steps)
+    up = steps - below > Fraction(1, 2) or (steps - below == Fraction(1, 2) and below % 2 == 1)
+    added = (below + up) * scale
+    return x.shape, with_relu(op, lambda i: x.real(i) + added)
+
+
 def std(op: Any, x: Values) -> tuple[Shape, Real]:
     axes = op.axes or tuple(range(len(x.shape)))
     shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape) if op.keepdims or d not in axes)
@@ -1422,4 +1431,8 @@ DEFINITIONS: dict[str, Definition] = {
     "threshold": elementwise(lambda op, x: x if x > Fraction(op.threshold) else Fraction(op.value)),
     "prelu": prelu,
     "std": std,
+    "add_scalar": plus_steps,
+    "mul_scalar": elementwise(
+        lambda op, x: max(x * Fraction(op.other), Fraction(0)) if op.relu else x * Fraction(op.other)
+    ),
 }

@@ -94,7 +94,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension("grad", ("on", "off", "inference"), "whether torch would record gradients, or is told to infer"),
     Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),
-    Dimension("call", ("plain", "aten", "overload"), "which of torch's calls that mean the same"),
+    Dimension("call", ("plain", "aten", "overload", "swapped", "tensor"), "which of torch's calls that mean the same"),
     Dimension("threads", ("1", "3"), "threads of one operator"),
     Dimension(
         "callers",

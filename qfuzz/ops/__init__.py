@@ -34,6 +34,7 @@ from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, 
 from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -126,6 +127,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     Threshold,
     Prelu,
     Std,
+    AddScalar,
+    MulScalar,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

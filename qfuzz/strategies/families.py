@@ -168,6 +168,8 @@ DRAWINGS: dict[str, Drawing] = {
     "celu": Drawing(_ANY, elementwise.draw_celu),
     "threshold": Drawing(_ANY, elementwise.draw_threshold),
     "prelu": Drawing(_ANY, elementwise.draw_prelu),
+    "add_scalar": Drawing(elementwise.fits_mul, elementwise.draw_add_scalar),
+    "mul_scalar": Drawing(elementwise.fits_mul, elementwise.draw_mul_scalar),
     "std": Drawing(functions.fits_mean, functions.draw_std, (4, 3, 2)),
 }
 

@@ -49,7 +49,9 @@ UNUSUAL = (
     *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
     *("masked_fill", "index_put", "constant_pad"),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
-    *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std", "fake_quantize"),
+    *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
+    *("add_scalar", "mul_scalar"),
+    *("fake_quantize",),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 

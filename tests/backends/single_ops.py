@@ -43,6 +43,7 @@ from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, 
 from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -471,6 +472,11 @@ def _std(d: Draw) -> Case:
     return d.case(op, [(shape, q)], q)
 
 
+def _scalar(d: Draw, op: AddScalar | MulScalar) -> Case:
+    q = d.qtype()
+    return d.case(op, [(d.shape(), q)], op.derived(q).qtype(q))
+
+
 def _prelu(d: Draw) -> Case:
     """1 is one of the slopes that the type can say."""
     shape = d.shape()
@@ -817,6 +823,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     ),
     "prelu": _prelu,
     "std": _std,
+    "add_scalar": lambda d: _scalar(d, AddScalar(other=float32(float(d.rng.normal(0, 9))), relu=d.chance(0.4))),
+    "mul_scalar": lambda d: _scalar(d, MulScalar(other=float32(float(d.rng.normal(0, 3))), relu=d.chance(0.4))),
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), _fixed(2.0**-8, 0, -128)),
     "hardswish": _unary(lambda d: Hardswish(), _free),
     "softmax": lambda d: d.case(

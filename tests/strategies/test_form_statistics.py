@@ -27,7 +27,9 @@ OWN_FORMS: Mapping[str, tuple[str, ...]] = {
     "dequantize": granular.FORMS,
     "fake_quantize": fake.FORMS,
     **dict.fromkeys(("conv", "linear", "dynamic_linear", "linear_fp16"), layer_forms.FORMS),
-    **dict.fromkeys(("clamp", "leaky_relu", "sigmoid", "threshold", "prelu", "batch_norm"), ("call",)),
+    **dict.fromkeys(
+        ("clamp", "leaky_relu", "sigmoid", "threshold", "prelu", "batch_norm", "add_scalar", "mul_scalar"), ("call",)
+    ),
 }
 """Operator to the dimensions of form that are about it, beside those of every network."""
 
