@@ -28,6 +28,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.half_weights import LinearFp16
@@ -722,6 +723,18 @@ def _dequantize(d: Dice) -> Case:
     return _case(d, Dequantize(), [(shape, _stored_type(d, shape, d.pick(None, 90.0, -126.0)))], "float32")
 
 
+def _fake_quantize(d: Dice) -> Case:
+    shape = d.shape()
+    axis = d.pick(None, d.integer(0, len(shape) - 1))
+    n = () if axis is None else (shape[axis],)
+    low, high = d.pick((0, 255), (-128, 127), (-7, 7), (0, 65535), (3, 3))
+    scale = np.array([d.scale(d.pick(0.0, 3.0)) for _ in range(math.prod(n))], np.float32).reshape(n)
+    zero_point = np.array([d.integer(low, high) for _ in range(math.prod(n))], np.int32).reshape(n)
+    constants = (TensorType(n, "float32"), scale), (TensorType(n, "int32"), zero_point)
+    op = FakeQuantize(quant_min=low, quant_max=high, axis=axis or 0)
+    return _case(d, op, [(shape, "float32")], "float32", constants)
+
+
 def _dynamic_quantize(d: Dice) -> Case:
     shape = (*d.shape(1, 2), *d.pick((), (), (0,)))
     output = d.pick("y", "y", "scale", "zero_point")
@@ -1138,6 +1151,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "linear_integer": _linear_integer,
     "matmul_integer": _matmul_integer,
     "dynamic_quantize": _dynamic_quantize,
+    "fake_quantize": _fake_quantize,
     "dynamic_linear": _dynamic_linear,
     "linear_fp16": _linear_fp16,
     "attention": _attention,

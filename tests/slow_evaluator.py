@@ -1080,6 +1080,16 @@ def dynamically_quantized(x: Values, index: Index, scale: Fraction, zero: int) -
     return min(max(rounded + zero, 0), 255)
 
 
+def fake_quantize(op: Any, x: Values, scales: Values, zero_points: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        at = (index[op.axis],) if scales.shape else ()
+        scale, zero_point = Fraction(scales.at(at)), int(zero_points.at(at))
+        level = round(x.real(index) / scale) + zero_point
+        return (min(max(level, op.quant_min), op.quant_max) - zero_point) * scale
+
+    return x.shape, rational(real)
+
+
 def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
     scale, zero = own_qparams(x)
     match op.output:
@@ -1385,6 +1395,7 @@ DEFINITIONS: dict[str, Definition] = {
     "linear_integer": linear_integer,
     "matmul_integer": matmul_integer,
     "dynamic_quantize": dynamic_quantize,
+    "fake_quantize": fake_quantize,
     "dynamic_linear": dynamic_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,

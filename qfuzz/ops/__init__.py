@@ -14,6 +14,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.half_weights import LinearFp16
@@ -121,6 +122,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     ConvAdd,
     BatchNorm,
     GroupNorm,
+    FakeQuantize,
     Celu,
     Threshold,
     Prelu,
