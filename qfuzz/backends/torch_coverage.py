@@ -243,6 +243,8 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "quantized::linear_relu_dynamic": _eager("dynamic_linear"),
         "quantized::linear_relu_dynamic_fp16": _eager("linear_fp16"),
         "quantized::linear_tanh": _eager("linear_pointwise"),
+        "quantized::linear_unpack": _eager("recurrent"),
+        "quantized::linear_unpack_fp16": _eager("recurrent"),
         "quantized::linear_with_input_q_dq_qweight_dq_output_fp32": _eager("linear"),
         "quantized::linear_with_input_q_dq_qweight_dq_relu_output_fp32": _eager("linear"),
         "quantized::make_quantized_cell_params_dynamic": _eager("recurrent"),
