@@ -14,6 +14,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
@@ -101,6 +102,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     WeightOnlyLinear,
     Embedding,
     EmbeddingBag,
+    EmbeddingRows,
     Tile,
     GatherElements,
     Amax,

@@ -44,7 +44,7 @@ UNUSUAL = (
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_quantize", "dynamic_linear", "linear_fp16", "attention", "lstm", "embed_layer_norm", "moe"),
-    *("weight_only_linear", "embedding", "embedding_bag", "recurrent"),
+    *("weight_only_linear", "embedding", "embedding_bag", "embedding_rows", "recurrent"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
     *("masked_fill", "index_put", "constant_pad"),
