@@ -14,6 +14,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.half_weights import LinearFp16
@@ -30,8 +31,10 @@ from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
+from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -91,6 +94,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     DynamicLinear,
     Attention,
     Lstm,
+    Recurrent,
     EmbedLayerNorm,
     Moe,
     LinearFp16,
@@ -118,10 +122,13 @@ OPERATORS: tuple[type[Operator], ...] = (
     ConvAdd,
     BatchNorm,
     GroupNorm,
+    FakeQuantize,
     Celu,
     Threshold,
     Prelu,
     Std,
+    AddScalar,
+    MulScalar,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

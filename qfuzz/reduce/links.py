@@ -13,6 +13,7 @@ from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
@@ -25,6 +26,7 @@ from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -126,8 +128,22 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for state in read[4:6]:
                 join(x[1], state[1])
             return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
+        case Recurrent():
+            cell, op = len(x) == 2, node.op
+            for i in range(2 if op.bidirectional else 1):
+                join(x[-1], read[1 + 4 * i][1])
+            batch = x[0] if cell or op.batch_first else x[1]
+            for state in read[1 + 4 * op.n_cells :]:
+                join(batch, state[0 if cell else 1])
+            if rank == 2:
+                return [batch, None]
+            return [None, batch, None] if op.output != "y" else [*x[:2], None]
         case Embedding(axis=axis):
             return [*x[:axis], *read[1], *x[axis + 1 :]]
+        case FakeQuantize(axis=axis):
+            for one_a_channel in (labels for labels in read[1:] if labels):
+                join(x[axis], one_a_channel[0])
+            return x
         case BatchNorm() | InstanceNorm() | GroupNorm():
             for one_a_channel in read[1:]:
                 join(x[1], one_a_channel[0])

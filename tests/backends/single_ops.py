@@ -22,6 +22,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.half_weights import LinearFp16
@@ -39,8 +40,10 @@ from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
+from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -409,6 +412,18 @@ def _float(d: Draw, *, to: bool) -> Case:
     return d.case(Quantize(), [(shape, "float32")], q) if to else d.case(Dequantize(), [(shape, q)], "float32")
 
 
+def _fake_quantize(d: Draw) -> Case:
+    shape = d.shape()
+    n = (shape[0],) if d.chance(0.5) else ()
+    scale = np.array([d.scale() for _ in range(math.prod(n))], np.float32).reshape(n)
+    zero_point = d.rng.integers(0, 128, n).astype(np.int32)
+    constants: dict[int, Any] = {
+        1: (TensorType(n, "float32"), scale),
+        2: (TensorType(n, "int32"), np.array(zero_point)),
+    }
+    return d.case(FakeQuantize(quant_min=-128), [(shape, "float32")], "float32", constants=constants)
+
+
 def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
@@ -455,6 +470,11 @@ def _std(d: Draw) -> Case:
     n = math.prod(shape[a] for a in axes or range(len(shape)))
     op = Std(axes=axes, keepdims=d.chance(0.5), correction=min(d.integer(0, 1), n - 1))
     return d.case(op, [(shape, q)], q)
+
+
+def _scalar(d: Draw, op: AddScalar | MulScalar) -> Case:
+    q = d.qtype()
+    return d.case(op, [(d.shape(), q)], op.derived(q).qtype(q))
 
 
 def _prelu(d: Draw) -> Case:
@@ -590,6 +610,41 @@ def _lstm(d: Draw) -> Case:
         constants[3] = (TensorType((n, 8 * hidden), "float32"), d.rng.normal(0, 1, (n, 8 * hidden)).astype(np.float32))
     op = Lstm(direction=direction, output=("y", "y_h", "y_c")[d.integer(0, 2)])  # type: ignore[arg-type]
     return d.case(op, [((length, batch, features), "float32")], "float32", constants=constants)
+
+
+def _recurrent(d: Draw) -> Case:
+    cell = d.chance(0.5)
+    kind: Any = str(d.rng.choice(["rnn_tanh", "rnn_relu", "lstm", "gru"] if cell else ["lstm", "gru"]))
+    layers, directions = (1, 1) if cell else (d.integer(1, 2), d.integer(1, 2))
+    length, batch, features, hidden = (d.integer(1, 4) for _ in range(4))
+    rows = GATES[kind] * hidden
+    halves = d.chance(0.3)
+    constants: dict[int, tuple[TensorType, Any]] = {}
+
+    def add(element: Element, data: np.ndarray[Any, Any]) -> None:
+        constants[1 + len(constants)] = (TensorType(data.shape, element), data)
+
+    for i in range(layers * directions):
+        for read in (features if i < directions else directions * hidden, hidden):
+            if halves:
+                add("float32", d.rng.normal(0, 1, (rows, read)).astype(np.float32))
+            else:
+                q = QType.per_tensor("int8", d.scale(2.0**-8, 2.0**-5), 0)
+                add(q, d.rng.integers(-128, 128, (rows, read)).astype(np.int8))
+        for _ in "bc":
+            add("float32", d.rng.normal(0, 1, rows).astype(np.float32))
+    for _ in range(2 if kind == "lstm" else 1):
+        shape = (batch, hidden) if cell else (layers * directions, batch, hidden)
+        add("float32", d.rng.normal(0, 1, shape).astype(np.float32))
+    op = Recurrent(
+        kind=kind,
+        layers=layers,
+        bidirectional=directions == 2,
+        reduce_range=cell or d.chance(0.5),
+        output="c" if kind == "lstm" and d.chance(0.3) else "y",
+    )
+    lead = (batch,) if cell else (length, batch)
+    return d.case(op, [((*lead, features), "float32")], "float32", constants=constants)
 
 
 def _embed_layer_norm(d: Draw) -> Case:
@@ -768,6 +823,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     ),
     "prelu": _prelu,
     "std": _std,
+    "add_scalar": lambda d: _scalar(d, AddScalar(other=float32(float(d.rng.normal(0, 9))), relu=d.chance(0.4))),
+    "mul_scalar": lambda d: _scalar(d, MulScalar(other=float32(float(d.rng.normal(0, 3))), relu=d.chance(0.4))),
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), _fixed(2.0**-8, 0, -128)),
     "hardswish": _unary(lambda d: Hardswish(), _free),
     "softmax": lambda d: d.case(
@@ -800,10 +857,12 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "linear_integer": _linear_integer,
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
+    "fake_quantize": _fake_quantize,
     "dynamic_linear": _dynamic_linear,
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
+    "recurrent": _recurrent,
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
