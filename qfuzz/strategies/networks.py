@@ -232,7 +232,7 @@ def _begin(b: Builder, first: str, alone: bool) -> None:
     """The first graph input, of a rank that `first` can read; only a shape where it is `alone` and brings its own."""
     d = b.d
     rank = d.pick(DRAWINGS[first].ranks)
-    rank = 4 if rank > 4 and b.flavour.common else rank
+    rank = 4 if rank > 4 and b.flavour.common and d.integer(0, 1) else rank
     batch = d.pick(BATCHES)
     if rank == 2:
         shape: tuple[int, ...] = (batch, d.pick(DIMS))
