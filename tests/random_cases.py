@@ -29,6 +29,7 @@ from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.half_weights import LinearFp16
@@ -58,6 +59,7 @@ from qfuzz.ops.rearrangement import (
 from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -576,6 +578,23 @@ def _std(d: Dice) -> Case:
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))
 
 
+def _add_scalar(d: Dice) -> Case:
+    """Steps, half steps, and any."""
+    q = d.qtype()
+    steps = d.pick(d.integer(-300, 300), d.integer(-9, 9) + 0.5, d.random.uniform(-9.0, 9.0))
+    return _with_scalar(d, AddScalar(other=float32(steps * q.scale[0]), relu=d.chance(0.3)), q)
+
+
+def _mul_scalar(d: Dice) -> Case:
+    op = MulScalar(other=d.pick(0.0, -1.0, 0.5, d.float32(-3.0, 3.0)), relu=d.chance(0.3))
+    return _with_scalar(d, op, d.qtype())
+
+
+def _with_scalar(d: Dice, op: AddScalar | MulScalar, q: QType) -> Case:
+    out = op.derived(q).qtype(q)
+    return _case(d, op, [(d.shape(), q)], out if d.chance(0.5) else d.qtype(math.log2(out.scale[0])))
+
+
 def _parts(d: Dice, n: int) -> tuple[int, ...]:
     """Sizes that add up to `n`."""
     cuts = sorted(d.integer(0, n) for _ in range(d.integer(0, 2)))
@@ -703,6 +722,18 @@ def _quantize(d: Dice) -> Case:
 def _dequantize(d: Dice) -> Case:
     shape = d.shape()
     return _case(d, Dequantize(), [(shape, _stored_type(d, shape, d.pick(None, 90.0, -126.0)))], "float32")
+
+
+def _fake_quantize(d: Dice) -> Case:
+    shape = d.shape()
+    axis = d.pick(None, d.integer(0, len(shape) - 1))
+    n = () if axis is None else (shape[axis],)
+    low, high = d.pick((0, 255), (-128, 127), (-7, 7), (0, 65535), (3, 3))
+    scale = np.array([d.scale(d.pick(0.0, 3.0)) for _ in range(math.prod(n))], np.float32).reshape(n)
+    zero_point = np.array([d.integer(low, high) for _ in range(math.prod(n))], np.int32).reshape(n)
+    constants = (TensorType(n, "float32"), scale), (TensorType(n, "int32"), zero_point)
+    op = FakeQuantize(quant_min=low, quant_max=high, axis=axis or 0)
+    return _case(d, op, [(shape, "float32")], "float32", constants)
 
 
 def _dynamic_quantize(d: Dice) -> Case:
@@ -1139,6 +1170,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "linear_integer": _linear_integer,
     "matmul_integer": _matmul_integer,
     "dynamic_quantize": _dynamic_quantize,
+    "fake_quantize": _fake_quantize,
     "dynamic_linear": _dynamic_linear,
     "dynamic_conv": _dynamic_conv(transposed=False),
     "dynamic_conv_transpose": _dynamic_conv(transposed=True),
@@ -1165,6 +1197,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "threshold": _threshold,
     "prelu": _prelu,
     "std": _std,
+    "add_scalar": _add_scalar,
+    "mul_scalar": _mul_scalar,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

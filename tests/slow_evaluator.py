@@ -351,6 +351,15 @@ def prelu(op: Any, x: Values, slope: Values) -> tuple[Shape, Real]:
     return x.shape, rational(real)
 
 
+def plus_steps(op: Any, x: Values) -> tuple[Shape, Real]:
+    scale = Fraction(x.qparams(())[0])
+    steps = Fraction(op.other) / scale
+    below = math.floor(steps)
+    up = steps - below > Fraction(1, 2) or (steps - below == Fraction(1, 2) and below % 2 == 1)
+    added = (below + up) * scale
+    return x.shape, with_relu(op, lambda i: x.real(i) + added)
+
+
 def std(op: Any, x: Values) -> tuple[Shape, Real]:
     axes = op.axes or tuple(range(len(x.shape)))
     shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape) if op.keepdims or d not in axes)
@@ -1071,6 +1080,16 @@ def dynamically_quantized(x: Values, index: Index, scale: Fraction, zero: int) -
     return min(max(rounded + zero, 0), 255)
 
 
+def fake_quantize(op: Any, x: Values, scales: Values, zero_points: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        at = (index[op.axis],) if scales.shape else ()
+        scale, zero_point = Fraction(scales.at(at)), int(zero_points.at(at))
+        level = round(x.real(index) / scale) + zero_point
+        return (min(max(level, op.quant_min), op.quant_max) - zero_point) * scale
+
+    return x.shape, rational(real)
+
+
 def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
     scale, zero = own_qparams(x)
     match op.output:
@@ -1406,6 +1425,7 @@ DEFINITIONS: dict[str, Definition] = {
     "linear_integer": linear_integer,
     "matmul_integer": matmul_integer,
     "dynamic_quantize": dynamic_quantize,
+    "fake_quantize": fake_quantize,
     "dynamic_linear": dynamic_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
@@ -1443,4 +1463,8 @@ DEFINITIONS: dict[str, Definition] = {
     "threshold": elementwise(lambda op, x: x if x > Fraction(op.threshold) else Fraction(op.value)),
     "prelu": prelu,
     "std": std,
+    "add_scalar": plus_steps,
+    "mul_scalar": elementwise(
+        lambda op, x: max(x * Fraction(op.other), Fraction(0)) if op.relu else x * Fraction(op.other)
+    ),
 }

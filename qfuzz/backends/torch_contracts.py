@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
@@ -64,6 +66,12 @@ _DEQUANTIZE = Contract(
     tie="half_even",
     source="vec256_qint.h dequantize: fma(scale, q, fl(-scale*zp)); tails (q - zp) * scale",
 )
+_FAKE_QUANTIZE = Contract(
+    terms="affine",
+    k=3,
+    tie="half_even",
+    source=f"{_KERNELS} _fake_quantize_tensor_helper: nearbyint(x * fl(1/scale)), + zero point, less it, * scale",
+)
 _CLAMP = Contract(
     terms="affine",
     k=3,
@@ -123,6 +131,8 @@ _BAGS = Contract(
 _SHARED: dict[str, Contract] = {
     "quantize": _QUANTIZE,
     "dequantize": _DEQUANTIZE,
+    "fake_quantize": _FAKE_QUANTIZE,
+    "fake_quantize?fake_quantizer=float_zero_points": replace(_FAKE_QUANTIZE, tie="either_even"),
     "add": _ELEMENTWISE,
     "mul": _ELEMENTWISE,
     "relu": _MOVED,

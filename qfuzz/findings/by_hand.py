@@ -36,6 +36,7 @@ from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.reduction import Amax, Amin, Mean
+from qfuzz.ops.scalar import AddScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.semantics import Operand
 from qfuzz.ops.softmax import Softmax
@@ -91,6 +92,9 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.mean()
         case Std():
             lines = e.std()
+        case AddScalar():
+            scale, _ = e.scale(0)
+            lines = [f"real = {e.operand(0)} + {node.op.steps(e.types[0].qtype)} * {scale}"]
         case Prelu():
             lines = e.prelu()
         case Amax() | Amin():

@@ -6,6 +6,7 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.post_operation import PostOperation
+from qfuzz.ops.scalar import MulScalar
 from qfuzz.ops.threshold import Threshold
 
 
@@ -35,6 +36,8 @@ def function_lines(op: Operator) -> list[str]:
         case Elu(alpha=alpha, scale=scale, input_scale=input_scale):
             negative = f"Fraction(exact(x * {fraction(input_scale)}).exp() - 1) * {fraction(alpha)}"
             return [*DECIMAL, f"real = (x if x > 0 else {negative}) * {fraction(scale)}"]
+        case MulScalar(other=other):
+            return [f"real = x * {fraction(other)}"]
         case Celu(alpha=alpha):
             negative = f"Fraction(exact(x / {fraction(alpha)}).exp() - 1) * {fraction(alpha)}"
             return [*DECIMAL, f"real = x if x > 0 else {negative}"]

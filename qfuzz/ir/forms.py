@@ -94,7 +94,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension("grad", ("on", "off", "inference"), "whether torch would record gradients, or is told to infer"),
     Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),
-    Dimension("call", ("plain", "aten", "overload"), "which of torch's calls that mean the same"),
+    Dimension("call", ("plain", "aten", "overload", "swapped", "tensor"), "which of torch's calls that mean the same"),
     Dimension("threads", ("1", "3"), "threads of one operator"),
     Dimension(
         "callers",
@@ -114,6 +114,11 @@ DIMENSIONS: tuple[Dimension, ...] = (
         "quantizer",
         ("numbers", "tensors", "list", "float_qparams", "tokens"),
         "torch's quantizers: of numbers, of tensors, of a list of tensors, of float zero points, of tokens (as rows)",
+    ),
+    Dimension(
+        "fake_quantizer",
+        ("numbers", "tensors", "mask", "learnable", "float_zero_points"),
+        "torch's fake quantizers: of numbers, of tensors, with the mask of gradients, learnable, of float zero points",
     ),
     Dimension(
         "entry",

@@ -15,6 +15,7 @@ from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.half_weights import LinearFp16
@@ -34,6 +35,7 @@ from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, 
 from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -123,10 +125,13 @@ OPERATORS: tuple[type[Operator], ...] = (
     ConvAdd,
     BatchNorm,
     GroupNorm,
+    FakeQuantize,
     Celu,
     Threshold,
     Prelu,
     Std,
+    AddScalar,
+    MulScalar,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

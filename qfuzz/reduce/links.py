@@ -14,6 +14,7 @@ from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
@@ -146,6 +147,10 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [None, batch, None] if op.output != "y" else [*x[:2], None]
         case Embedding(axis=axis):
             return [*x[:axis], *read[1], *x[axis + 1 :]]
+        case FakeQuantize(axis=axis):
+            for one_a_channel in (labels for labels in read[1:] if labels):
+                join(x[axis], one_a_channel[0])
+            return x
         case BatchNorm() | InstanceNorm() | GroupNorm():
             for one_a_channel in read[1:]:
                 join(x[1], one_a_channel[0])

@@ -13,6 +13,7 @@ from qfuzz.strategies import (
     dynamic,
     elementwise,
     embedding_bag,
+    fake,
     filling,
     functions,
     granular,
@@ -165,9 +166,12 @@ DRAWINGS: dict[str, Drawing] = {
     "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 4, 4, 4, 4, 3, 5)),
     "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5, 4, 5)),
     "group_norm": Drawing(functions.fits_instance_norm, functions.draw_group_norm, _VOLUMES),
+    "fake_quantize": Drawing(_ANY, fake.draw_fake_quantize),
     "celu": Drawing(_ANY, elementwise.draw_celu),
     "threshold": Drawing(_ANY, elementwise.draw_threshold),
     "prelu": Drawing(_ANY, elementwise.draw_prelu),
+    "add_scalar": Drawing(elementwise.fits_mul, elementwise.draw_add_scalar),
+    "mul_scalar": Drawing(elementwise.fits_mul, elementwise.draw_mul_scalar),
     "std": Drawing(functions.fits_mean, functions.draw_std, (4, 3, 2)),
 }
 

@@ -23,6 +23,7 @@ from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.half_weights import LinearFp16
@@ -43,6 +44,7 @@ from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, 
 from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -411,6 +413,18 @@ def _float(d: Draw, *, to: bool) -> Case:
     return d.case(Quantize(), [(shape, "float32")], q) if to else d.case(Dequantize(), [(shape, q)], "float32")
 
 
+def _fake_quantize(d: Draw) -> Case:
+    shape = d.shape()
+    n = (shape[0],) if d.chance(0.5) else ()
+    scale = np.array([d.scale() for _ in range(math.prod(n))], np.float32).reshape(n)
+    zero_point = d.rng.integers(0, 128, n).astype(np.int32)
+    constants: dict[int, Any] = {
+        1: (TensorType(n, "float32"), scale),
+        2: (TensorType(n, "int32"), np.array(zero_point)),
+    }
+    return d.case(FakeQuantize(quant_min=-128), [(shape, "float32")], "float32", constants=constants)
+
+
 def _requantize(d: Draw) -> Case:
     return d.case(Requantize(), [(d.shape(), d.qtype())], d.qtype())
 
@@ -457,6 +471,11 @@ def _std(d: Draw) -> Case:
     n = math.prod(shape[a] for a in axes or range(len(shape)))
     op = Std(axes=axes, keepdims=d.chance(0.5), correction=min(d.integer(0, 1), n - 1))
     return d.case(op, [(shape, q)], q)
+
+
+def _scalar(d: Draw, op: AddScalar | MulScalar) -> Case:
+    q = d.qtype()
+    return d.case(op, [(d.shape(), q)], op.derived(q).qtype(q))
 
 
 def _prelu(d: Draw) -> Case:
@@ -817,6 +836,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     ),
     "prelu": _prelu,
     "std": _std,
+    "add_scalar": lambda d: _scalar(d, AddScalar(other=float32(float(d.rng.normal(0, 9))), relu=d.chance(0.4))),
+    "mul_scalar": lambda d: _scalar(d, MulScalar(other=float32(float(d.rng.normal(0, 3))), relu=d.chance(0.4))),
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), _fixed(2.0**-8, 0, -128)),
     "hardswish": _unary(lambda d: Hardswish(), _free),
     "softmax": lambda d: d.case(
@@ -849,6 +870,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "linear_integer": _linear_integer,
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
+    "fake_quantize": _fake_quantize,
     "dynamic_linear": _dynamic_linear,
     "dynamic_conv": _dynamic_conv(DynamicConv),
     "dynamic_conv_transpose": _dynamic_conv(DynamicConvTranspose),
