@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qfuzz.backends.torch_builder import Builder, Lowering
+from qfuzz.backends.torch_builder import Builder, Lowering, symmetric
 from qfuzz.backends.torch_calls import Arg, literal, torch_name
 from qfuzz.backends.torch_kernels import qtype_in
-from qfuzz.backends.torch_layers import QUANTIZED, bias_of, packed_linear
+from qfuzz.backends.torch_layers import QUANTIZED, bias_of, packed_linear, weight_of
 from qfuzz.backends.torch_wrappers import given_bias
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ops.dynamic import DynamicLinear
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.half_weights import LinearFp16
 
 
@@ -26,6 +27,24 @@ def _dynamic_linear(b: Builder, node: Node) -> None:
         return
     kernel = "linear_relu_dynamic" if op.relu else "linear_dynamic"
     b.call(node.name, f"{QUANTIZED}.{kernel}", b.x(node), packed_linear(b, node), literal(op.reduce_range))
+
+
+def _dynamic_conv(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, DynamicConv | DynamicConvTranspose)
+    _check_chooser(op)
+    transposed = isinstance(op, DynamicConvTranspose)
+    kernel = f"{QUANTIZED}.conv{'_transpose' * transposed}{len(op.strides)}d"
+    more = [list(op.output_padding)] if isinstance(op, DynamicConvTranspose) else []
+    settings = (list(op.strides), symmetric(op.padding), *more, list(op.dilations), op.groups)
+    packed = b.prepare_call(
+        b.fresh(f"{node.name}_packed"),
+        f"{kernel}_prepack",
+        weight_of(b, node),
+        bias_of(b, node),
+        *(literal(s) for s in settings),
+    )
+    b.call(node.name, f"{kernel}_dynamic", b.x(node), packed, literal(op.reduce_range))
 
 
 _INT8_WEIGHT = {"older": "torch.fbgemm_linear_int8_weight", "aten": "torch.fbgemm_linear_int8_weight_fp32_activation"}
@@ -85,4 +104,11 @@ _PACKED_MATRIX = {
 }
 """Form to what packs the weight, the layer, and what it is told beside."""
 
-LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"dynamic_linear": _dynamic_linear, "linear_fp16": _linear_fp16})
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {
+        "dynamic_linear": _dynamic_linear,
+        "dynamic_conv": _dynamic_conv,
+        "dynamic_conv_transpose": _dynamic_conv,
+        "linear_fp16": _linear_fp16,
+    }
+)

@@ -27,8 +27,10 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
             return _contraction(engine, network, node, kernel) or _added(engine, network, node)
         case "linear_fp16":
             return _float16(engine, network, node)
-        case "dynamic_linear":
+        case "dynamic_linear" | "dynamic_conv":
             return _dynamic(engine, network, node)
+        case "dynamic_conv_transpose":
+            return _dynamic(engine, network, node) or _transposed(engine, network, node)
         case "recurrent":
             return _recurrent(engine, network, node)
         case "sigmoid" if engine == "qnnpack":
