@@ -1,7 +1,8 @@
 """Other operators of torch that are said to compute the same as those which networks are lowered to. Pure.
 
 ``aten``: functions for tensors of any kind. ``second``: `_quantized::`, under which kernels are registered once more.
-``sparse``: linear layers whose weights are packed in blocks of which those of zeros are left out (`torch.ao.nn.sparse.quantized`), for any weight.
+``sparse``: linear layers whose weights are packed in blocks, of which those of zeros are left out
+(`torch.ao.nn.sparse.quantized`), for any weight.
 """
 
 from collections.abc import Mapping
