@@ -20,6 +20,7 @@ from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.comparison import Compare, CompareScalar
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
 from qfuzz.ops.deviation import Std
@@ -101,11 +102,18 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.reduced_extreme("max" if isinstance(node.op, Amax) else "min")
         case Argmax():
             return e.argmax()
+        case Compare():
+            return [f"real = Fraction(({e.operand(0)}) {_RELATIONS[node.op.relation]} ({e.operand(1)}))"]
+        case CompareScalar():
+            return [f"real = Fraction(({e.operand(0)}) {_RELATIONS[node.op.relation]} {fraction(node.op.other)})"]
         case Interpolate():
             lines = e.interpolated()
         case _:
             lines = e.unary()
     return [*lines, *e.divided()]
+
+
+_RELATIONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
 class _Element:

@@ -49,7 +49,7 @@ UNUSUAL = (
     *("masked_fill", "index_put", "constant_pad"),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
     *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
-    *("add_scalar", "mul_scalar"),
+    *("add_scalar", "mul_scalar", "compare", "compare_scalar"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
