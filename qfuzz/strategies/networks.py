@@ -51,17 +51,17 @@ UNUSUAL = (
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
     *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
     *("add_scalar", "mul_scalar"),
-    *("fake_quantize",),
+    *("fake_quantize", "choose_qparams"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
 OF_BYTES = ("conv_integer", "linear_integer", "matmul_integer")
 """Operators that have kernels on bytes only."""
 
-OWN_INPUT = ("quantize", "dynamic_quantize", "dynamic_linear", "linear_fp16", "fake_quantize")
+OWN_INPUT = ("quantize", "dynamic_quantize", "dynamic_linear", "linear_fp16", "fake_quantize", "choose_qparams")
 """Operators on float32, which connecting nodes do not give: they bring inputs of their own."""
 
-ENDING = ("dynamic_quantize", "dynamic_linear", "linear_fp16", "fake_quantize")
+ENDING = ("dynamic_quantize", "dynamic_linear", "linear_fp16", "fake_quantize", "choose_qparams")
 """Of these, the operators whose results nothing reads."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
