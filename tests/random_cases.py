@@ -25,9 +25,11 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
@@ -774,6 +776,24 @@ def _dynamic_linear(d: Dice) -> Case:
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
 
 
+def _dynamic_conv(transposed: bool) -> Callable[[Dice], Case]:
+    def draw(d: Dice) -> Case:
+        quantized = (_conv_transpose if transposed else _conv)(d)
+        network, x = quantized.network, quantized.network.inputs[0]
+        fixed = tuple(
+            c for c in network.constants if c.type.element in ("float32",) or c.name == network.nodes[0].inputs[1]
+        )
+        kind = DynamicConvTranspose if transposed else DynamicConv
+        plain = network.nodes[0].op
+        shared = set(kind.__struct_fields__) & set(plain.__struct_fields__)
+        op = kind(**{f: getattr(plain, f) for f in shared}, **_chosen(d))
+        node = Node("y", op, (x.name, *(c.name for c in fixed)), "float32")
+        fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
+        return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
+
+    return draw
+
+
 def _linear_fp16(d: Dice) -> Case:
     k, m = d.integer(1, 5), d.integer(1, 4)
     shape = (*d.shape(1, 2), k)
@@ -988,6 +1008,22 @@ def _embedding(d: Dice) -> Case:
     )
 
 
+def _embedding_rows(d: Dice) -> Case:
+    shape = (*d.shape(0, 2), d.integer(1, 5))
+    n = math.prod(shape)
+    unit = d.pick(1.0, 2.0**-9, 2.0**-20, 2.0**-30, 2.0**6)
+    kind = d.integer(0, 2)
+    values = [d.random.uniform(-2, 2) if kind == 0 else d.integer(0, 6) - 3 * (kind == 1) for _ in range(n)]
+    x = np.array([float32(v * unit) for v in values], dtype=np.float32).reshape(shape)
+    network = Network(
+        (Input("x0", TensorType(shape, "float32")),),
+        (),
+        (Node("y", EmbeddingRows(bits=d.pick(2, 4, 8)), ("x0",), "float32"),),
+        ("y",),
+    )
+    return Case(network, (Tensor(x),))
+
+
 def _embedding_bag(d: Dice) -> Case:
     rows, features = d.integer(1, 4), d.integer(1, 5)
     dtype = d.pick("uint2", "uint4", "uint8")
@@ -1168,6 +1204,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "fake_quantize": _fake_quantize,
     "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_conv": _dynamic_conv(transposed=False),
+    "dynamic_conv_transpose": _dynamic_conv(transposed=True),
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
@@ -1177,6 +1215,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
+    "embedding_rows": _embedding_rows,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.pick(1, 2, 3, 0) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_followed,

@@ -1135,6 +1135,36 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
+def _dynamically(static: Any, op: Any, x: Values, weight: Values, bias: Values | None) -> tuple[Shape, Real]:
+    """A layer of integers: those that the data become, with the data's scale."""
+    scale, zero = layer_qparams(op, x)
+    stored = [dynamically_quantized(x, i, scale, zero) - zero for i in indices(x.shape)]
+    shape, real = static(op, Values(x.shape, "float32", stored), weight, None)
+
+    def scaled(index: Index) -> Fraction:
+        return real(index, 300)[0] * scale + bias_at(bias, index[1], Fraction(1))
+
+    return shape, rational(scaled)
+
+
+class _Plain:
+    """A layer's attributes, and no relu."""
+
+    def __init__(self, op: Any) -> None:
+        self.op, self.relu = op, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.op, name)
+
+
+def dynamic_conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    return _dynamically(conv, _Plain(op), x, weight, bias)
+
+
+def dynamic_conv_transpose(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    return _dynamically(conv_transpose, _Plain(op), x, weight, bias)
+
+
 def linear_fp16(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
     def half(number: int | float) -> Fraction:
         rounded = nearest_float(Fraction(number), "float16")
@@ -1282,6 +1312,32 @@ def constant_pad(op: Any, x: Values) -> tuple[Shape, Real]:
     return tuple(op.padding[d] + x.shape[d] + op.padding[n + d] for d in range(n)), rational(real)
 
 
+def embedding_rows(op: Any, x: Values) -> tuple[Shape, Real]:
+    top = 2**op.bits - 1
+
+    def half(v: float) -> Fraction:
+        return Fraction(*struct.unpack("<e", struct.pack("<e", v)))
+
+    def real(index: Index) -> Fraction:
+        row = [x.real((*index[:-1], i)) for i in range(x.shape[-1])]
+        offset = min(row) if op.bits == 8 else half(float(min(row)))
+        span = max(row) - offset
+        if op.bits == 8:
+            scale, divisor = span / top, (span + nearest_float32(Fraction(1, 10**8))) / top
+        else:
+            scale = Fraction(0)
+            for bits in range(-24, 17):  # float16: multiples of 2^-24, and 11 bits
+                if abs(span / top) < Fraction(2) ** bits or bits == 16:
+                    unit = Fraction(2) ** max(bits - 11, -24)
+                    scale = round(span / top / unit) * unit
+                    break
+            divisor = scale = scale or Fraction(1)
+        stored = min(max(round((x.real(index) - offset) / divisor), 0), top)
+        return stored * scale + offset
+
+    return x.shape, rational(real)
+
+
 def tile(op: Any, x: Values) -> tuple[Shape, Real]:
     shape = tuple(n * r for n, r in zip(x.shape, op.repeats, strict=True))
     return shape, rational(lambda index: x.real(tuple(i % n for i, n in zip(index, x.shape, strict=True))))
@@ -1422,10 +1478,13 @@ DEFINITIONS: dict[str, Definition] = {
     "recurrent": slow_composite.recurrent,
     "embed_layer_norm": slow_composite.embed_layer_norm,
     "moe": slow_composite.moe,
+    "dynamic_conv": dynamic_conv,
+    "dynamic_conv_transpose": dynamic_conv_transpose,
     "linear_fp16": linear_fp16,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
     "embedding_bag": embedding_bag,
+    "embedding_rows": embedding_rows,
     "tile": tile,
     "gather_elements": gather_elements,
     "linear_pointwise": followed(linear),

@@ -133,6 +133,13 @@ _ROWS = Contract(
     source="qembeddingbag_prepack.cpp: bias = fl(-zero point * scale); fbgemm/src/EmbeddingSpMDM.cc: 0 + bias, "
     "vfmadd231ps(bias, q, scale)",
 )
+_OF_ROWS = Contract(
+    terms="affine",
+    k=5,
+    tie="either_even",
+    source="fbgemm/src/QuantUtilsAvx2.cc FloatOrHalfToFused8BitRowwiseQuantizedSBFloatAvx2: (x - min) * (255 / "
+    "(range + 1e-8)), in float32; ...NBit...: (x - min) * (1 / scale); then q * scale + min",
+)
 _BAGS = Contract(
     terms="affine",
     k=1,
@@ -180,6 +187,7 @@ _SHARED: dict[str, Contract] = {
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
+    "embedding_rows": _OF_ROWS,
     **torch_activation_contracts.CONTRACTS,
     "recurrent": RECURRENT,
 }
@@ -190,6 +198,8 @@ _FBGEMM = _SHARED | {
     "conv_transpose": _FBGEMM_GEMM,
     "linear": _FBGEMM_GEMM,
     "dynamic_linear": dynamic.FBGEMM,
+    "dynamic_conv": dynamic.FBGEMM,
+    "dynamic_conv_transpose": dynamic.FBGEMM,
     "linear_pointwise": _FBGEMM_GEMM,
     "conv_pointwise": _FBGEMM_GEMM,
 }
@@ -198,6 +208,8 @@ _ONEDNN = {
     "conv_transpose": _ONEDNN_GEMM,
     "linear": _ONEDNN_GEMM,
     "dynamic_linear": dynamic.ONEDNN,
+    "dynamic_conv": dynamic.ONEDNN,
+    "dynamic_conv_transpose": dynamic.ONEDNN,
     "linear_pointwise": EXPORT_CONTRACTS["linear_pointwise"],
     "conv_pointwise": _ONEDNN_GEMM,
     "conv_add": EXPORT_CONTRACTS["conv_add"],
@@ -207,6 +219,8 @@ _QNNPACK = {
     "conv_transpose": _QNNPACK_GEMM,
     "linear": _QNNPACK_GEMM,
     "dynamic_linear": dynamic.QNNPACK,
+    "dynamic_conv": dynamic.QNNPACK,
+    "dynamic_conv_transpose": dynamic.QNNPACK,
     "linear_pointwise": _QNNPACK_GEMM,
     "conv_pointwise": _QNNPACK_GEMM,
     "add": _QNNPACK_ADD,

@@ -11,9 +11,11 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
@@ -93,6 +95,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     MatMulInteger,
     DynamicQuantize,
     DynamicLinear,
+    DynamicConv,
+    DynamicConvTranspose,
     Attention,
     Lstm,
     Recurrent,
@@ -102,6 +106,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     WeightOnlyLinear,
     Embedding,
     EmbeddingBag,
+    EmbeddingRows,
     Tile,
     GatherElements,
     Amax,

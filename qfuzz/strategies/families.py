@@ -13,6 +13,7 @@ from qfuzz.strategies import (
     dynamic,
     elementwise,
     embedding_bag,
+    embedding_rows,
     fake,
     filling,
     functions,
@@ -130,6 +131,8 @@ DRAWINGS: dict[str, Drawing] = {
     "matmul_integer": Drawing(matmul.fits_matmul, matmul.draw_matmul_integer, _MATRICES),
     "dynamic_quantize": Drawing(_ANY, dynamic.draw_dynamic_quantize),
     "dynamic_linear": Drawing(_ANY, dynamic.draw_dynamic_linear, (2, 2, 3)),
+    "dynamic_conv": Drawing(contraction.fits_conv, dynamic.draw_dynamic_conv, _VOLUMES),
+    "dynamic_conv_transpose": Drawing(contraction.fits_conv_transpose, dynamic.draw_dynamic_conv_transpose, _VOLUMES),
     "attention": Drawing(composite.fits_attention, composite.draw_attention, (3,)),
     "lstm": Drawing(_ANY, composite.draw_lstm),
     "recurrent": Drawing(_ANY, recurrent.draw_recurrent),
@@ -139,6 +142,7 @@ DRAWINGS: dict[str, Drawing] = {
     "weight_only_linear": Drawing(weight_only.fits, weight_only.draw_weight_only_linear),
     "embedding": Drawing(weight_only.fits, weight_only.draw_embedding),
     "embedding_bag": Drawing(weight_only.fits, embedding_bag.draw_embedding_bag),
+    "embedding_rows": Drawing(weight_only.fits, embedding_rows.draw_embedding_rows),
     "tile": Drawing(_ANY, repetition.draw_tile),
     "gather_elements": Drawing(
         repetition.fits_elements, repetition.draw_gather_elements, shaped=repetition.small_enough

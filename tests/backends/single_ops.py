@@ -19,9 +19,11 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
@@ -575,6 +577,18 @@ def _dynamic_linear(d: Draw) -> Case:
     return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
 
 
+def _dynamic_conv(kind: type[DynamicConv | DynamicConvTranspose]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
+        static = (_conv if kind is DynamicConv else _conv_transpose)(d)
+        network, plain = static.network, static.network.nodes[0].op
+        kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
+        shared = {f: getattr(plain, f) for f in set(kind.__struct_fields__) & set(plain.__struct_fields__)}
+        op = kind(**shared, chosen_as=d.chooser, reduce_range=d.reduces())
+        return d.case(op, [(network.inputs[0].type.shape, "float32")], "float32", constants=kept)
+
+    return draw
+
+
 def _linear_fp16(d: Draw) -> Case:
     k, m = int(d.rng.choice([1, 2, 3, 7, 8, 16, 33])), d.integer(1, 18)
     weight = (d.rng.integers(-(2**13), 2**13 + 1, (m, k)) * 2.0 ** d.integer(-14, -12)).astype(np.float32)
@@ -728,6 +742,12 @@ def _embedding(d: Draw) -> Case:
     return d.case(Embedding(), [], "float32", constants=constants)
 
 
+def _embedding_rows(d: Draw) -> Case:
+    bits: Any = int(d.rng.choice([2, 4, 8]))
+    features = int(d.rng.choice([4, 8, 12, 32, 44, 68]))
+    return d.case(EmbeddingRows(bits=bits), [((d.integer(1, 5), features), "float32")], "float32")
+
+
 def _embedding_bag(d: Draw) -> Case:
     rows, features = d.integer(1, 9), int(d.rng.choice([2, 8, 12, 16, 32, 48, 144]))
     dtype: Any = str(d.rng.choice(["uint4", "uint8", "uint2"]))
@@ -870,6 +890,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "fake_quantize": _fake_quantize,
     "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_conv": _dynamic_conv(DynamicConv),
+    "dynamic_conv_transpose": _dynamic_conv(DynamicConvTranspose),
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
@@ -879,6 +901,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
+    "embedding_rows": _embedding_rows,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_pointwise,
