@@ -57,6 +57,8 @@ class CallList(NamedTuple):
         What is done for every run.
     values
         The network's node values, in order.
+    compiler
+        What ``torch.compile`` compiles the run part with; empty where it is run call by call.
     """
 
     engine: str
@@ -65,6 +67,7 @@ class CallList(NamedTuple):
     inputs: tuple[Array, ...]
     run: tuple[Call, ...]
     values: tuple[Declared, ...]
+    compiler: str = ""
 
 
 def literal(value: Any) -> Arg:

@@ -99,7 +99,7 @@ class Execution:
     Parameters
     ----------
     calls
-        ``(engine, constants, prepare, inputs, run, values)``.
+        ``(engine, constants, prepare, inputs, run, values)``, and what compiles the run part, if anything does.
     constants
         Arrays by name.
     threads
@@ -108,7 +108,7 @@ class Execution:
 
     def __init__(self, calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -> None:
         _use_up_warnings()
-        self.engine, arrays, prepare, self.inputs, run, self.values = calls
+        self.engine, arrays, prepare, self.inputs, run, self.values, *rest = calls
         self.threads = threads
         self._variables: dict[str, Any] = {variable: _tensor(constants[name]) for variable, name in arrays}
         self._run = [_resolved(call) for call in run]
@@ -116,6 +116,7 @@ class Execution:
         start = time.perf_counter()
         self._enter()
         _do(steps, self._variables)
+        self._compiled = _compiled(self, rest[0]) if rest and rest[0] else None
         self.compile_seconds = time.perf_counter() - start
 
     def run(self, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -132,7 +133,10 @@ class Execution:
         variables = dict(self._variables)
         for variable, name in self.inputs:
             variables[variable] = _tensor(inputs[name])
-        _do(self._run, variables)
+        if self._compiled is None:
+            _do(self._run, variables)
+        else:
+            self._compiled(variables)
         return {
             declared[1]: _array(variables[declared[0]], declared) for declared in self.values if declared[1] in names
         }
@@ -142,6 +146,48 @@ class Execution:
             torch.set_num_threads(self.threads)
         if self.engine:
             torch.backends.quantized.engine = self.engine
+
+
+def _compiled(execution: "Execution", compiler: str) -> Callable[[dict[str, Any]], None]:
+    """What does the run part of `execution` as one compiled function: weights are frozen, as for inference."""
+    names = [variable for variable, _ in execution.inputs]
+    kept = [declared[0] for declared in execution.values]
+    steps = [(out, function, args, kwargs) for out, _, function, args, kwargs in execution._run]
+    constants = sorted(execution._variables)
+
+    class Module(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            for number, name in enumerate(constants):
+                self.register_buffer(f"c{number}", execution._variables[name])
+
+        def forward(self, *inputs: Any) -> Any:
+            known = {name: getattr(self, f"c{number}") for number, name in enumerate(constants)}
+            known.update(zip(names, inputs))  # noqa: B905  Python 3.9
+            for out, function, args, kwargs in steps:
+                given = [
+                    known[v] if kind == "variable" else [known[w] for w in v] if kind == "variables" else v
+                    for kind, v in args
+                ]
+                known[out] = function(*given, **kwargs)
+            return [known[name] for name in kept]
+
+    import torch._inductor.config as settings
+
+    torch._dynamo.reset()
+    settings.compile_threads = 1
+    settings.freezing = True
+    module = torch.compile(Module().eval(), backend=compiler, dynamic=False)
+
+    def run(variables: dict[str, Any]) -> None:
+        try:
+            with torch.no_grad():
+                returned = module(*(variables[name] for name in names))
+        except _REFUSALS as e:
+            raise Refusal(f"torch.compile({compiler})", e) from None
+        variables.update(zip(kept, returned))  # noqa: B905  Python 3.9
+
+    return run
 
 
 @cache
