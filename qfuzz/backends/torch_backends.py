@@ -92,7 +92,7 @@ class TorchBackend:
         self.name = f"torch-{engine}" + ("?" + "&".join(options) if options else "")
         self.contracts: Mapping[str, Contract] = CONTRACTS[engine]
         if self.format == "qdq":
-            self.contracts = COMPILED_CONTRACTS if self.compiler else QDQ_CONTRACTS
+            self.contracts = {**self.contracts, **(COMPILED_CONTRACTS if self.compiler else QDQ_CONTRACTS)}
         self._executor: Executor = executor("torch_executor", python)
 
     def describe(self) -> dict[str, str]:

@@ -121,8 +121,6 @@ QDQ_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
         "hardswish": _float(8, "x * min(max(x + 3, 0), 6) / 6"),
         "softmax": _float(5, "exp(x - max) / sum (sleef, 1 ulp)", sums=True, ulps=4.0),
         "gelu": _float(6, "x * 0.5 * (1 + erf(x * fl(sqrt(1/2)))), or of tanh (sleef, 1 ulp)", ulps=4.0),
-        "quantize": _float(3, "nothing", terms="affine"),
-        "dequantize": _float(2, "nothing"),
     }
 )
 """Operator to contract, where nothing is fused."""
