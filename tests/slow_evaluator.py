@@ -329,10 +329,56 @@ def hardswish(op: Any, x: Fraction) -> Fraction:
 
 def elu(op: Any, x: Fraction, bits: int) -> Bounds:
     if x >= 0 or op.alpha == 0:
-        value = max(x, Fraction(0))
+        value = max(x, Fraction(0)) * Fraction(op.scale)
         return value, value
-    low, high = exp_bounds(x, bits)
+    low, high = exp_bounds(x * Fraction(op.input_scale), bits)
+    factor = Fraction(op.alpha) * Fraction(op.scale)
+    return factor * (low - 1), factor * (high - 1)
+
+
+def celu(op: Any, x: Fraction, bits: int) -> Bounds:
+    if x >= 0:
+        return x, x
+    low, high = exp_bounds(x / Fraction(op.alpha), bits)
     return Fraction(op.alpha) * (low - 1), Fraction(op.alpha) * (high - 1)
+
+
+def prelu(op: Any, x: Values, slope: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        value = x.real(index)
+        return value if value > 0 else value * slope.real((index[1] if slope.shape[0] > 1 else 0,))
+
+    return x.shape, rational(real)
+
+
+def plus_steps(op: Any, x: Values) -> tuple[Shape, Real]:
+    scale = Fraction(x.qparams(())[0])
+    steps = Fraction(op.other) / scale
+    below = math.floor(steps)
+    up = steps - below > Fraction(1, 2) or (steps - below == Fraction(1, 2) and below % 2 == 1)
+    added = (below + up) * scale
+    return x.shape, with_relu(op, lambda i: x.real(i) + added)
+
+
+def std(op: Any, x: Values) -> tuple[Shape, Real]:
+    axes = op.axes or tuple(range(len(x.shape)))
+    shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape) if op.keepdims or d not in axes)
+
+    def real(index: Index, bits: int) -> Bounds:
+        kept = iter(index)
+        at = [0 if d in axes and not op.keepdims else next(kept) for d in range(len(x.shape))]
+        over = [range(n) if d in axes else (at[d],) for d, n in enumerate(x.shape)]
+        window = [x.real(p) for p in itertools.product(*over)]
+        mean = sum(window, Fraction(0)) / len(window)
+        variance = sum(((v - mean) ** 2 for v in window), Fraction(0)) / (len(window) - op.correction)
+        under = variance.numerator * variance.denominator
+        if math.isqrt(under) ** 2 == under:
+            return (Fraction(math.isqrt(under), variance.denominator),) * 2
+        low = math.isqrt(under << 2 * (bits + 64))
+        unit = variance.denominator << (bits + 64)
+        return Fraction(low, unit), Fraction(low + 1, unit)
+
+    return shape, real
 
 
 def softmax(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1034,6 +1080,16 @@ def dynamically_quantized(x: Values, index: Index, scale: Fraction, zero: int) -
     return min(max(rounded + zero, 0), 255)
 
 
+def fake_quantize(op: Any, x: Values, scales: Values, zero_points: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        at = (index[op.axis],) if scales.shape else ()
+        scale, zero_point = Fraction(scales.at(at)), int(zero_points.at(at))
+        level = round(x.real(index) / scale) + zero_point
+        return (min(max(level, op.quant_min), op.quant_max) - zero_point) * scale
+
+    return x.shape, rational(real)
+
+
 def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
     scale, zero = own_qparams(x)
     match op.output:
@@ -1058,6 +1114,36 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
         return acc * scale_x * scale_w + bias_at(bias, channel, Fraction(1))
 
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
+
+
+def _dynamically(static: Any, op: Any, x: Values, weight: Values, bias: Values | None) -> tuple[Shape, Real]:
+    """A layer of integers: those that the data become, with the data's scale."""
+    scale, zero = layer_qparams(op, x)
+    stored = [dynamically_quantized(x, i, scale, zero) - zero for i in indices(x.shape)]
+    shape, real = static(op, Values(x.shape, "float32", stored), weight, None)
+
+    def scaled(index: Index) -> Fraction:
+        return real(index, 300)[0] * scale + bias_at(bias, index[1], Fraction(1))
+
+    return shape, rational(scaled)
+
+
+class _Plain:
+    """A layer's attributes, and no relu."""
+
+    def __init__(self, op: Any) -> None:
+        self.op, self.relu = op, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.op, name)
+
+
+def dynamic_conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    return _dynamically(conv, _Plain(op), x, weight, bias)
+
+
+def dynamic_conv_transpose(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    return _dynamically(conv_transpose, _Plain(op), x, weight, bias)
 
 
 def linear_fp16(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
@@ -1339,11 +1425,15 @@ DEFINITIONS: dict[str, Definition] = {
     "linear_integer": linear_integer,
     "matmul_integer": matmul_integer,
     "dynamic_quantize": dynamic_quantize,
+    "fake_quantize": fake_quantize,
     "dynamic_linear": dynamic_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
+    "recurrent": slow_composite.recurrent,
     "embed_layer_norm": slow_composite.embed_layer_norm,
     "moe": slow_composite.moe,
+    "dynamic_conv": dynamic_conv,
+    "dynamic_conv_transpose": dynamic_conv_transpose,
     "linear_fp16": linear_fp16,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
@@ -1369,4 +1459,12 @@ DEFINITIONS: dict[str, Definition] = {
     "masked_fill": masked_fill,
     "index_put": index_put,
     "constant_pad": constant_pad,
+    "celu": elementary(celu),
+    "threshold": elementwise(lambda op, x: x if x > Fraction(op.threshold) else Fraction(op.value)),
+    "prelu": prelu,
+    "std": std,
+    "add_scalar": plus_steps,
+    "mul_scalar": elementwise(
+        lambda op, x: max(x * Fraction(op.other), Fraction(0)) if op.relu else x * Fraction(op.other)
+    ),
 }

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
+from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
-from qfuzz.backends import torch_norms_contracts
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
+from qfuzz.backends.torch_recurrent_contracts import RECURRENT
 from qfuzz.ir.contract import Contract
 
 _FBGEMM_GEMM = Contract(
@@ -62,6 +65,12 @@ _DEQUANTIZE = Contract(
     k=2,
     tie="half_even",
     source="vec256_qint.h dequantize: fma(scale, q, fl(-scale*zp)); tails (q - zp) * scale",
+)
+_FAKE_QUANTIZE = Contract(
+    terms="affine",
+    k=3,
+    tie="half_even",
+    source=f"{_KERNELS} _fake_quantize_tensor_helper: nearbyint(x * fl(1/scale)), + zero point, less it, * scale",
 )
 _CLAMP = Contract(
     terms="affine",
@@ -122,6 +131,8 @@ _BAGS = Contract(
 _SHARED: dict[str, Contract] = {
     "quantize": _QUANTIZE,
     "dequantize": _DEQUANTIZE,
+    "fake_quantize": _FAKE_QUANTIZE,
+    "fake_quantize?fake_quantizer=float_zero_points": replace(_FAKE_QUANTIZE, tie="either_even"),
     "add": _ELEMENTWISE,
     "mul": _ELEMENTWISE,
     "relu": _MOVED,
@@ -153,6 +164,8 @@ _SHARED: dict[str, Contract] = {
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
+    **torch_activation_contracts.CONTRACTS,
+    "recurrent": RECURRENT,
 }
 """Kernels that are the same whatever the engine."""
 
@@ -161,25 +174,40 @@ _FBGEMM = _SHARED | {
     "conv_transpose": _FBGEMM_GEMM,
     "linear": _FBGEMM_GEMM,
     "dynamic_linear": dynamic.FBGEMM,
+    "dynamic_conv": dynamic.FBGEMM,
+    "dynamic_conv_transpose": dynamic.FBGEMM,
+    "linear_pointwise": _FBGEMM_GEMM,
+    "conv_pointwise": _FBGEMM_GEMM,
 }
 _ONEDNN = {
     "conv": _ONEDNN_GEMM,
     "conv_transpose": _ONEDNN_GEMM,
     "linear": _ONEDNN_GEMM,
     "dynamic_linear": dynamic.ONEDNN,
+    "dynamic_conv": dynamic.ONEDNN,
+    "dynamic_conv_transpose": dynamic.ONEDNN,
+    "linear_pointwise": EXPORT_CONTRACTS["linear_pointwise"],
+    "conv_pointwise": _ONEDNN_GEMM,
+    "conv_add": EXPORT_CONTRACTS["conv_add"],
 }
 _QNNPACK = {
     "conv": _QNNPACK_GEMM,
     "conv_transpose": _QNNPACK_GEMM,
     "linear": _QNNPACK_GEMM,
     "dynamic_linear": dynamic.QNNPACK,
+    "dynamic_conv": dynamic.QNNPACK,
+    "dynamic_conv_transpose": dynamic.QNNPACK,
+    "linear_pointwise": _QNNPACK_GEMM,
+    "conv_pointwise": _QNNPACK_GEMM,
     "add": _QNNPACK_ADD,
 }
 
 CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {
         "fbgemm": MappingProxyType(_FBGEMM),
-        "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV}),
+        "x86": MappingProxyType(
+            _FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV, "conv_pointwise": _X86_CONV}
+        ),
         "onednn": MappingProxyType(_FBGEMM | _ONEDNN),
         "export": MappingProxyType(_SHARED | _ONEDNN | dict(EXPORT_CONTRACTS)),
         "qnnpack": MappingProxyType(_FBGEMM | _QNNPACK),

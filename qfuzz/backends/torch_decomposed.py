@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering
-from qfuzz.backends.torch_calls import Arg, Array, Declared, literal, torch_name, variable
+from qfuzz.backends.torch_calls import Arg, Declared, literal, torch_name, variable
 from qfuzz.backends.torch_kernels import qtype_out
+from qfuzz.backends.torch_memory import place
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import FLOAT8, QType, dtype_of
@@ -27,11 +28,9 @@ _RANGES = {"float8_e4m3fn": (-448, 448), "float8_e5m2": (-57344, 57344)}
 def feed(b: Builder, name: str, type_: TensorType) -> None:
     """An input as it is; of types that NumPy has not, the bits."""
     if type_.dtype != "bfloat16" and type_.dtype not in FLOAT8:
-        b.inputs.append(Array(name, name))
+        place(b, name, type_, None)
         return
-    bits = b.fresh(f"{name}_bits")
-    b.inputs.append(Array(bits, name))
-    b.call(name, ".view", variable(bits), torch_name(f"torch.{type_.dtype}"))
+    place(b, name, type_, lambda bits: b.call(name, ".view", variable(bits), torch_name(f"torch.{type_.dtype}")))
 
 
 def declared(node: Node) -> Declared:

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from qfuzz.backends.torch_builder import Builder, Lowering, scale_of, zero_point_of
-from qfuzz.backends.torch_calls import Array, Declared, literal, torch_name, variable, variables
+from qfuzz.backends.torch_calls import Declared, literal, torch_name, variable, variables
 from qfuzz.backends.torch_kernels import QUANTIZED, qtype_out
+from qfuzz.backends.torch_memory import place
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.scalar import AddScalar, MulScalar
 
 STORED: Mapping[str, str] = MappingProxyType({**QUANTIZED, "int32": "qint32", "uint4": "quint4x2", "uint2": "quint2x4"})
 """Storage type to the quantized dtype that stores it."""
@@ -21,22 +23,22 @@ def feed(b: Builder, name: str, type_: TensorType) -> None:
     """An input: a quantized tensor over the integers that it is given, or reals as they are."""
     q = type_.element
     if not isinstance(q, QType):
-        b.inputs.append(Array(name, name))
+        place(b, name, type_, None)
         return
     _storage(q, name)
     if q.dtype in PACKED:
         raise Unsupported(f"{name}: {q.dtype}; no call makes a {STORED[q.dtype]} tensor of integers")
-    array = b.fresh(f"{name}_array")
-    b.inputs.append(Array(array, name))
-    if q.is_per_tensor:
-        b.call(name, "torch._make_per_tensor_quantized_tensor", variable(array), scale_of(q), zero_point_of(q))
-    else:
+
+    def make(array: str) -> None:
+        if q.is_per_tensor:
+            b.call(name, "torch._make_per_tensor_quantized_tensor", variable(array), scale_of(q), zero_point_of(q))
+            return
         scales = b.numbers(f"{name}_scales", q.scale, "float32")
         zero_points = b.numbers(f"{name}_zero_points", q.zero_point, "int64")
-        make = "torch._make_per_channel_quantized_tensor"
-        b.call(name, make, variable(array), scales, zero_points, literal(q.axis))
-    if b.channels_last and len(type_.shape) == 4 and (q.axis or 0) < 2:  # else quantizers take no channels_last
-        b.call(name, ".contiguous", variable(name), memory_format=torch_name("torch.channels_last"))
+        made = "torch._make_per_channel_quantized_tensor"
+        b.call(name, made, variable(array), scales, zero_points, literal(q.axis))
+
+    place(b, name, type_, make)
 
 
 def declared(network: Network, node: Node) -> Declared:
@@ -44,6 +46,9 @@ def declared(network: Network, node: Node) -> Declared:
     q = node.element
     if not isinstance(q, QType):
         return Declared(node.name, node.name, str(q))
+    if isinstance(node.op, AddScalar | MulScalar):  # the scale that the kernel derives is a float64
+        derived = node.op.derived(network.types[node.inputs[0]].qtype)
+        return Declared(node.name, node.name, STORED[q.dtype], derived.scale, derived.zero_point)
     if q.is_per_tensor:
         return Declared(node.name, node.name, STORED[q.dtype], q.scale[0], q.zero_point[0])
     return Declared(node.name, node.name, STORED[q.dtype], q.scale, q.zero_point, q.axis)
@@ -98,7 +103,11 @@ def _dequantize(b: Builder, node: Node) -> None:
 
 
 def _requantize(b: Builder, node: Node) -> None:
-    raise Unsupported("torch has no kernel from quantized to quantized; dequantize and quantize are two")
+    """Dropout, which takes a scale and a zero point, and at inference returns what it is given."""
+    q = qtype_out(node)
+    if q != b.type(node, 0).element:
+        raise Unsupported("torch has no kernel from quantized to quantized; dequantize and quantize are two")
+    b.call(node.name, "torch.ops.quantized.dropout", b.x(node), scale_of(q), zero_point_of(q))
 
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(

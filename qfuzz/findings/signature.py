@@ -73,6 +73,8 @@ NARROW = ("int2", "uint2", "int4", "uint4")
 
 _OF_IMAGES = (
     "conv",
+    "dynamic_conv",
+    "dynamic_conv_transpose",
     "max_pool",
     "avg_pool",
     "global_avg_pool",
@@ -250,9 +252,11 @@ def _types(case: Case, node: Node) -> set[str]:
         len(types) > 2
         and 2 in node.op.constant_inputs
         and types[2].element in ("int32", "float32")
-        and node.op.name not in ("moe", "embedding_bag")
+        and node.op.name not in ("moe", "embedding_bag", "fake_quantize")
     ):
         form.add(f"{types[2].dtype} bias")
+    if node.op.name == "fake_quantize" and types[1].shape:
+        form.add("per-channel")
     if len(types) > 2 and isinstance(node.op, Conv | ConvTranspose | Linear) and types[2].is_quantized:
         form.add(f"{types[2].dtype} bias with a scale")
     if node.op.name == "moe" and (network.constant_data[node.inputs[2]].array < 0).any():
