@@ -78,21 +78,15 @@ class TorchBackend:
         Of ``qdq``: ``none``, or ``inductor``, by which torch.compile fuses them.
     """
 
-<<<<<<< HEAD
     def __init__(
         self,
         engine: str,
         threads: int | str = 1,
         layout: str = "contiguous",
+        isa: str = "",
         python: str = "",
         format: str = "onednn",
         compile: str = "none",
-=======
-    fuses = False
-
-    def __init__(
-        self, engine: str, threads: int | str = 1, layout: str = "contiguous", isa: str = "", python: str = ""
->>>>>>> main
     ) -> None:
         self.engine = engine
         self.format, self.compiler = _export_options(engine, format, compile)
@@ -104,20 +98,13 @@ class TorchBackend:
             raise InvalidCase(f"isa: {isa!r}; one of {', '.join(CAPS)}")
         self.layout, self.isa = layout, isa
         options = [f"threads={self.threads}"] * (self.threads != 1) + [f"layout={layout}"] * (layout != "contiguous")
-<<<<<<< HEAD
         options += [f"format={format}"] * (format != "onednn") + [f"compile={compile}"] * (compile != "none")
-        options += python_option(python)
+        options += [f"isa={isa}"] * bool(isa) + python_option(python)
         self.name = f"torch-{engine}" + ("?" + "&".join(options) if options else "")
         self.contracts: Mapping[str, Contract] = CONTRACTS[engine]
         if self.format == "qdq":
             self.contracts = {**self.contracts, **(COMPILED_CONTRACTS if self.compiler else QDQ_CONTRACTS)}
-        self._executor: Executor = executor("torch_executor", python)
-=======
-        options += [f"isa={isa}"] * bool(isa) + python_option(python)
-        self.name = f"torch-{engine}" + ("?" + "&".join(options) if options else "")
-        self.contracts: Mapping[str, Contract] = CONTRACTS[engine]
         self._executor: Executor = executor("torch_executor", python, CAPS.get(isa, {}))
->>>>>>> main
 
     def describe(self) -> dict[str, str]:
         """Versions and the float environment."""
@@ -135,10 +122,17 @@ class TorchBackend:
     def _plain_calls(self, network: Network) -> CallList:
         """The calls of the network before its form changes them; the network keeps them."""
         if self.format == "qdq":
-            return lower_qdq(network)._replace(compiler=self.compiler)
+            return self._compiled(lower_qdq(network))
         if self.engine == EXPORT:
             return lower_export(network)
         return lower_eager(network, self.engine, "channels_last" if self.layout == "channels_last" else "")
+
+    def _compiled(self, calls: CallList) -> CallList:
+        """The calls as one compiled function, if they shall be: of one caller, where weights are constants."""
+        if not self.compiler:
+            return calls
+        kept = tuple(s for s in calls.settings if not s.startswith(("callers=", "packing=")))
+        return calls._replace(settings=(*kept, f"compile={self.compiler}"))
 
     def supports(self, network: Network) -> Support:
         """Whether every node lowers to a kernel."""

@@ -57,13 +57,8 @@ class CallList(NamedTuple):
         What is done for every run.
     values
         The network's node values, in order.
-<<<<<<< HEAD
-    compiler
-        What ``torch.compile`` compiles the run part with; empty where it is run call by call.
-=======
     settings
         How it is run, as ``name=value``: those forms of the network that `torch_executor.SETTINGS` knows.
->>>>>>> main
     """
 
     engine: str
@@ -72,11 +67,7 @@ class CallList(NamedTuple):
     inputs: tuple[Array, ...]
     run: tuple[Call, ...]
     values: tuple[Declared, ...]
-<<<<<<< HEAD
-    compiler: str = ""
-=======
     settings: tuple[str, ...] = ()
->>>>>>> main
 
 
 def literal(value: Any) -> Arg:

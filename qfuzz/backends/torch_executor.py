@@ -102,14 +102,11 @@ class Execution:
     Parameters
     ----------
     calls
-<<<<<<< HEAD
-        ``(engine, constants, prepare, inputs, run, values)``, and what compiles the run part, if anything does.
-=======
         ``(engine, constants, prepare, inputs, run, values, settings)``; settings are forms, as ``name=value``:
         ``packing=saved`` (packed weights are saved and loaded), ``packing=copied``, ``packing=repacked`` (unpacked, and
         packed again); ``grad=off``, ``grad=inference``; ``threads=3`` of one operator; ``callers=2`` (threads that do
-        the run part at the same time; each run returns what another of them got).
->>>>>>> main
+        the run part at the same time; each run returns what another of them got); ``compile=inductor`` (by which
+        torch.compile makes one function of the run part).
     constants
         Arrays by name.
     threads
@@ -118,29 +115,20 @@ class Execution:
 
     def __init__(self, calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -> None:
         _use_up_warnings()
-<<<<<<< HEAD
-        self.engine, arrays, prepare, self.inputs, run, self.values, *rest = calls
-        self.threads = threads
-=======
         self.engine, arrays, prepare, self.inputs, run, self.values, settings = calls
         said = dict(form.split("=") for form in settings)
         self.threads = int(said.get("threads", threads))
         self._mode = MODES[said.get("grad", "on")]
         self._callers = int(said.get("callers", 1))
         self._runs = 0
->>>>>>> main
         self._variables: dict[str, Any] = {variable: _tensor(constants[name]) for variable, name in arrays}
         self._run = [_resolved(call) for call in run]
         steps = [_resolved(call) for call in prepare]
         start = time.perf_counter()
         self._enter()
-<<<<<<< HEAD
-        _do(steps, self._variables)
-        self._compiled = _compiled(self, rest[0]) if rest and rest[0] else None
-=======
         with self._mode():
             _do(steps, self._variables, PACKINGS.get(said.get("packing", "")))
->>>>>>> main
+        self._compiled = _compiled(self, said["compile"]) if "compile" in said else None
         self.compile_seconds = time.perf_counter() - start
 
     def run(self, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -157,15 +145,6 @@ class Execution:
         variables = dict(self._variables)
         for variable, name in self.inputs:
             variables[variable] = _tensor(inputs[name])
-<<<<<<< HEAD
-        if self._compiled is None:
-            _do(self._run, variables)
-        else:
-            self._compiled(variables)
-        return {
-            declared[1]: _array(variables[declared[0]], declared) for declared in self.values if declared[1] in names
-        }
-=======
         if self._callers == 1:
             return self._returned(variables, names)
         with ThreadPoolExecutor(self._callers) as pool:
@@ -176,9 +155,11 @@ class Execution:
 
     def _returned(self, variables: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
         with self._mode():
-            _do(self._run, variables)
+            if self._compiled is None:
+                _do(self._run, variables)
+            else:
+                self._compiled(variables)
             return {d[1]: _array(variables[d[0]], d) for d in self.values if d[1] in names}
->>>>>>> main
 
     def _enter(self) -> None:
         if torch.get_num_threads() != self.threads:

@@ -7,12 +7,8 @@ from typing import Any
 
 def source_lines(calls: Sequence[Any], arrays: Mapping[str, Any], threads: int = 1) -> list[str]:
     """The calls as Python statements that need only torch; `arrays` are constants and inputs by name."""
-<<<<<<< HEAD
-    engine, constants, prepare, inputs, run, *_ = calls
-=======
     engine, constants, prepare, inputs, run, _, settings = calls
     said = dict(form.split("=") for form in settings)
->>>>>>> main
     decomposed = any("quantized_decomposed" in call[1] for call in run)
     lines = [
         "import torch",
