@@ -107,6 +107,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "aten::gelu": _eager("gelu"),
         "aten::hardsigmoid": _eager("hardsigmoid"),
         "aten::hardtanh": _eager("clamp"),
+        "aten::grid_sampler_2d": _eager("grid_sample"),
         "aten::index.Tensor": _eager("gather"),
         "aten::index_select": _eager("gather"),
         "aten::int_repr": _EVERY,

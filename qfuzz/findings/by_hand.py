@@ -25,6 +25,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
+from qfuzz.ops.grid import GridSample, taps_of
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
@@ -82,6 +83,8 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.softmax(axis)
         case Sort() | Topk():
             lines = e.ordered()
+        case GridSample():
+            lines = e.sampled()
         case MaskedFill() | IndexPut() | ConstantPad():
             lines = e.filled()
         case LayerNorm() | InstanceNorm() | GroupNorm():
@@ -345,6 +348,17 @@ class _Element:
         scale, zero = self.scale(0)
         downwards = op.descending if isinstance(op, Sort) else op.largest
         return [f"real = (sorted({row.tolist()!r}, reverse={downwards})[{self.index[axis]}] - {zero}) * {scale}"]
+
+    def sampled(self) -> list[str]:
+        op, x = self.node.op, self.arrays[0]
+        assert isinstance(op, GridSample)
+        n, c, *at = self.index
+        grid = self.arrays[1][(n, *at)].astype(np.float64)
+        scale, zero = self.scale(0)
+        ((row, column),) = op.places(grid, (x.shape[2], x.shape[3]))
+        read = taps_of(row.at, column.at, (x.shape[2], x.shape[3]))
+        terms = [f"({int(x[n, c, i, j])} - {zero}) * {fraction(w)}" for i, j, w in read]
+        return [f"real = ({' + '.join(terms) or '0'}) * {scale}  # row {row.at}, column {column.at}"]
 
     def filled(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]

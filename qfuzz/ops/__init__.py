@@ -17,6 +17,7 @@ from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -116,6 +117,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     MaskedFill,
     IndexPut,
     ConstantPad,
+    GridSample,
     LinearPointwise,
     ConvPointwise,
     LinearAdd,
