@@ -7,7 +7,7 @@ the greatest difference of elements for each position, which bounds what their r
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Literal, NamedTuple
@@ -21,7 +21,7 @@ from qfuzz.exact.rounding import UNIT_ROUNDOFF, Floats, gamma
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element, float32
-from qfuzz.ir.tensor import Tensor, TensorType, check_shape
+from qfuzz.ir.tensor import TensorType, check_shape
 from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
@@ -101,10 +101,6 @@ class GridSample(ExactOperator, frozen=True, kw_only=True, tag="grid_sample"):
         shape = (*x.shape[:2], *grid.shape[1:3])
         check_shape(shape)
         return shape
-
-    def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
-        if not np.isfinite(constants[1].array).all():
-            raise InvalidCase("grid: holds a number that is not finite, which names no place")
 
     def places(self, grid: Floats, sizes: tuple[int, int]) -> list[tuple[Place, Place]]:
         """Row and column of every place, in row-major order."""
