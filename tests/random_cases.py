@@ -25,6 +25,7 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -771,6 +772,24 @@ def _dynamic_linear(d: Dice) -> Case:
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
 
 
+def _dynamic_conv(transposed: bool) -> Callable[[Dice], Case]:
+    def draw(d: Dice) -> Case:
+        quantized = (_conv_transpose if transposed else _conv)(d)
+        network, x = quantized.network, quantized.network.inputs[0]
+        fixed = tuple(
+            c for c in network.constants if c.type.element in ("float32",) or c.name == network.nodes[0].inputs[1]
+        )
+        kind = DynamicConvTranspose if transposed else DynamicConv
+        plain = network.nodes[0].op
+        shared = set(kind.__struct_fields__) & set(plain.__struct_fields__)
+        op = kind(**{f: getattr(plain, f) for f in shared}, **_chosen(d))
+        node = Node("y", op, (x.name, *(c.name for c in fixed)), "float32")
+        fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
+        return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
+
+    return draw
+
+
 def _linear_fp16(d: Dice) -> Case:
     k, m = d.integer(1, 5), d.integer(1, 4)
     shape = (*d.shape(1, 2), k)
@@ -1165,6 +1184,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "dynamic_quantize": _dynamic_quantize,
     "fake_quantize": _fake_quantize,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_conv": _dynamic_conv(transposed=False),
+    "dynamic_conv_transpose": _dynamic_conv(transposed=True),
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,

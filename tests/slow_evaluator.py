@@ -1116,6 +1116,36 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
+def _dynamically(static: Any, op: Any, x: Values, weight: Values, bias: Values | None) -> tuple[Shape, Real]:
+    """A layer of integers: those that the data become, with the data's scale."""
+    scale, zero = layer_qparams(op, x)
+    stored = [dynamically_quantized(x, i, scale, zero) - zero for i in indices(x.shape)]
+    shape, real = static(op, Values(x.shape, "float32", stored), weight, None)
+
+    def scaled(index: Index) -> Fraction:
+        return real(index, 300)[0] * scale + bias_at(bias, index[1], Fraction(1))
+
+    return shape, rational(scaled)
+
+
+class _Plain:
+    """A layer's attributes, and no relu."""
+
+    def __init__(self, op: Any) -> None:
+        self.op, self.relu = op, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.op, name)
+
+
+def dynamic_conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    return _dynamically(conv, _Plain(op), x, weight, bias)
+
+
+def dynamic_conv_transpose(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    return _dynamically(conv_transpose, _Plain(op), x, weight, bias)
+
+
 def linear_fp16(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
     def half(number: int | float) -> Fraction:
         rounded = nearest_float(Fraction(number), "float16")
@@ -1429,6 +1459,8 @@ DEFINITIONS: dict[str, Definition] = {
     "recurrent": slow_composite.recurrent,
     "embed_layer_norm": slow_composite.embed_layer_norm,
     "moe": slow_composite.moe,
+    "dynamic_conv": dynamic_conv,
+    "dynamic_conv_transpose": dynamic_conv_transpose,
     "linear_fp16": linear_fp16,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,

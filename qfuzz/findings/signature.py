@@ -75,6 +75,8 @@ NARROW = ("int2", "uint2", "int4", "uint4")
 
 _OF_IMAGES = (
     "conv",
+    "dynamic_conv",
+    "dynamic_conv_transpose",
     "max_pool",
     "avg_pool",
     "global_avg_pool",

@@ -11,6 +11,7 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -93,6 +94,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     MatMulInteger,
     DynamicQuantize,
     DynamicLinear,
+    DynamicConv,
+    DynamicConvTranspose,
     Attention,
     Lstm,
     Recurrent,

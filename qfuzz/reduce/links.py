@@ -11,6 +11,7 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.fake_quantization import FakeQuantize
@@ -74,7 +75,13 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
     x = read[0]
     rank = len(out.shape)
     match node.op:
-        case Conv(groups=groups) | ConvInteger(groups=groups) | ConvPointwise(groups=groups) | ConvAdd(groups=groups):
+        case (
+            Conv(groups=groups)
+            | DynamicConv(groups=groups)
+            | ConvInteger(groups=groups)
+            | ConvPointwise(groups=groups)
+            | ConvAdd(groups=groups)
+        ):
             if groups == 1:
                 join(x[1], read[1][1])
             if isinstance(node.op, ConvAdd):
@@ -83,7 +90,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for bias in read[3 if isinstance(node.op, ConvAdd) else 2 :]:
                 join(read[1][0], bias[0])
             return [x[0], read[1][0] if groups == 1 else None, *(None for _ in range(rank - 2))]
-        case ConvTranspose(groups=groups):
+        case ConvTranspose(groups=groups) | DynamicConvTranspose(groups=groups):
             join(x[1], read[1][0])
             if len(read) > 2 and groups == 1:
                 join(read[1][1], read[2][0])

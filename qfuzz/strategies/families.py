@@ -131,6 +131,8 @@ DRAWINGS: dict[str, Drawing] = {
     "matmul_integer": Drawing(matmul.fits_matmul, matmul.draw_matmul_integer, _MATRICES),
     "dynamic_quantize": Drawing(_ANY, dynamic.draw_dynamic_quantize),
     "dynamic_linear": Drawing(_ANY, dynamic.draw_dynamic_linear, (2, 2, 3)),
+    "dynamic_conv": Drawing(contraction.fits_conv, dynamic.draw_dynamic_conv, _VOLUMES),
+    "dynamic_conv_transpose": Drawing(contraction.fits_conv_transpose, dynamic.draw_dynamic_conv_transpose, _VOLUMES),
     "attention": Drawing(composite.fits_attention, composite.draw_attention, (3,)),
     "lstm": Drawing(_ANY, composite.draw_lstm),
     "recurrent": Drawing(_ANY, recurrent.draw_recurrent),

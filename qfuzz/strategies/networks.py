@@ -43,6 +43,7 @@ UNUSUAL = (
     *("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean"),
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
+    *("dynamic_conv", "dynamic_conv_transpose"),
     *("dynamic_quantize", "dynamic_linear", "linear_fp16", "attention", "lstm", "embed_layer_norm", "moe"),
     *("weight_only_linear", "embedding", "embedding_bag", "recurrent"),
     *("tile", "gather_elements", "amax", "amin"),
@@ -58,10 +59,25 @@ UNUSUAL = (
 OF_BYTES = ("conv_integer", "linear_integer", "matmul_integer")
 """Operators that have kernels on bytes only."""
 
-OWN_INPUT = ("quantize", "dynamic_quantize", "dynamic_linear", "linear_fp16", "fake_quantize")
+OWN_INPUT = (
+    "quantize",
+    "dynamic_quantize",
+    "dynamic_linear",
+    "dynamic_conv",
+    "dynamic_conv_transpose",
+    "linear_fp16",
+    "fake_quantize",
+)
 """Operators on float32, which connecting nodes do not give: they bring inputs of their own."""
 
-ENDING = ("dynamic_quantize", "dynamic_linear", "linear_fp16", "fake_quantize")
+ENDING = (
+    "dynamic_quantize",
+    "dynamic_linear",
+    "dynamic_conv",
+    "dynamic_conv_transpose",
+    "linear_fp16",
+    "fake_quantize",
+)
 """Of these, the operators whose results nothing reads."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
@@ -232,7 +248,7 @@ def _begin(b: Builder, first: str, alone: bool) -> None:
     """The first graph input, of a rank that `first` can read; only a shape where it is `alone` and brings its own."""
     d = b.d
     rank = d.pick(DRAWINGS[first].ranks)
-    rank = 4 if rank > 4 and b.flavour.common else rank
+    rank = 4 if rank > 4 and b.flavour.common and d.integer(0, 1) else rank
     batch = d.pick(BATCHES)
     if rank == 2:
         shape: tuple[int, ...] = (batch, d.pick(DIMS))

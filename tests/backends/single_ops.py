@@ -19,6 +19,7 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -575,6 +576,18 @@ def _dynamic_linear(d: Draw) -> Case:
     return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
 
 
+def _dynamic_conv(kind: type[DynamicConv | DynamicConvTranspose]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
+        static = (_conv if kind is DynamicConv else _conv_transpose)(d)
+        network, plain = static.network, static.network.nodes[0].op
+        kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
+        shared = {f: getattr(plain, f) for f in set(kind.__struct_fields__) & set(plain.__struct_fields__)}
+        op = kind(**shared, chosen_as=d.chooser, reduce_range=d.reduces())
+        return d.case(op, [(network.inputs[0].type.shape, "float32")], "float32", constants=kept)
+
+    return draw
+
+
 def _linear_fp16(d: Draw) -> Case:
     k, m = int(d.rng.choice([1, 2, 3, 7, 8, 16, 33])), d.integer(1, 18)
     weight = (d.rng.integers(-(2**13), 2**13 + 1, (m, k)) * 2.0 ** d.integer(-14, -12)).astype(np.float32)
@@ -870,6 +883,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "dynamic_quantize": _dynamic_quantize,
     "fake_quantize": _fake_quantize,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_conv": _dynamic_conv(DynamicConv),
+    "dynamic_conv_transpose": _dynamic_conv(DynamicConvTranspose),
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
