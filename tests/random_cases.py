@@ -29,6 +29,7 @@ from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
@@ -1004,6 +1005,22 @@ def _embedding(d: Dice) -> Case:
     )
 
 
+def _embedding_rows(d: Dice) -> Case:
+    shape = (*d.shape(0, 2), d.integer(1, 5))
+    n = math.prod(shape)
+    unit = d.pick(1.0, 2.0**-9, 2.0**-20, 2.0**-30, 2.0**6)
+    kind = d.integer(0, 2)
+    values = [d.random.uniform(-2, 2) if kind == 0 else d.integer(0, 6) - 3 * (kind == 1) for _ in range(n)]
+    x = np.array([float32(v * unit) for v in values], dtype=np.float32).reshape(shape)
+    network = Network(
+        (Input("x0", TensorType(shape, "float32")),),
+        (),
+        (Node("y", EmbeddingRows(bits=d.pick(2, 4, 8)), ("x0",), "float32"),),
+        ("y",),
+    )
+    return Case(network, (Tensor(x),))
+
+
 def _embedding_bag(d: Dice) -> Case:
     rows, features = d.integer(1, 4), d.integer(1, 5)
     dtype = d.pick("uint2", "uint4", "uint8")
@@ -1195,6 +1212,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
+    "embedding_rows": _embedding_rows,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.pick(1, 2, 3, 0) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_followed,

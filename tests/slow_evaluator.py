@@ -1320,6 +1320,32 @@ def constant_pad(op: Any, x: Values) -> tuple[Shape, Real]:
     return tuple(op.padding[d] + x.shape[d] + op.padding[n + d] for d in range(n)), rational(real)
 
 
+def embedding_rows(op: Any, x: Values) -> tuple[Shape, Real]:
+    top = 2**op.bits - 1
+
+    def half(v: float) -> Fraction:
+        return Fraction(*struct.unpack("<e", struct.pack("<e", v)))
+
+    def real(index: Index) -> Fraction:
+        row = [x.real((*index[:-1], i)) for i in range(x.shape[-1])]
+        offset = min(row) if op.bits == 8 else half(float(min(row)))
+        span = max(row) - offset
+        if op.bits == 8:
+            scale, divisor = span / top, (span + nearest_float32(Fraction(1, 10**8))) / top
+        else:
+            scale = Fraction(0)
+            for bits in range(-24, 17):  # float16: multiples of 2^-24, and 11 bits
+                if abs(span / top) < Fraction(2) ** bits or bits == 16:
+                    unit = Fraction(2) ** max(bits - 11, -24)
+                    scale = round(span / top / unit) * unit
+                    break
+            divisor = scale = scale or Fraction(1)
+        stored = min(max(round((x.real(index) - offset) / divisor), 0), top)
+        return stored * scale + offset
+
+    return x.shape, rational(real)
+
+
 def tile(op: Any, x: Values) -> tuple[Shape, Real]:
     shape = tuple(n * r for n, r in zip(x.shape, op.repeats, strict=True))
     return shape, rational(lambda index: x.real(tuple(i % n for i, n in zip(index, x.shape, strict=True))))
@@ -1465,6 +1491,7 @@ DEFINITIONS: dict[str, Definition] = {
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
     "embedding_bag": embedding_bag,
+    "embedding_rows": embedding_rows,
     "tile": tile,
     "gather_elements": gather_elements,
     "linear_pointwise": followed(linear),

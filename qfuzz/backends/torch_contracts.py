@@ -126,6 +126,13 @@ _ROWS = Contract(
     source="qembeddingbag_prepack.cpp: bias = fl(-zero point * scale); fbgemm/src/EmbeddingSpMDM.cc: 0 + bias, "
     "vfmadd231ps(bias, q, scale)",
 )
+_OF_ROWS = Contract(
+    terms="affine",
+    k=5,
+    tie="either_even",
+    source="fbgemm/src/QuantUtilsAvx2.cc FloatOrHalfToFused8BitRowwiseQuantizedSBFloatAvx2: (x - min) * (255 / "
+    "(range + 1e-8)), in float32; ...NBit...: (x - min) * (1 / scale); then q * scale + min",
+)
 _BAGS = Contract(
     terms="affine",
     k=1,
@@ -172,6 +179,7 @@ _SHARED: dict[str, Contract] = {
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
+    "embedding_rows": _OF_ROWS,
     **torch_activation_contracts.CONTRACTS,
     "recurrent": RECURRENT,
 }

@@ -15,6 +15,7 @@ from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
@@ -105,6 +106,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     WeightOnlyLinear,
     Embedding,
     EmbeddingBag,
+    EmbeddingRows,
     Tile,
     GatherElements,
     Amax,

@@ -13,6 +13,7 @@ from qfuzz.strategies import (
     dynamic,
     elementwise,
     embedding_bag,
+    embedding_rows,
     fake,
     filling,
     functions,
@@ -142,6 +143,7 @@ DRAWINGS: dict[str, Drawing] = {
     "weight_only_linear": Drawing(weight_only.fits, weight_only.draw_weight_only_linear),
     "embedding": Drawing(weight_only.fits, weight_only.draw_embedding),
     "embedding_bag": Drawing(weight_only.fits, embedding_bag.draw_embedding_bag),
+    "embedding_rows": Drawing(weight_only.fits, embedding_rows.draw_embedding_rows),
     "tile": Drawing(_ANY, repetition.draw_tile),
     "gather_elements": Drawing(
         repetition.fits_elements, repetition.draw_gather_elements, shaped=repetition.small_enough

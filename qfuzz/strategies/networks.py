@@ -45,7 +45,7 @@ UNUSUAL = (
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_conv", "dynamic_conv_transpose"),
     *("dynamic_quantize", "dynamic_linear", "linear_fp16", "attention", "lstm", "embed_layer_norm", "moe"),
-    *("weight_only_linear", "embedding", "embedding_bag", "recurrent"),
+    *("weight_only_linear", "embedding", "embedding_bag", "embedding_rows", "recurrent"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
     *("masked_fill", "index_put", "constant_pad", "grid_sample"),

@@ -23,6 +23,7 @@ from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
@@ -741,6 +742,12 @@ def _embedding(d: Draw) -> Case:
     return d.case(Embedding(), [], "float32", constants=constants)
 
 
+def _embedding_rows(d: Draw) -> Case:
+    bits: Any = int(d.rng.choice([2, 4, 8]))
+    features = int(d.rng.choice([4, 8, 12, 32, 44, 68]))
+    return d.case(EmbeddingRows(bits=bits), [((d.integer(1, 5), features), "float32")], "float32")
+
+
 def _embedding_bag(d: Draw) -> Case:
     rows, features = d.integer(1, 9), int(d.rng.choice([2, 8, 12, 16, 32, 48, 144]))
     dtype: Any = str(d.rng.choice(["uint4", "uint8", "uint2"]))
@@ -894,6 +901,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
+    "embedding_rows": _embedding_rows,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_pointwise,
