@@ -33,6 +33,7 @@ from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -429,6 +430,16 @@ def _channel_shuffle(d: Dice) -> Case:
     shape = (d.integer(1, 2), d.integer(1, 8), *(d.integer(1, 3) for _ in range(d.integer(1, 2))))
     groups = d.pick(*(g for g in range(1, shape[1] + 1) if shape[1] % g == 0))
     return _case(d, ChannelShuffle(groups=groups), [(shape, d.qtype())], d.qtype())
+
+
+def _grid_sample(d: Dice) -> Case:
+    shape = (d.integer(1, 2), d.integer(1, 2), d.integer(1, 4), d.integer(1, 4))
+    at = (shape[0], d.integer(1, 3), d.integer(1, 3), 2)
+    values = [d.pick(d.integer(-8, 8) / 4, d.float32(-1.5, 1.5), d.float32(-9.0, 9.0)) for _ in range(math.prod(at))]
+    op = GridSample(padding_mode=d.pick("zeros", "border", "reflection"), align_corners=d.chance(0.5))
+    grid = np.array(values, dtype=np.float32).reshape(at)
+    q = d.qtype()
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(), ((TensorType(at, "float32"), grid),))
 
 
 def _unfold(d: Dice, shape: Shape) -> Operator:
@@ -1148,6 +1159,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "concat_relu": lambda d: _concat(d, ConcatRelu),
     "flip": _moved(lambda d, s: Flip(axes=tuple(a - d.pick(0, len(s)) for a in range(len(s)) if d.chance(0.5)))),
     "channel_shuffle": _channel_shuffle,
+    "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
     "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5))),

@@ -1296,6 +1296,33 @@ def masked_fill(op: Any, x: Values, mask: Values) -> tuple[Shape, Real]:
     return shape, rational(real)
 
 
+def grid_sample(op: Any, x: Values, grid: Values) -> tuple[Shape, Real]:
+    sizes = x.shape[2:]
+
+    def position(at: float, size: int) -> Fraction:
+        """In elements; reflected at the ends as often as it takes, then held inside."""
+        p = (Fraction(at) + 1) / 2 * (size - 1) if op.align_corners else ((Fraction(at) + 1) * size - 1) / 2
+        low, high = (Fraction(0), Fraction(size - 1)) if op.align_corners else (-HALF, size - HALF)
+        if op.padding_mode == "reflection":
+            if low == high:
+                return Fraction(0)
+            p = (p - low) % (2 * (high - low))
+            p = low + (p if p <= high - low else 2 * (high - low) - p)
+        return p if op.padding_mode == "zeros" else clamp(p, Fraction(0), Fraction(size - 1))
+
+    def real(index: Index) -> Fraction:
+        n, c, i, j = index
+        row, column = (position(grid.at((n, i, j, 1 - d)), sizes[d]) for d in range(2))
+        total = Fraction(0)
+        for y, z in indices(sizes):  # a tent around the place
+            weight = max(1 - abs(y - row), Fraction(0)) * max(1 - abs(z - column), Fraction(0))
+            if weight:
+                total += weight * x.real((n, c, y, z))
+        return total
+
+    return (*x.shape[:2], *grid.shape[1:3]), rational(real)
+
+
 def index_put(op: Any, x: Values) -> tuple[Shape, Real]:
     rows = {i % x.shape[0] for i in op.indices}
     return x.shape, rational(lambda index: Fraction(op.value) if index[0] in rows else x.real(index))
@@ -1505,6 +1532,7 @@ DEFINITIONS: dict[str, Definition] = {
     "topk": ordered(lambda op: op.largest),
     "masked_fill": masked_fill,
     "index_put": index_put,
+    "grid_sample": grid_sample,
     "constant_pad": constant_pad,
     "celu": elementary(celu),
     "threshold": elementwise(lambda op, x: x if x > Fraction(op.threshold) else Fraction(op.value)),

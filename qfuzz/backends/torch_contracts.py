@@ -118,6 +118,13 @@ _RESIZED = Contract(
     source="UpSample.h area_pixel_compute_source_index, nearest_idx: fl(1/scale) or fl(in/out) times (i + 1/2), - 1/2; "
     "UpSampleBilinear2d.cpp: 1 - w and h, products and sums of stored integers, - zp; quantize_val",
 )
+_GRID = Contract(
+    terms="affine",
+    k=8,
+    tie="half_even_after_zero_point",
+    source="native/GridSampler.cpp _grid_sampler_2d_cpu_quantized: float32 weights of two differences, products with "
+    "stored integers or the zero point, four sums, nearbyint",
+)
 _QNNPACK_ADD = Contract(
     terms="fixed_point",
     k=8,
@@ -166,6 +173,7 @@ _SHARED: dict[str, Contract] = {
     "adaptive_avg_pool": _POOL,
     "concat_relu": _ELEMENTWISE,
     "interpolate": _RESIZED,
+    "grid_sample": _GRID,
     **dict.fromkeys(("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"), _MOVED),
     **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort", "topk"), _MOVED),
     **dict.fromkeys(("flip", "channel_shuffle", "unfold", "reflection_pad"), _MOVED),

@@ -114,6 +114,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "aten::fill_.Scalar": _eager("pad", "constant_pad"),
         "aten::flip": _eager("flip"),
         "aten::gelu": _eager("gelu"),
+        "aten::grid_sampler_2d": _eager("grid_sample"),
         "aten::hardsigmoid": _eager("hardsigmoid"),
         "aten::hardsigmoid.out": _eager("hardsigmoid"),
         "aten::hardtanh": _eager("clamp"),

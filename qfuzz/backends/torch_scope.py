@@ -111,7 +111,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::ge.Tensor": "comparisons",
         "aten::ge.Tensor_out": "comparisons",
         "aten::gelu_": "activations",
-        "aten::grid_sampler_2d": "interpolation",
         "aten::gt.Scalar": "comparisons",
         "aten::gt.Scalar_out": "comparisons",
         "aten::gt.Tensor": "comparisons",

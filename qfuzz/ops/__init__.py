@@ -19,6 +19,7 @@ from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -122,6 +123,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     MaskedFill,
     IndexPut,
     ConstantPad,
+    GridSample,
     LinearPointwise,
     ConvPointwise,
     LinearAdd,

@@ -48,7 +48,7 @@ UNUSUAL = (
     *("weight_only_linear", "embedding", "embedding_bag", "embedding_rows", "recurrent"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
-    *("masked_fill", "index_put", "constant_pad"),
+    *("masked_fill", "index_put", "constant_pad", "grid_sample"),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
     *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
     *("add_scalar", "mul_scalar"),

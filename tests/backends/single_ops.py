@@ -27,6 +27,7 @@ from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -375,6 +376,15 @@ def _channel_shuffle(d: Draw) -> Case:
     q, groups = d.qtype(), d.integer(1, 4)
     shape = (d.integer(1, 3), groups * d.integer(1, 9), d.integer(1, 5), d.integer(1, 5))
     return d.case(ChannelShuffle(groups=groups), [(shape, q)], q)
+
+
+def _grid_sample(d: Draw) -> Case:
+    shape, q = d.image_shape(2), d.qtype()
+    at = (shape[0], d.integer(1, 4), d.integer(1, 4), 2)
+    modes: Any = ("zeros", "border", "reflection")
+    op = GridSample(padding_mode=modes[d.integer(0, 2)], align_corners=d.chance(0.5))
+    grid = d.rng.uniform(-1.5, 1.5, at).astype(np.float32)
+    return d.case(op, [(shape, q)], q, constants={1: (TensorType(at, "float32"), grid)})
 
 
 def _unfold(d: Draw, shape: tuple[int, ...]) -> Operator:
@@ -829,6 +839,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "concat_relu": lambda d: _concat(d, ConcatRelu),
     "flip": _moved(lambda d, s: Flip(axes=tuple(a for a in range(len(s)) if d.chance(0.5)))),
     "channel_shuffle": _channel_shuffle,
+    "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
     "sort": _moved(lambda d, s: Sort(axis=d.integer(0, len(s) - 1), descending=d.chance(0.5))),
