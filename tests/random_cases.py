@@ -26,11 +26,15 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -44,6 +48,7 @@ from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwi
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import (
     DepthToSpace,
@@ -428,6 +433,16 @@ def _channel_shuffle(d: Dice) -> Case:
     return _case(d, ChannelShuffle(groups=groups), [(shape, d.qtype())], d.qtype())
 
 
+def _grid_sample(d: Dice) -> Case:
+    shape = (d.integer(1, 2), d.integer(1, 2), d.integer(1, 4), d.integer(1, 4))
+    at = (shape[0], d.integer(1, 3), d.integer(1, 3), 2)
+    values = [d.pick(d.integer(-8, 8) / 4, d.float32(-1.5, 1.5), d.float32(-9.0, 9.0)) for _ in range(math.prod(at))]
+    op = GridSample(padding_mode=d.pick("zeros", "border", "reflection"), align_corners=d.chance(0.5))
+    grid = np.array(values, dtype=np.float32).reshape(at)
+    q = d.qtype()
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(), ((TensorType(at, "float32"), grid),))
+
+
 def _unfold(d: Dice, shape: Shape) -> Operator:
     axis = d.integer(-len(shape), len(shape) - 1)
     return Unfold(axis=axis, size=d.integer(0, shape[axis]), step=d.integer(1, 3))
@@ -737,11 +752,36 @@ def _dequantize(d: Dice) -> Case:
     return _case(d, Dequantize(), [(shape, _stored_type(d, shape, d.pick(None, 90.0, -126.0)))], "float32")
 
 
+def _fake_quantize(d: Dice) -> Case:
+    shape = d.shape()
+    axis = d.pick(None, d.integer(0, len(shape) - 1))
+    n = () if axis is None else (shape[axis],)
+    low, high = d.pick((0, 255), (-128, 127), (-7, 7), (0, 65535), (3, 3))
+    scale = np.array([d.scale(d.pick(0.0, 3.0)) for _ in range(math.prod(n))], np.float32).reshape(n)
+    zero_point = np.array([d.integer(low, high) for _ in range(math.prod(n))], np.int32).reshape(n)
+    constants = (TensorType(n, "float32"), scale), (TensorType(n, "int32"), zero_point)
+    op = FakeQuantize(quant_min=low, quant_max=high, axis=axis or 0)
+    return _case(d, op, [(shape, "float32")], "float32", constants)
+
+
 def _dynamic_quantize(d: Dice) -> Case:
     shape = (*d.shape(1, 2), *d.pick((), (), (0,)))
     output = d.pick("y", "y", "scale", "zero_point")
-    op = DynamicQuantize(output=output)
+    op = DynamicQuantize(output=output, **_chosen(d))
     case = _case(d, op, [(shape, "float32")], "float32" if output == "scale" else "uint8")
+    return Case(case.network, (Tensor(_range(d, shape)),))
+
+
+def _choose_qparams(d: Dice) -> Case:
+    shape = d.shape(1, 3)
+    tokens, symmetric = d.chance(0.4), d.chance(0.4)
+    dtype, low, high = d.pick(("uint8", 0, 255), ("int8", -128, 127), ("int8", -127, 127), ("int16", -40, 3))
+    output = d.pick("scale", "zero_point")
+    op = ChooseQparams(
+        dtype=dtype, quant_min=low, quant_max=high, least=2.0 ** d.pick(-23, -10, 0, -40),
+        symmetric=symmetric, tokens=tokens, output=output,
+    )  # fmt: skip
+    case = _case(d, op, [(shape, "float32")], "float32" if output == "scale" else "int32")
     return Case(case.network, (Tensor(_range(d, shape)),))
 
 
@@ -760,6 +800,24 @@ def _dynamic_linear(d: Dice) -> Case:
     node = Node("y", op, (x.name, *(c.name for c in fixed)), "float32")
     fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
+
+
+def _dynamic_conv(transposed: bool) -> Callable[[Dice], Case]:
+    def draw(d: Dice) -> Case:
+        quantized = (_conv_transpose if transposed else _conv)(d)
+        network, x = quantized.network, quantized.network.inputs[0]
+        fixed = tuple(
+            c for c in network.constants if c.type.element in ("float32",) or c.name == network.nodes[0].inputs[1]
+        )
+        kind = DynamicConvTranspose if transposed else DynamicConv
+        plain = network.nodes[0].op
+        shared = set(kind.__struct_fields__) & set(plain.__struct_fields__)
+        op = kind(**{f: getattr(plain, f) for f in shared}, **_chosen(d))
+        node = Node("y", op, (x.name, *(c.name for c in fixed)), "float32")
+        fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
+        return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
+
+    return draw
 
 
 def _linear_fp16(d: Dice) -> Case:
@@ -976,6 +1034,22 @@ def _embedding(d: Dice) -> Case:
     )
 
 
+def _embedding_rows(d: Dice) -> Case:
+    shape = (*d.shape(0, 2), d.integer(1, 5))
+    n = math.prod(shape)
+    unit = d.pick(1.0, 2.0**-9, 2.0**-20, 2.0**-30, 2.0**6)
+    kind = d.integer(0, 2)
+    values = [d.random.uniform(-2, 2) if kind == 0 else d.integer(0, 6) - 3 * (kind == 1) for _ in range(n)]
+    x = np.array([float32(v * unit) for v in values], dtype=np.float32).reshape(shape)
+    network = Network(
+        (Input("x0", TensorType(shape, "float32")),),
+        (),
+        (Node("y", EmbeddingRows(bits=d.pick(2, 4, 8)), ("x0",), "float32"),),
+        ("y",),
+    )
+    return Case(network, (Tensor(x),))
+
+
 def _embedding_bag(d: Dice) -> Case:
     rows, features = d.integer(1, 4), d.integer(1, 5)
     dtype = d.pick("uint2", "uint4", "uint8")
@@ -1100,6 +1174,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "concat_relu": lambda d: _concat(d, ConcatRelu),
     "flip": _moved(lambda d, s: Flip(axes=tuple(a - d.pick(0, len(s)) for a in range(len(s)) if d.chance(0.5)))),
     "channel_shuffle": _channel_shuffle,
+    "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
     "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5))),
@@ -1153,7 +1228,11 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "linear_integer": _linear_integer,
     "matmul_integer": _matmul_integer,
     "dynamic_quantize": _dynamic_quantize,
+    "fake_quantize": _fake_quantize,
+    "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_conv": _dynamic_conv(transposed=False),
+    "dynamic_conv_transpose": _dynamic_conv(transposed=True),
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
@@ -1163,6 +1242,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
+    "embedding_rows": _embedding_rows,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.pick(1, 2, 3, 0) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_followed,

@@ -12,8 +12,12 @@ _FUSED = "ONNX says a layer and what follows it as nodes, each of which rounds o
 ABSENT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
+        "dynamic_conv_transpose": "ONNX has no ConvTranspose on integers",
         "linear_fp16": "ONNX has no layer that keeps float32 weights as float16",
         "concat_relu": "ONNX concatenates and clips in two nodes",
+        "grid_sample": "not said: ONNX GridSample has no kernel on quantized tensors",
+        "fake_quantize": "ONNX says it with QuantizeLinear and DequantizeLinear, of whole types only",
+        "choose_qparams": "ONNX has DynamicQuantizeLinear only, of uint8 and without a smallest scale",
         "flip": "ONNX turns round by a Slice with a negative step, which slice has not",
         "channel_shuffle": "ONNX has no such node",
         "unfold": "ONNX has no such node",

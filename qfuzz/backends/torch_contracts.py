@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
@@ -64,6 +66,26 @@ _DEQUANTIZE = Contract(
     tie="half_even",
     source="vec256_qint.h dequantize: fma(scale, q, fl(-scale*zp)); tails (q - zp) * scale",
 )
+_DYNAMIC_QUANTIZE = Contract(
+    terms="affine",
+    k=4,
+    tie="either_even",
+    source="QuantUtils.h ChooseQuantizationParams: in float64, the scale then a float32; fbgemm/QuantUtils.h Quantize: "
+    "x * fl(1/scale), + zero point before or after nearbyint",
+)
+_CHOOSE = Contract(
+    terms="real",
+    k=2,
+    tie="half_even",
+    source="torch/ao/quantization/utils.py determine_qparams, _decomposed.py: float32 (max - min) / steps; min / scale "
+    "rounded, from quant_min, or of tokens after that is taken off",
+)
+_FAKE_QUANTIZE = Contract(
+    terms="affine",
+    k=3,
+    tie="half_even",
+    source=f"{_KERNELS} _fake_quantize_tensor_helper: nearbyint(x * fl(1/scale)), + zero point, less it, * scale",
+)
 _CLAMP = Contract(
     terms="affine",
     k=3,
@@ -96,6 +118,13 @@ _RESIZED = Contract(
     source="UpSample.h area_pixel_compute_source_index, nearest_idx: fl(1/scale) or fl(in/out) times (i + 1/2), - 1/2; "
     "UpSampleBilinear2d.cpp: 1 - w and h, products and sums of stored integers, - zp; quantize_val",
 )
+_GRID = Contract(
+    terms="affine",
+    k=8,
+    tie="half_even_after_zero_point",
+    source="native/GridSampler.cpp _grid_sampler_2d_cpu_quantized: float32 weights of two differences, products with "
+    "stored integers or the zero point, four sums, nearbyint",
+)
 _QNNPACK_ADD = Contract(
     terms="fixed_point",
     k=8,
@@ -111,6 +140,13 @@ _ROWS = Contract(
     source="qembeddingbag_prepack.cpp: bias = fl(-zero point * scale); fbgemm/src/EmbeddingSpMDM.cc: 0 + bias, "
     "vfmadd231ps(bias, q, scale)",
 )
+_OF_ROWS = Contract(
+    terms="affine",
+    k=5,
+    tie="either_even",
+    source="fbgemm/src/QuantUtilsAvx2.cc FloatOrHalfToFused8BitRowwiseQuantizedSBFloatAvx2: (x - min) * (255 / "
+    "(range + 1e-8)), in float32; ...NBit...: (x - min) * (1 / scale); then q * scale + min",
+)
 _BAGS = Contract(
     terms="affine",
     k=1,
@@ -123,6 +159,10 @@ _BAGS = Contract(
 _SHARED: dict[str, Contract] = {
     "quantize": _QUANTIZE,
     "dequantize": _DEQUANTIZE,
+    "dynamic_quantize": _DYNAMIC_QUANTIZE,
+    "choose_qparams": _CHOOSE,
+    "fake_quantize": _FAKE_QUANTIZE,
+    "fake_quantize?fake_quantizer=float_zero_points": replace(_FAKE_QUANTIZE, tie="either_even"),
     "add": _ELEMENTWISE,
     "mul": _ELEMENTWISE,
     "relu": _MOVED,
@@ -133,6 +173,7 @@ _SHARED: dict[str, Contract] = {
     "adaptive_avg_pool": _POOL,
     "concat_relu": _ELEMENTWISE,
     "interpolate": _RESIZED,
+    "grid_sample": _GRID,
     **dict.fromkeys(("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"), _MOVED),
     **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort", "topk"), _MOVED),
     **dict.fromkeys(("flip", "channel_shuffle", "unfold", "reflection_pad"), _MOVED),
@@ -154,6 +195,7 @@ _SHARED: dict[str, Contract] = {
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
+    "embedding_rows": _OF_ROWS,
     **torch_activation_contracts.CONTRACTS,
     "recurrent": RECURRENT,
 }
@@ -164,6 +206,8 @@ _FBGEMM = _SHARED | {
     "conv_transpose": _FBGEMM_GEMM,
     "linear": _FBGEMM_GEMM,
     "dynamic_linear": dynamic.FBGEMM,
+    "dynamic_conv": dynamic.FBGEMM,
+    "dynamic_conv_transpose": dynamic.FBGEMM,
     "linear_pointwise": _FBGEMM_GEMM,
     "conv_pointwise": _FBGEMM_GEMM,
 }
@@ -172,6 +216,8 @@ _ONEDNN = {
     "conv_transpose": _ONEDNN_GEMM,
     "linear": _ONEDNN_GEMM,
     "dynamic_linear": dynamic.ONEDNN,
+    "dynamic_conv": dynamic.ONEDNN,
+    "dynamic_conv_transpose": dynamic.ONEDNN,
     "linear_pointwise": EXPORT_CONTRACTS["linear_pointwise"],
     "conv_pointwise": _ONEDNN_GEMM,
     "conv_add": EXPORT_CONTRACTS["conv_add"],
@@ -181,6 +227,8 @@ _QNNPACK = {
     "conv_transpose": _QNNPACK_GEMM,
     "linear": _QNNPACK_GEMM,
     "dynamic_linear": dynamic.QNNPACK,
+    "dynamic_conv": dynamic.QNNPACK,
+    "dynamic_conv_transpose": dynamic.QNNPACK,
     "linear_pointwise": _QNNPACK_GEMM,
     "conv_pointwise": _QNNPACK_GEMM,
     "add": _QNNPACK_ADD,

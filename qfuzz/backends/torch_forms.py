@@ -27,10 +27,14 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
             return _contraction(engine, network, node, kernel) or _added(engine, network, node)
         case "linear_fp16":
             return _float16(engine, network, node)
-        case "dynamic_linear":
+        case "dynamic_linear" | "dynamic_conv":
             return _dynamic(engine, network, node)
+        case "dynamic_conv_transpose":
+            return _dynamic(engine, network, node) or _transposed(engine, network, node)
         case "recurrent":
             return _recurrent(engine, network, node)
+        case "dynamic_quantize" if engine == "qnnpack" and op.reduce_range:
+            return "reduce_range: QTensor.cpp sets it to false for QNNPACK"
         case "sigmoid" if engine == "qnnpack":
             return _qnnpack_sigmoid(network, node)
         case _:
@@ -105,6 +109,9 @@ def _recurrent(engine: str, network: Network, node: Node) -> str:
         return f"weight: float32; linear_prepack_fp16 is not supported by {engine}, it says" if quantized else ""
     if engine == "qnnpack" and op.reduce_range:
         return "reduce_range: 'Currently, qnnpack incorrectly ignores reduce_range when it is set to true' (TORCH_WARN)"
+    cell = len(network.types[node.inputs[0]].shape) == 2
+    if cell and not op.reduce_range:  # an older cell, which is FBGEMM's on every engine
+        return ""
     if engine == "onednn" and any(any(w.qtype.zero_point) for w in weights if w.is_quantized):
         return "weight: onednn takes symmetric weights, whose zero point is 0"
     return ""

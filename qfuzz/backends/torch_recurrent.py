@@ -5,7 +5,8 @@ from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering
-from qfuzz.backends.torch_calls import Arg, literal, torch_name, variables
+from qfuzz.backends.torch_calls import Arg, literal, torch_name, variable, variables
+from qfuzz.backends.torch_dynamic import int8_weight
 from qfuzz.backends.torch_layers import weight_of
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
@@ -19,6 +20,9 @@ def _recurrent(b: Builder, node: Node) -> None:
     if not cell and op.kind.startswith("rnn"):
         raise Unsupported("kind: of plain RNN there are cells only (RNN.cpp)")
     halves = b.type(node, 1).element == "float32"
+    if _is_older(b, node):
+        _older_cell(b, node, op)
+        return
     if cell and not op.reduce_range and not halves:
         raise Unsupported("reduce_range: cells always have it (RNN.cpp, DEFINE_QUANTIZED_RNN_CELL_DYNAMIC)")
     packed = [_packed(b, node, 1 + 4 * i + j, halves) for i in range(op.n_cells) for j in (0, 1)]
@@ -32,6 +36,9 @@ def _recurrent(b: Builder, node: Node) -> None:
         target = f"torch.ops.quantized.quantized_{op.kind}_cell_dynamic"
         b.call(out if op.kind == "lstm" else node.name, target, b.x(node), hx, *packed, *biases)
         return
+    if b.network.form("call") == "overload" and not op.batch_first and b.type(node, 0).shape[1]:
+        _packed_sequence(b, node, op, hx, packed, outs, halves=halves)
+        return
     params = [_cell_params(b, node, op, i, packed[2 * i : 2 * i + 2], halves) for i in range(op.n_cells)]
     outs["yhc".index(op.output)] = node.name
     settings: list[Any] = [True, op.layers, 0.0, False, op.bidirectional, op.batch_first]
@@ -41,6 +48,50 @@ def _recurrent(b: Builder, node: Node) -> None:
         return
     dtype = torch_name("torch.float16" if halves else "torch.qint8")
     b.call(",".join(outs), "torch.quantized_lstm", *arguments, dtype=dtype, use_dynamic=literal(True))
+
+
+def _is_older(b: Builder, node: Node) -> bool:
+    """Whether it is said with an older cell, which has no reduced range, and one scale for a weight."""
+    op: Any = node.op
+    weights = [b.type(node, i) for i in (1, 2)]
+    plain = not op.reduce_range and all(w.is_quantized and w.qtype.is_per_tensor for w in weights)
+    return b.network.form("entry") == "older" and plain and len(b.type(node, 0).shape) == 2
+
+
+def _older_cell(b: Builder, node: Node, op: Recurrent) -> None:
+    """Both weights with what was packed of them, told part by part."""
+    w, r = (int8_weight(b, node, position) for position in (1, 2))
+    biases = [b.constant(node.inputs[i]) for i in (3, 4)]
+    states = [b.constant(name) for name in node.inputs[5:]]
+    hx = variables(tuple(str(a.value) for a in states)) if op.kind == "lstm" else states[0]
+    told = [a for pair in zip(w, r, strict=True) for a in pair]
+    other = b.fresh(f"{node.name}_other")
+    out = f"{node.name},{other}" if op.output == "y" else f"{other},{node.name}"
+    target = f"torch.quantized_{op.kind}_cell"
+    b.call(out if op.kind == "lstm" else node.name, target, b.x(node), hx, *told[:2], *biases, *told[2:])
+
+
+def _packed_sequence(
+    b: Builder, node: Node, op: Recurrent, hx: Arg, packed: list[Arg], outs: list[str], *, halves: bool
+) -> None:
+    """As what pack_sequence makes of sequences of one length: all steps after one another, and their batch sizes."""
+    length, batch, features = b.type(node, 0).shape
+    data = b.fresh(f"{node.name}_data")
+    b.call(data, ".reshape", b.x(node), literal([length * batch, features]))
+    sizes = b.numbers(b.fresh(f"{node.name}_sizes"), (batch,) * length, "int64")
+    params = [_cell_params(b, node, op, i, packed[2 * i : 2 * i + 2], halves) for i in range(op.n_cells)]
+    arguments = (variable(data), sizes, hx, variables(tuple(str(a.value) for a in params)))
+    settings = map(literal, (True, op.layers, 0.0, False, op.bidirectional))
+    if op.output != "y":
+        outs["yhc".index(op.output)] = node.name
+    if op.kind == "gru":
+        b.call(",".join(outs[:2]), "torch.quantized_gru", *arguments, *settings)
+    else:
+        dtype = torch_name("torch.float16" if halves else "torch.qint8")
+        out = ",".join(outs)
+        b.call(out, "torch.quantized_lstm", *arguments, *settings, dtype=dtype, use_dynamic=literal(True))
+    if op.output == "y":
+        b.call(node.name, ".reshape", variable(outs[0]), literal([length, batch, -1]))
 
 
 def _packed(b: Builder, node: Node, position: int, halves: bool) -> Arg:

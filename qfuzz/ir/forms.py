@@ -116,6 +116,11 @@ DIMENSIONS: tuple[Dimension, ...] = (
         "torch's quantizers: of numbers, of tensors, of a list of tensors, of float zero points, of tokens (as rows)",
     ),
     Dimension(
+        "fake_quantizer",
+        ("numbers", "tensors", "mask", "learnable", "float_zero_points"),
+        "torch's fake quantizers: of numbers, of tensors, with the mask of gradients, learnable, of float zero points",
+    ),
+    Dimension(
         "entry",
         ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn", "second", "sparse"),
         "under which of its names torch's layer is called, where it has that one; sparse: with block-sparse weights",

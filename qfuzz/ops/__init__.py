@@ -12,11 +12,15 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -29,6 +33,7 @@ from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.recurrent import Recurrent
@@ -92,6 +97,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     MatMulInteger,
     DynamicQuantize,
     DynamicLinear,
+    DynamicConv,
+    DynamicConvTranspose,
     Attention,
     Lstm,
     Recurrent,
@@ -101,6 +108,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     WeightOnlyLinear,
     Embedding,
     EmbeddingBag,
+    EmbeddingRows,
     Tile,
     GatherElements,
     Amax,
@@ -116,12 +124,15 @@ OPERATORS: tuple[type[Operator], ...] = (
     MaskedFill,
     IndexPut,
     ConstantPad,
+    GridSample,
     LinearPointwise,
     ConvPointwise,
     LinearAdd,
     ConvAdd,
     BatchNorm,
     GroupNorm,
+    FakeQuantize,
+    ChooseQparams,
     Celu,
     Threshold,
     Prelu,

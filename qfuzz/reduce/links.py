@@ -11,9 +11,12 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -25,6 +28,7 @@ from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements
@@ -72,7 +76,13 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
     x = read[0]
     rank = len(out.shape)
     match node.op:
-        case Conv(groups=groups) | ConvInteger(groups=groups) | ConvPointwise(groups=groups) | ConvAdd(groups=groups):
+        case (
+            Conv(groups=groups)
+            | DynamicConv(groups=groups)
+            | ConvInteger(groups=groups)
+            | ConvPointwise(groups=groups)
+            | ConvAdd(groups=groups)
+        ):
             if groups == 1:
                 join(x[1], read[1][1])
             if isinstance(node.op, ConvAdd):
@@ -81,7 +91,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for bias in read[3 if isinstance(node.op, ConvAdd) else 2 :]:
                 join(read[1][0], bias[0])
             return [x[0], read[1][0] if groups == 1 else None, *(None for _ in range(rank - 2))]
-        case ConvTranspose(groups=groups):
+        case ConvTranspose(groups=groups) | DynamicConvTranspose(groups=groups):
             join(x[1], read[1][0])
             if len(read) > 2 and groups == 1:
                 join(read[1][1], read[2][0])
@@ -139,6 +149,10 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [None, batch, None] if op.output != "y" else [*x[:2], None]
         case Embedding(axis=axis):
             return [*x[:axis], *read[1], *x[axis + 1 :]]
+        case FakeQuantize(axis=axis):
+            for one_a_channel in (labels for labels in read[1:] if labels):
+                join(x[axis], one_a_channel[0])
+            return x
         case BatchNorm() | InstanceNorm() | GroupNorm():
             for one_a_channel in read[1:]:
                 join(x[1], one_a_channel[0])
@@ -177,6 +191,9 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [None] * rank
         case GatherElements():
             return [None] * rank
+        case GridSample():
+            join(x[0], read[1][0])
+            return [x[0], x[1], read[1][1], read[1][2]]
         case IndexPut() | ConstantPad():
             grown = node.op.padding if isinstance(node.op, ConstantPad) else (1,) + (0,) * (2 * rank)
             return [None if grown[d] or grown[rank + d] else label for d, label in enumerate(x)]
@@ -187,6 +204,8 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [label if d in stays else None for d, label in enumerate(x)]
         case DynamicQuantize(output="scale" | "zero_point"):
             return []
+        case ChooseQparams(tokens=tokens):
+            return [*x[:-1], None] if tokens else [None]
         case _:
             merged = [None] * rank
             for labels, t in zip(read, types, strict=True):

@@ -29,12 +29,17 @@ def draw_recurrent(b: Builder) -> None:
     magnitude = d.pick((1.0, 1.0, 2.0**-6, 2.0**5, SMALLEST * 128 if common else SMALLEST))
     b.ranges[x] = RealRange(d.integer(0, fill.N_RANGES - 1), magnitude)
     halves = d.rarely(4)
+    older = cell and d.rarely(3)
+    if older:
+        b.forms.append(("entry", "older"))
+    elif d.integer(0, 1):
+        b.forms.append(("call", "overload"))
     rows = GATES[kind] * hidden
     inputs = [x]
     for i in range(n_cells):
         read = features if i < directions else directions * hidden
         for name, columns in (("w", read), ("r", hidden)):
-            inputs.append(_weight(b, f"{name}{i}_", (rows, columns), halves=halves))
+            inputs.append(_weight(b, f"{name}{i}_", (rows, columns), halves=halves, one_scale=older))
         for name in "bc":
             inputs.append(_reals(b, f"{name}{i}_", (rows,), 1.0))
     state = (batch, hidden) if cell else (n_cells, batch, hidden)
@@ -45,7 +50,7 @@ def draw_recurrent(b: Builder) -> None:
         layers=layers,
         bidirectional=bidirectional,
         batch_first=batch_first,
-        reduce_range=cell or d.integer(0, 1) == 0,
+        reduce_range=not older and (cell or d.integer(0, 1) == 0),
         output=d.pick(outputs),  # type: ignore[arg-type]
     )
     b.add_node(op, tuple(inputs), "float32")
@@ -59,7 +64,7 @@ def _reals(b: Builder, name: str, shape: tuple[int, ...], around: float) -> str:
     return b.add_constant(name, "float32", (integers * unit).astype(np.float32).reshape(shape))
 
 
-def _weight(b: Builder, name: str, shape: tuple[int, int], *, halves: bool) -> str:
+def _weight(b: Builder, name: str, shape: tuple[int, int], *, halves: bool, one_scale: bool) -> str:
     d = b.d
     around = d.pick((1.0, 1.0, 0.25, 4.0)) / math.sqrt(shape[1])
     if halves:
@@ -70,7 +75,7 @@ def _weight(b: Builder, name: str, shape: tuple[int, int], *, halves: bool) -> s
     kind = d.integer(0, 5)
     zero_point = 0 if kind < 5 or b.flavour.common else d.pick((1, -128, 127, -5))
     q = QType.per_tensor("int8", scale, zero_point)
-    if kind in (1, 2):
+    if kind in (1, 2) and not one_scale:
         steps = fill.below(fill.words(d.key(), shape[0]), 3)
         q = QType("int8", tuple(float32(scale * 2.0 ** int(s - 1)) for s in steps), (zero_point,) * shape[0], 0)
     style = d.pick((fill.UNIFORM, fill.UNIFORM, fill.EXTREMES, fill.NARROW))

@@ -20,11 +20,15 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -38,6 +42,7 @@ from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwi
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.recurrent import GATES, Recurrent
@@ -374,6 +379,15 @@ def _channel_shuffle(d: Draw) -> Case:
     return d.case(ChannelShuffle(groups=groups), [(shape, q)], q)
 
 
+def _grid_sample(d: Draw) -> Case:
+    shape, q = d.image_shape(2), d.qtype()
+    at = (shape[0], d.integer(1, 4), d.integer(1, 4), 2)
+    modes: Any = ("zeros", "border", "reflection")
+    op = GridSample(padding_mode=modes[d.integer(0, 2)], align_corners=d.chance(0.5))
+    grid = d.rng.uniform(-1.5, 1.5, at).astype(np.float32)
+    return d.case(op, [(shape, q)], q, constants={1: (TensorType(at, "float32"), grid)})
+
+
 def _unfold(d: Draw, shape: tuple[int, ...]) -> Operator:
     axis = d.integer(0, len(shape) - 1)
     return Unfold(axis=axis, size=d.integer(1, min(shape[axis], 3)), step=d.integer(1, 2))
@@ -410,6 +424,18 @@ def _float(d: Draw, *, to: bool) -> Case:
     q = d.qtype()
     shape = d.shape()
     return d.case(Quantize(), [(shape, "float32")], q) if to else d.case(Dequantize(), [(shape, q)], "float32")
+
+
+def _fake_quantize(d: Draw) -> Case:
+    shape = d.shape()
+    n = (shape[0],) if d.chance(0.5) else ()
+    scale = np.array([d.scale() for _ in range(math.prod(n))], np.float32).reshape(n)
+    zero_point = d.rng.integers(0, 128, n).astype(np.int32)
+    constants: dict[int, Any] = {
+        1: (TensorType(n, "float32"), scale),
+        2: (TensorType(n, "int32"), np.array(zero_point)),
+    }
+    return d.case(FakeQuantize(quant_min=-128), [(shape, "float32")], "float32", constants=constants)
 
 
 def _requantize(d: Draw) -> Case:
@@ -547,8 +573,17 @@ def _interpolate(d: Draw) -> Case:
 
 def _dynamic_quantize(d: Draw) -> Case:
     output: Any = d.rng.choice(["y", "y", "scale", "zero_point"])
-    op = DynamicQuantize(output=str(output))  # type: ignore[arg-type]
+    op = DynamicQuantize(output=str(output), chosen_as=d.chooser, reduce_range=d.reduces())  # type: ignore[arg-type]
     return d.case(op, [(d.shape(), "float32")], "float32" if output == "scale" else "uint8")
+
+
+def _choose_qparams(d: Draw) -> Case:
+    output: Any = str(d.rng.choice(["scale", "zero_point"]))
+    low, high, symmetric = ((0, 255, False), (-128, 127, True), (-8, 7, False))[d.integer(0, 2)]
+    op = ChooseQparams(
+        dtype="uint8" if low == 0 else "int8", quant_min=low, quant_max=high, symmetric=symmetric, output=output
+    )
+    return d.case(op, [(d.shape(), "float32")], "float32" if output == "scale" else "int32")
 
 
 def _dynamic_linear(d: Draw) -> Case:
@@ -557,6 +592,18 @@ def _dynamic_linear(d: Draw) -> Case:
     kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
     op = DynamicLinear(chosen_as=d.chooser, relu=d.chooser == "torch" and d.chance(0.4), reduce_range=d.reduces())
     return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
+
+
+def _dynamic_conv(kind: type[DynamicConv | DynamicConvTranspose]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
+        static = (_conv if kind is DynamicConv else _conv_transpose)(d)
+        network, plain = static.network, static.network.nodes[0].op
+        kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
+        shared = {f: getattr(plain, f) for f in set(kind.__struct_fields__) & set(plain.__struct_fields__)}
+        op = kind(**shared, chosen_as=d.chooser, reduce_range=d.reduces())
+        return d.case(op, [(network.inputs[0].type.shape, "float32")], "float32", constants=kept)
+
+    return draw
 
 
 def _linear_fp16(d: Draw) -> Case:
@@ -712,6 +759,12 @@ def _embedding(d: Draw) -> Case:
     return d.case(Embedding(), [], "float32", constants=constants)
 
 
+def _embedding_rows(d: Draw) -> Case:
+    bits: Any = int(d.rng.choice([2, 4, 8]))
+    features = int(d.rng.choice([4, 8, 12, 32, 44, 68]))
+    return d.case(EmbeddingRows(bits=bits), [((d.integer(1, 5), features), "float32")], "float32")
+
+
 def _embedding_bag(d: Draw) -> Case:
     rows, features = d.integer(1, 9), int(d.rng.choice([2, 8, 12, 16, 32, 48, 144]))
     dtype: Any = str(d.rng.choice(["uint4", "uint8", "uint2"]))
@@ -793,6 +846,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "concat_relu": lambda d: _concat(d, ConcatRelu),
     "flip": _moved(lambda d, s: Flip(axes=tuple(a for a in range(len(s)) if d.chance(0.5)))),
     "channel_shuffle": _channel_shuffle,
+    "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
     "sort": _moved(lambda d, s: Sort(axis=d.integer(0, len(s) - 1), descending=d.chance(0.5))),
@@ -857,7 +911,11 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "linear_integer": _linear_integer,
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
+    "fake_quantize": _fake_quantize,
+    "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_conv": _dynamic_conv(DynamicConv),
+    "dynamic_conv_transpose": _dynamic_conv(DynamicConvTranspose),
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
@@ -867,6 +925,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
+    "embedding_rows": _embedding_rows,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_pointwise,
