@@ -161,6 +161,8 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "aten::quantized_lstm.data": _eager("recurrent"),
         "aten::quantized_lstm.input": _eager("recurrent"),
         "aten::quantized_lstm_cell": _eager("recurrent"),
+        "aten::quantized_max_pool1d": _eager("max_pool"),
+        "aten::quantized_max_pool2d": _eager("max_pool"),
         "aten::quantized_max_pool3d": _eager("max_pool"),
         "aten::quantized_rnn_relu_cell": _eager("recurrent"),
         "aten::quantized_rnn_tanh_cell": _eager("recurrent"),

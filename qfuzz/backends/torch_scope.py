@@ -125,8 +125,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::quantized_gru.input_legacy": "recurrent layers and cells",
         "aten::quantized_lstm.data_legacy": "recurrent layers and cells",
         "aten::quantized_lstm.input_legacy": "recurrent layers and cells",
-        "aten::quantized_max_pool1d": "pools",
-        "aten::quantized_max_pool2d": "pools",
         "aten::reflection_pad1d.out": "movement, sorting and indexing",
         "aten::reflection_pad2d.out": "movement, sorting and indexing",
         "aten::std.correction_out": "reductions",
