@@ -66,6 +66,20 @@ _DEQUANTIZE = Contract(
     tie="half_even",
     source="vec256_qint.h dequantize: fma(scale, q, fl(-scale*zp)); tails (q - zp) * scale",
 )
+_DYNAMIC_QUANTIZE = Contract(
+    terms="affine",
+    k=4,
+    tie="either_even",
+    source="QuantUtils.h ChooseQuantizationParams: in float64, the scale then a float32; fbgemm/QuantUtils.h Quantize: "
+    "x * fl(1/scale), + zero point before or after nearbyint",
+)
+_CHOOSE = Contract(
+    terms="real",
+    k=2,
+    tie="half_even",
+    source="torch/ao/quantization/utils.py determine_qparams, _decomposed.py: float32 (max - min) / steps; min / scale "
+    "rounded, from quant_min, or of tokens after that is taken off",
+)
 _FAKE_QUANTIZE = Contract(
     terms="affine",
     k=3,
@@ -104,6 +118,13 @@ _RESIZED = Contract(
     source="UpSample.h area_pixel_compute_source_index, nearest_idx: fl(1/scale) or fl(in/out) times (i + 1/2), - 1/2; "
     "UpSampleBilinear2d.cpp: 1 - w and h, products and sums of stored integers, - zp; quantize_val",
 )
+_GRID = Contract(
+    terms="affine",
+    k=8,
+    tie="half_even_after_zero_point",
+    source="native/GridSampler.cpp _grid_sampler_2d_cpu_quantized: float32 weights of two differences, products with "
+    "stored integers or the zero point, four sums, nearbyint",
+)
 _QNNPACK_ADD = Contract(
     terms="fixed_point",
     k=8,
@@ -138,6 +159,8 @@ _BAGS = Contract(
 _SHARED: dict[str, Contract] = {
     "quantize": _QUANTIZE,
     "dequantize": _DEQUANTIZE,
+    "dynamic_quantize": _DYNAMIC_QUANTIZE,
+    "choose_qparams": _CHOOSE,
     "fake_quantize": _FAKE_QUANTIZE,
     "fake_quantize?fake_quantizer=float_zero_points": replace(_FAKE_QUANTIZE, tie="either_even"),
     "add": _ELEMENTWISE,
@@ -150,6 +173,7 @@ _SHARED: dict[str, Contract] = {
     "adaptive_avg_pool": _POOL,
     "concat_relu": _ELEMENTWISE,
     "interpolate": _RESIZED,
+    "grid_sample": _GRID,
     **dict.fromkeys(("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"), _MOVED),
     **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort", "topk"), _MOVED),
     **dict.fromkeys(("flip", "channel_shuffle", "unfold", "reflection_pad"), _MOVED),

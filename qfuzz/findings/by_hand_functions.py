@@ -1,6 +1,7 @@
 """Functions of one real number as Python statements that set ``real`` from ``x``, with 60 decimals where needed."""
 
 from collections.abc import Callable
+from fractions import Fraction
 
 from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
@@ -84,7 +85,7 @@ _ERF = [  # DLMF 7.6.2; beyond 15, 1 - |erf| is below 10^-49
 ]
 
 
-def fraction(x: float) -> str:
+def fraction(x: float | Fraction) -> str:
     """The number as an expression."""
     numerator, denominator = x.as_integer_ratio()
     return f"Fraction({numerator}, {denominator})" if denominator != 1 else f"Fraction({numerator})"

@@ -5,11 +5,13 @@ import math
 import re
 
 import msgspec
+import numpy as np
 
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMulInteger
@@ -190,9 +192,12 @@ def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:
 def _layout(case: Case, node: Node) -> set[str]:
     """Whether an image is resized as one whose channels come last, from one pixel, or to the size that it has.
 
-    Kernels for that are others.
+    Kernels for that are others. And whether a grid names places so far outside that a float32 has no fractions there.
     """
     op, shape = node.op, case.network.types[node.inputs[0]].shape
+    if isinstance(op, GridSample):
+        grid = np.abs(case.network.constant_data[node.inputs[1]].array)
+        return {"far outside"} if (grid * (shape[3], shape[2]) >= 2**22).any() else set()
     if not isinstance(op, Interpolate):
         return set()
     samplings = op.samplings(shape)

@@ -16,6 +16,7 @@ from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -27,6 +28,7 @@ from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements
@@ -189,6 +191,9 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [None] * rank
         case GatherElements():
             return [None] * rank
+        case GridSample():
+            join(x[0], read[1][0])
+            return [x[0], x[1], read[1][1], read[1][2]]
         case IndexPut() | ConstantPad():
             grown = node.op.padding if isinstance(node.op, ConstantPad) else (1,) + (0,) * (2 * rank)
             return [None if grown[d] or grown[rank + d] else label for d, label in enumerate(x)]
@@ -199,6 +204,8 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [label if d in stays else None for d, label in enumerate(x)]
         case DynamicQuantize(output="scale" | "zero_point"):
             return []
+        case ChooseQparams(tokens=tokens):
+            return [*x[:-1], None] if tokens else [None]
         case _:
             merged = [None] * rank
             for labels, t in zip(read, types, strict=True):
