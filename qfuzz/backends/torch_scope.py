@@ -18,6 +18,7 @@ _MEMORY = "makes or resizes memory, and leaves its values open"
 _PROCESSOR = "tells what the processor can do"
 _STEP = "a step of packing float16 weights, called there without the dispatcher: linear_fp16 is judged with it"
 _SETTINGS = "tells a setting that a weight was packed with, and computes no values"
+_LISTS = "always refuses: 'with List[Tensor] for parameters is no longer supported', for scripts of older releases"
 _OUTDATED = "always refuses: 'This model uses an outdated version', for scripts of older releases"
 
 OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
@@ -44,6 +45,10 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
         "aten::empty_strided": _MEMORY,
         "aten::fake_quantize_per_channel_affine_cachemask_backward": _GRADIENT,
         "aten::fake_quantize_per_tensor_affine_cachemask_backward": _GRADIENT,
+        "aten::quantized_gru.data_legacy": _LISTS,
+        "aten::quantized_gru.input_legacy": _LISTS,
+        "aten::quantized_lstm.data_legacy": _LISTS,
+        "aten::quantized_lstm.input_legacy": _LISTS,
         "aten::resize_": _MEMORY,
         "aten::set_.source_Storage_storage_offset": _MEMORY,
         "mkldnn::_is_mkldnn_fp16_supported": _PROCESSOR,
@@ -133,10 +138,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::ne.Scalar_out": "comparisons",
         "aten::ne.Tensor": "comparisons",
         "aten::ne.Tensor_out": "comparisons",
-        "aten::quantized_gru.data_legacy": "recurrent layers and cells",
-        "aten::quantized_gru.input_legacy": "recurrent layers and cells",
-        "aten::quantized_lstm.data_legacy": "recurrent layers and cells",
-        "aten::quantized_lstm.input_legacy": "recurrent layers and cells",
         "aten::quantized_max_pool1d": "pools",
         "aten::quantized_max_pool2d": "pools",
         "aten::reflection_pad1d.out": "movement, sorting and indexing",
