@@ -254,7 +254,8 @@ def _repack(target: str, function: Callable[..., Any], given: Sequence[Any]) -> 
     def repack(packed: Any) -> Any:
         if "_prepack" not in target:  # cells, which hold weights that were packed again already
             return packed
-        unpacked = _lookup(target.replace("_prepack", "_unpack"))(packed)
+        unpack = target.replace("_prepack", "_unpack").replace("._quantized.", ".quantized.")  # it has no other name
+        unpacked = _lookup(unpack)(packed)
         parts = (unpacked,) if isinstance(unpacked, torch.Tensor) else unpacked
         return function(*parts, *given[len(parts) :])
 
