@@ -70,6 +70,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "aten::_fake_quantize_learnable_per_channel_affine": _eager("fake_quantize"),
         "aten::_fake_quantize_learnable_per_tensor_affine": _eager("fake_quantize"),
         "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": _eager("fake_quantize"),
+        "aten::_fused_moving_avg_obs_fq_helper": _eager("fake_quantize"),
         "aten::_index_put_impl_": _eager("index_put"),
         "aten::_int_mm": _export("linear_integer", "matmul_integer"),
         "aten::_make_per_channel_quantized_tensor": _eager(
@@ -113,6 +114,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "aten::fbgemm_pack_quantized_matrix": _eager("dynamic_linear"),
         "aten::fill_.Scalar": _eager("pad", "constant_pad"),
         "aten::flip": _eager("flip"),
+        "aten::fused_moving_avg_obs_fake_quant": _eager("fake_quantize"),
         "aten::gelu": _eager("gelu"),
         "aten::grid_sampler_2d": _eager("grid_sample"),
         "aten::hardsigmoid": _eager("hardsigmoid"),
