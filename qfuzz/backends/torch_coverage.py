@@ -311,7 +311,6 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "quantized::sigmoid": _eager("sigmoid"),
         "quantized::softmax": _eager("softmax"),
         "quantized::threshold": _eager("threshold"),
-        "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl": _export("choose_qparams"),
         "quantized_decomposed::choose_qparams.tensor": _export("choose_qparams"),
         "quantized_decomposed::choose_qparams_per_token": _export("choose_qparams"),
         "quantized_decomposed::choose_qparams_per_token_asymmetric": _export("choose_qparams"),

@@ -77,6 +77,7 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
         "quantized::conv_transpose3d_transpose": _SETTINGS,
         "quantized::linear_prepack_fp16_legacy": _OUTDATED,
         "quantized::linear_prepack_legacy": _OUTDATED,
+        "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl": "the function that choose_qparams_per_token_asymmetric is",
         "quantized_decomposed::convert_element_type.no_fuse": "converts a type as Tensor.to does: nothing is quantized",
         "static_runtime::dequantize_copy.self": NO_KERNEL,
     }
