@@ -18,7 +18,9 @@ def _max_pool(b: Builder, node: Node) -> None:
     keep_qparams(b, node)
     settings = (op.kernel, op.strides, half_kernel(op.kernel, op.padding, op.dilations), op.dilations)
     spatial = len(op.kernel)
-    target = "torch.quantized_max_pool3d" if spatial == 3 else f"torch.ops.quantized.max_pool{spatial}d"
+    # Two names of one kernel, of which the second is for quantized modules, and not in 3-d.
+    documented = spatial == 3 or max(op.dilations) == 1
+    target = f"torch.{'quantized_' if documented else 'ops.quantized.'}max_pool{spatial}d"
     b.call(node.name, target, b.x(node), *(literal(list(s)) for s in settings), literal(op.ceil_mode))
 
 
