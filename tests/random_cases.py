@@ -16,19 +16,21 @@ from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
 from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
-from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -40,6 +42,7 @@ from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import (
     DepthToSpace,
@@ -55,6 +58,7 @@ from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.threshold import Threshold
 from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
@@ -546,6 +550,30 @@ def _mean(d: Dice) -> Case:
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
 
 
+def _threshold(d: Dice) -> Case:
+    """Numbers on steps, on half steps, and any."""
+    q = d.qtype()
+    steps = [float32(q.scale[0] * d.pick(d.integer(-20, 20), d.integer(-40, 40) / 2, 0)) for _ in range(2)]
+    op = Threshold(threshold=d.pick(steps[0], d.float32(-1.0, 1.0)), value=steps[1])
+    return _case(d, op, [(d.shape(), q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))
+
+
+def _prelu(d: Dice) -> Case:
+    q, shape = d.qtype(), d.shape()
+    q_w = QType.per_tensor(d.pick("uint8", "int8"), d.scale(-6.0), 5)
+    n = shape[1] if len(shape) > 1 and d.chance(0.6) else 1
+    slope = (TensorType((n,), q_w), d.data((n,), q_w))
+    return _case(d, Prelu(), [(shape, q)], d.qtype(math.log2(q.scale[0])), (slope,))
+
+
+def _std(d: Dice) -> Case:
+    shape, q = d.shape(), d.qtype()
+    axes = tuple(a for a in range(len(shape)) if d.chance(0.5))
+    n = math.prod(shape[a] for a in axes or range(len(shape)))
+    op = Std(axes=axes, keepdims=d.chance(0.5), correction=min(d.pick(1, 0, 2), n - 1))
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))
+
+
 def _parts(d: Dice, n: int) -> tuple[int, ...]:
     """Sizes that add up to `n`."""
     cuts = sorted(d.integer(0, n) for _ in range(d.integer(0, 2)))
@@ -700,6 +728,20 @@ def _dynamic_linear(d: Dice) -> Case:
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
 
 
+def _linear_fp16(d: Dice) -> Case:
+    k, m = d.integer(1, 5), d.integer(1, 4)
+    shape = (*d.shape(1, 2), k)
+    unit = 2.0 ** d.pick(-13, -13, -30, -38, 4)
+    weight = np.array([d.integer(-(2**14), 2**14) * unit for _ in range(m * k)], dtype=np.float32).reshape(m, k)
+    constants = [Constant("w", TensorType((m, k), "float32"), Tensor(weight))]
+    if d.chance(0.5):
+        bias = np.array([d.random.uniform(-4, 4) for _ in range(m)], dtype=np.float32)
+        constants.append(Constant("b", TensorType((m,), "float32"), Tensor(bias)))
+    node = Node("y", LinearFp16(relu=d.chance(0.3)), ("x", *(c.name for c in constants)), "float32")
+    fed = (Input("x", TensorType(shape, "float32")),)
+    return Case(Network(fed, tuple(constants), (node,), ("y",)), (Tensor(_range(d, shape)),))
+
+
 def _attention(d: Dice) -> Case:
     batch, length, features = d.integer(0, 3), d.integer(1, 5), d.integer(1, 5)
     heads = d.integer(1, 3)
@@ -837,7 +879,8 @@ def _weight_only_linear(d: Dice) -> Case:
     if d.chance(0.5):
         bias = np.array([d.float32(-99.0, 99.0) for _ in range(n)], dtype=np.float32)
         constants.append((TensorType((n,), "float32"), bias))
-    return _case(d, WeightOnlyLinear(), [((*d.shape(1, 2), k), "float32")], "float32", tuple(constants))
+    real = d.pick("float32", "float32", "bfloat16", "float16")
+    return _case(d, WeightOnlyLinear(), [((*d.shape(1, 2), k), real)], real, tuple(constants))
 
 
 def _embedding(d: Dice) -> Case:
@@ -998,7 +1041,14 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "sigmoid": _unary(lambda d: Sigmoid(), bounded=True),
     "tanh": _unary(lambda d: Tanh(), bounded=True),
     "leaky_relu": _unary(lambda d: LeakyRelu(negative_slope=d.pick(d.float32(-2.0, 2.0), 0.0, 0.25, 0.5))),
-    "elu": _unary(lambda d: Elu(alpha=d.pick(1.0, d.float32(0.0, 3.0), 0.0)), bounded=True),
+    "elu": _unary(
+        lambda d: Elu(
+            alpha=d.pick(1.0, d.float32(0.0, 3.0), 0.0),
+            scale=d.pick(1.0, d.float32(0.1, 3.0)),
+            input_scale=d.pick(1.0, d.float32(0.1, 3.0)),
+        ),
+        bounded=True,
+    ),
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), bounded=True),
     "hardswish": _unary(lambda d: Hardswish(), bounded=True),
     "softmax": _softmax,
@@ -1027,6 +1077,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "matmul_integer": _matmul_integer,
     "dynamic_quantize": _dynamic_quantize,
     "dynamic_linear": _dynamic_linear,
+    "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
     "embed_layer_norm": _embed_layer_norm,
@@ -1044,6 +1095,10 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "amin": _moved(_reduced(Amin)),
     "batch_norm": _batch_norm,
     "group_norm": lambda d: _normalization(d, GroupNorm),
+    "celu": _unary(lambda d: Celu(alpha=d.pick(1.0, d.float32(0.1, 3.0))), bounded=True),
+    "threshold": _threshold,
+    "prelu": _prelu,
+    "std": _std,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

@@ -329,10 +329,47 @@ def hardswish(op: Any, x: Fraction) -> Fraction:
 
 def elu(op: Any, x: Fraction, bits: int) -> Bounds:
     if x >= 0 or op.alpha == 0:
-        value = max(x, Fraction(0))
+        value = max(x, Fraction(0)) * Fraction(op.scale)
         return value, value
-    low, high = exp_bounds(x, bits)
+    low, high = exp_bounds(x * Fraction(op.input_scale), bits)
+    factor = Fraction(op.alpha) * Fraction(op.scale)
+    return factor * (low - 1), factor * (high - 1)
+
+
+def celu(op: Any, x: Fraction, bits: int) -> Bounds:
+    if x >= 0:
+        return x, x
+    low, high = exp_bounds(x / Fraction(op.alpha), bits)
     return Fraction(op.alpha) * (low - 1), Fraction(op.alpha) * (high - 1)
+
+
+def prelu(op: Any, x: Values, slope: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        value = x.real(index)
+        return value if value > 0 else value * slope.real((index[1] if slope.shape[0] > 1 else 0,))
+
+    return x.shape, rational(real)
+
+
+def std(op: Any, x: Values) -> tuple[Shape, Real]:
+    axes = op.axes or tuple(range(len(x.shape)))
+    shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape) if op.keepdims or d not in axes)
+
+    def real(index: Index, bits: int) -> Bounds:
+        kept = iter(index)
+        at = [0 if d in axes and not op.keepdims else next(kept) for d in range(len(x.shape))]
+        over = [range(n) if d in axes else (at[d],) for d, n in enumerate(x.shape)]
+        window = [x.real(p) for p in itertools.product(*over)]
+        mean = sum(window, Fraction(0)) / len(window)
+        variance = sum(((v - mean) ** 2 for v in window), Fraction(0)) / (len(window) - op.correction)
+        under = variance.numerator * variance.denominator
+        if math.isqrt(under) ** 2 == under:
+            return (Fraction(math.isqrt(under), variance.denominator),) * 2
+        low = math.isqrt(under << 2 * (bits + 64))
+        unit = variance.denominator << (bits + 64)
+        return Fraction(low, unit), Fraction(low + 1, unit)
+
+    return shape, real
 
 
 def softmax(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1060,6 +1097,19 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
+def linear_fp16(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def half(number: int | float) -> Fraction:
+        rounded = nearest_float(Fraction(number), "float16")
+        return Fraction(min(max(rounded, -65504.0), 65504.0))
+
+    def real(index: Index) -> Fraction:
+        channel = index[-1]
+        products = (x.real((*index[:-1], k)) * half(weight.at((channel, k))) for k in range(x.shape[-1]))
+        return sum(products, Fraction(0) if bias is None else bias.real((channel,)))
+
+    return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
+
+
 def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
     def real(index: Index) -> Fraction:
         channel = index[-1]
@@ -1331,6 +1381,7 @@ DEFINITIONS: dict[str, Definition] = {
     "lstm": slow_composite.lstm,
     "embed_layer_norm": slow_composite.embed_layer_norm,
     "moe": slow_composite.moe,
+    "linear_fp16": linear_fp16,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
     "embedding_bag": embedding_bag,
@@ -1355,4 +1406,8 @@ DEFINITIONS: dict[str, Definition] = {
     "masked_fill": masked_fill,
     "index_put": index_put,
     "constant_pad": constant_pad,
+    "celu": elementary(celu),
+    "threshold": elementwise(lambda op, x: x if x > Fraction(op.threshold) else Fraction(op.value)),
+    "prelu": prelu,
+    "std": std,
 }

@@ -54,7 +54,7 @@ def test_the_document_has_every_row(tmp_path: Path) -> None:
     assert by_name["quantized::linear"]["eager"] == ["linear"]
     assert by_name["quantized::linear"]["kernels"] == ["QuantizedCPU"]
     assert by_name["quantized::linear"]["schema"].startswith("quantized::linear(Tensor X, ")
-    assert by_name["onednn::qlinear_prepack"]["export"] == ["linear"]
+    assert "linear" in by_name["onednn::qlinear_prepack"]["export"]
     assert set(told["torch"]["counts"]) == {s.replace(" ", "_") for s in STATUSES}
 
 

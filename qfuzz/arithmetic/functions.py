@@ -53,8 +53,8 @@ class FunctionEvaluation(RoundedEvaluation):
         match self.op:
             case Sigmoid():
                 return 1 / (1 + np.exp(-x))
-            case Elu(alpha=alpha):
-                return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+            case Elu(alpha=alpha, scale=scale, input_scale=input_scale):
+                return scale * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) * input_scale))
             case Hardsigmoid():
                 return np.clip(x / 6 + 0.5, 0, 1)
             case Hardswish():

@@ -1,10 +1,12 @@
 """Where a framework runs: in this Python, or in another one. Both sides have one surface."""
 
 import importlib
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast
 from urllib.parse import quote
 
@@ -43,13 +45,15 @@ class Executor(Protocol):
         ...
 
 
-def executor(module: str, python: str = "") -> Executor:
+def executor(module: str, python: str = "", environment: Mapping[str, str] = MappingProxyType({})) -> Executor:
     """The executor `module` of this folder, in this Python or in the one that `python` names.
 
+    With an `environment`, which frameworks read as their process starts, it has a process of its own in any case.
     Nothing is loaded or started: that is done when the executor is first asked for something.
     """
-    if python:
-        return foreign(python, str(Path(__file__).with_name(f"{module}.py")))
+    if python or environment:
+        there = str(Path(__file__).with_name(f"{module}.py"))
+        return foreign(python or sys.executable, there, tuple(environment.items()))
     return Here(module)
 
 

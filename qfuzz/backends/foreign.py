@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, TypeVar
 
 from qfuzz.backends import foreign_host
@@ -63,9 +64,9 @@ class Refusal(Exception):
 
 
 @cache
-def foreign(python: str, executor: str) -> "Foreign":
+def foreign(python: str, executor: str, environment: tuple[tuple[str, str], ...] = ()) -> "Foreign":
     """The stand-in for the file `executor` in that Python: one for all backends of this process."""
-    return Foreign(python, executor)
+    return Foreign(python, executor, dict(environment))
 
 
 class Foreign:
@@ -77,12 +78,14 @@ class Foreign:
         A program, by path or by name.
     executor
         Path of the executor's file.
+    environment
+        Variables that the process has beside those of this one.
     """
 
     Refusal = Refusal
 
-    def __init__(self, python: str, executor: str) -> None:
-        self.python, self.executor = python, executor
+    def __init__(self, python: str, executor: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.python, self.executor, self.environment = python, executor, environment
         self._host: _Host | None = None
         self._open: _Channel | None = None
 
@@ -156,7 +159,7 @@ class Foreign:
 
     def _running(self) -> "_Host":
         if self._host is None:
-            self._host = _Host(self.python, self.executor)
+            self._host = _Host(self.python, self.executor, self.environment)
         return self._host
 
 
@@ -247,7 +250,7 @@ class _Channel:
 class _Host:
     """A started host: its control socket, and what its executor tells."""
 
-    def __init__(self, python: str, executor: str) -> None:
+    def __init__(self, python: str, executor: str, environment: Mapping[str, str]) -> None:
         program = shutil.which(os.path.expanduser(python))
         if program is None:
             raise BackendMissing(f"{python}: no such program")
@@ -262,7 +265,7 @@ class _Host:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=os.environ | _ONE_THREAD,
+                    env=os.environ | _ONE_THREAD | dict(environment),
                 )
         except OSError as e:
             self.control.close()

@@ -12,6 +12,7 @@ _FUSED = "ONNX says a layer and what follows it as nodes, each of which rounds o
 ABSENT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
+        "linear_fp16": "ONNX has no layer that keeps float32 weights as float16",
         "concat_relu": "ONNX concatenates and clips in two nodes",
         "flip": "ONNX turns round by a Slice with a negative step, which slice has not",
         "channel_shuffle": "ONNX has no such node",
@@ -23,6 +24,10 @@ ABSENT: Mapping[str, str] = MappingProxyType(
         "index_put": "ONNX says it with ScatterND and a constant",
         "constant_pad": "not said: ONNX Pad of another number than 0",
         "adaptive_avg_pool": "ONNX has no pool whose windows follow from the output's size",
+        "celu": "ONNX Celu is a function of other nodes, which ONNX Runtime runs one by one",
+        "threshold": "ONNX ThresholdedRelu has 0 in the place of the value; PyTorch has a kernel of its own",
+        "prelu": "ONNX PRelu is no kernel on stored integers; PyTorch has one",
+        "std": "ONNX has no standard deviation: it is said as several nodes",
         "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
         "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",
     }

@@ -217,6 +217,8 @@ def _leaky_relu(b: Builder, node: Node) -> None:
 def _elu(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Elu)
+    if (op.scale, op.input_scale) != (1.0, 1.0):
+        raise Unsupported("scale, input_scale: ONNX Elu has no such factors")
     _through(b, node, "Elu", attributes={"alpha": op.alpha})
 
 

@@ -79,8 +79,14 @@ def _reshaped(b: Builder, name: str, type_: TensorType) -> str:
     return f"{whole}/transposed"
 
 
+def _refuse_halves(b: Builder, node: Node) -> None:
+    if node.element != "float32":
+        raise Unsupported(f"x: {node.element}; said here with float32 only")
+
+
 def qdq_weight_only_linear(b: Builder, node: Node) -> None:
     """MatMul and Add, or Gemm for matrices, of a dequantized weight."""
+    _refuse_halves(b, node)
     graph = b.network.form("weight_graph")
     x, name, weight = b.type(node), node.inputs[1], b.type(node, 1)
     bias = [b.constant(node.inputs[2])] if len(node.inputs) == 3 else []
@@ -148,6 +154,7 @@ def _spread(values: tuple[float, ...], q: QType, shape: tuple[int, ...], axis: i
 
 def nbits_weight_only_linear(b: Builder, node: Node) -> None:
     """One MatMulNBits."""
+    _refuse_halves(b, node)
     name, weight = node.inputs[1], b.type(node, 1)
     q, (n, k) = weight.qtype, weight.shape
     bits, block = BITS[q.dtype], q.block or _block_of(b, k)

@@ -13,6 +13,7 @@ from qfuzz.backends.torch_dialect import lower_eager
 from qfuzz.backends.torch_export_dialect import lower_export
 from qfuzz.backends.torch_float import float_twin
 from qfuzz.backends.torch_invalid import changed
+from qfuzz.backends.torch_isa import CAPS, capped_flags
 from qfuzz.backends.torch_mutations import DOCUMENTED
 from qfuzz.backends.torch_source import source_lines, value_source
 from qfuzz.ir.contract import Contract
@@ -40,6 +41,16 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         KnownRefusal(words, _OTHER_SCHEMA, "FunctionSchema::checkAndNormalizeInputs in ATen/core/function_schema_inl.h")
         for words in ("Unknown keyword argument", "is missing value for argument", "Expected at most")
     ),
+    KnownRefusal(
+        "Quantized copy only works with contiguous and NHWC Tensors",
+        "a value lies in memory in a way that the call copies to",
+        "aten/src/ATen/native/quantized/Copy.cpp: assignment of a non-contiguous quantized subtensor is not supported",
+    ),
+    KnownRefusal(
+        "to_quant must not contain NaNs",
+        "groups of reals that hold NaN",
+        "quantized_decomposed.quantize_per_channel_group",
+    ),
 )
 
 
@@ -54,28 +65,37 @@ class TorchBackend:
         Threads of one operator.
     layout
         ``contiguous``, or ``channels_last`` for images.
+    isa
+        The newest instruction set that torch's libraries may use, one of `CAPS`; empty for all that the CPU has.
     python
         The Python whose torch runs; empty for this one.
     """
 
     fuses = False
 
-    def __init__(self, engine: str, threads: int | str = 1, layout: str = "contiguous", python: str = "") -> None:
+    def __init__(
+        self, engine: str, threads: int | str = 1, layout: str = "contiguous", isa: str = "", python: str = ""
+    ) -> None:
         self.engine = engine
         self.threads = _positive("threads", threads)
         if layout not in ("contiguous", "channels_last"):
             raise InvalidCase(f"layout: {layout!r}; one of contiguous, channels_last")
-        self.layout = layout
+        if isa and isa not in CAPS:
+            raise InvalidCase(f"isa: {isa!r}; one of {', '.join(CAPS)}")
+        self.layout, self.isa = layout, isa
         options = [f"threads={self.threads}"] * (self.threads != 1) + [f"layout={layout}"] * (layout != "contiguous")
-        options += python_option(python)
+        options += [f"isa={isa}"] * bool(isa) + python_option(python)
         self.name = f"torch-{engine}" + ("?" + "&".join(options) if options else "")
         self.contracts: Mapping[str, Contract] = CONTRACTS[engine]
-        self._executor: Executor = executor("torch_executor", python)
+        self._executor: Executor = executor("torch_executor", python, CAPS.get(isa, {}))
 
     def describe(self) -> dict[str, str]:
         """Versions and the float environment."""
         options = {"engine": self.engine, "threads": str(self.threads), "layout": self.layout}
-        return with_machine({**self._executor.facts(), **options})
+        machine = with_machine({**self._executor.facts(), **options})
+        if self.isa:
+            machine |= {"isa": self.isa, "cpu_flags": capped_flags(machine["cpu_flags"], self.isa)}
+        return machine
 
     def calls(self, network: Network) -> CallList:
         """The calls that `network` becomes, as its form changes them; raises `Unsupported`."""
@@ -86,7 +106,7 @@ class TorchBackend:
         """The calls of the network before its form changes them; the network keeps them."""
         if self.engine == EXPORT:
             return lower_export(network)
-        return lower_eager(network, self.engine, channels_last=self.layout == "channels_last")
+        return lower_eager(network, self.engine, "channels_last" if self.layout == "channels_last" else "")
 
     def supports(self, network: Network) -> Support:
         """Whether every node lowers to a kernel."""

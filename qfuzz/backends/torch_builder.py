@@ -28,20 +28,24 @@ def once(network: Network, key: Hashable, lower_it: Callable[[], CallList]) -> C
     return lowered
 
 
+SETTINGS = ("packing", "grad", "threads", "callers")
+"""Dimensions of form that are about how calls are run."""
+
+
 class Builder:
     """Collects the calls of one network.
 
     Attributes
     ----------
-    channels_last
-        Whether images are fed with channels as the fastest dimension.
+    memory
+        How inputs lie in memory: a value of that form.
     n_lowered
         How many of the network's nodes have their calls.
     """
 
-    def __init__(self, network: Network, *, channels_last: bool = False) -> None:
+    def __init__(self, network: Network, memory: str = "") -> None:
         self.network = network
-        self.channels_last = channels_last
+        self.memory = memory or network.form("memory")
         self.constants: list[Array] = []
         self.inputs: list[Array] = []
         self.prepare: list[Call] = []
@@ -120,10 +124,11 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
         inputs=tuple(builder.inputs),
         run=tuple(builder.run),
         values=tuple(declare(node) for node in network.nodes),
+        settings=tuple(f for f in network.forms if f.split("=")[0] in SETTINGS),
     )
 
 
-OF_ANY_TYPE = ("quantize", "dequantize", "embedding", "embedding_bag")
+OF_ANY_TYPE = ("quantize", "dequantize", "embedding", "embedding_bag", "weight_only_linear")
 """Operators whose lowerings say themselves which types they take."""
 
 

@@ -57,6 +57,8 @@ class CallList(NamedTuple):
         What is done for every run.
     values
         The network's node values, in order.
+    settings
+        How it is run, as ``name=value``: those forms of the network that `torch_executor.SETTINGS` knows.
     """
 
     engine: str
@@ -65,6 +67,7 @@ class CallList(NamedTuple):
     inputs: tuple[Array, ...]
     run: tuple[Call, ...]
     values: tuple[Declared, ...]
+    settings: tuple[str, ...] = ()
 
 
 def literal(value: Any) -> Arg:

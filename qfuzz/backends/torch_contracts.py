@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
-from qfuzz.backends import torch_norms_contracts
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
 from qfuzz.ir.contract import Contract
 
@@ -87,6 +87,14 @@ _FILLED = Contract(
     source=f"{_KERNELS} masked_fill_kernel_quantized_cpu, index_put_kernel_quantized_cpu: quantize_val of it, as "
     "fbgemm/QuantUtils.h Quantize; constant_pad_nd: fill_ copies from float32, quantized as a tensor is",
 )
+_RESIZED = Contract(
+    terms="affine",
+    k=10,
+    tie="either_even",
+    multiplies_scale=True,
+    source="UpSample.h area_pixel_compute_source_index, nearest_idx: fl(1/scale) or fl(in/out) times (i + 1/2), - 1/2; "
+    "UpSampleBilinear2d.cpp: 1 - w and h, products and sums of stored integers, - zp; quantize_val",
+)
 _QNNPACK_ADD = Contract(
     terms="fixed_point",
     k=8,
@@ -123,6 +131,7 @@ _SHARED: dict[str, Contract] = {
     "global_avg_pool": _POOL,
     "adaptive_avg_pool": _POOL,
     "concat_relu": _ELEMENTWISE,
+    "interpolate": _RESIZED,
     **dict.fromkeys(("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"), _MOVED),
     **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort", "topk"), _MOVED),
     **dict.fromkeys(("flip", "channel_shuffle", "unfold", "reflection_pad"), _MOVED),
@@ -140,9 +149,11 @@ _SHARED: dict[str, Contract] = {
     "hardsigmoid": _ELEMENTWISE,
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
+    "linear_fp16": dynamic.FLOAT16,
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
+    **torch_activation_contracts.CONTRACTS,
 }
 """Kernels that are the same whatever the engine."""
 

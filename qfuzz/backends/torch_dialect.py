@@ -12,6 +12,7 @@ from qfuzz.backends import (
     torch_dynamic,
     torch_elementwise,
     torch_embedding,
+    torch_interpolation,
     torch_layers,
     torch_movement,
     torch_norms,
@@ -23,6 +24,7 @@ from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_forms import refused_form
 from qfuzz.backends.torch_limits import limit_of
 from qfuzz.backends.torch_quantization import declared, feed
+from qfuzz.backends.torch_variants import say_calls
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network
 
@@ -37,6 +39,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
             torch_elementwise,
             torch_embedding,
             torch_pools,
+            torch_interpolation,
             torch_movement,
             torch_norms,
         )
@@ -46,24 +49,29 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
 """Operator name to the function that writes its calls, or says why there are none."""
 
 
-def lower_eager(network: Network, engine: str, *, channels_last: bool = False) -> CallList:
+def lower_eager(network: Network, engine: str, memory: str = "") -> CallList:
     """The network as eager calls for `engine`.
+
+    Parameters
+    ----------
+    memory
+        How inputs lie in memory; empty for what the network's form says.
 
     Raises
     ------
     Unsupported
         Naming the node and why there is no kernel for it.
     """
-    return once(network, ("torch", engine, channels_last), lambda: _lowered(network, engine, channels_last))
+    return once(network, ("torch", engine, memory), lambda: _lowered(network, engine, memory))
 
 
-def _lowered(network: Network, engine: str, channels_last: bool) -> CallList:
+def _lowered(network: Network, engine: str, memory: str) -> CallList:
     """The calls that all engines share, unless this engine takes a node less."""
     for node in network.nodes:
         limit = limit_of(engine, network, node)
         if limit:
             raise Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
-    common = network.once(("torch", channels_last), lambda: _common(network, channels_last))
+    common = network.once(("torch", memory), lambda: _common(network, memory))
     for node in network.nodes[: common.n_lowered + 1]:
         reason = refused_form(engine, network, node)
         if reason:
@@ -80,9 +88,11 @@ class _Common(NamedTuple):
     n_lowered: int
 
 
-def _common(network: Network, channels_last: bool) -> _Common:
-    b = Builder(network, channels_last=channels_last)
+def _common(network: Network, memory: str) -> _Common:
+    b = Builder(network, memory)
     try:
-        return _Common(lower(b, LOWERINGS, feed, lambda node: declared(network, node)), b.n_lowered)
+        calls = lower(b, LOWERINGS, feed, lambda node: declared(network, node))
     except Unsupported as e:
         return _Common(str(e), b.n_lowered)
+    say_calls(b)
+    return _Common(calls._replace(run=tuple(b.run)), b.n_lowered)

@@ -1,26 +1,48 @@
-"""Layers that quantize their data as they come, as torch's eager kernels have them."""
+"""Layers on float32 data, as torch's eager kernels have them: quantized as they come, or with float16 weights."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering
-from qfuzz.backends.torch_calls import literal
-from qfuzz.backends.torch_layers import bias_of, weight_of
+from qfuzz.backends.torch_calls import Arg, literal, torch_name
+from qfuzz.backends.torch_kernels import qtype_in
+from qfuzz.backends.torch_layers import QUANTIZED, bias_of, packed_linear
+from qfuzz.backends.torch_wrappers import given_bias
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ops.dynamic import DynamicLinear
+from qfuzz.ops.half_weights import LinearFp16
 
 
 def _dynamic_linear(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, DynamicLinear)
     _check_chooser(op)
-    packed = b.prepare_call(
-        b.fresh(f"{node.name}_packed"), "torch.ops.quantized.linear_prepack", weight_of(b, node), bias_of(b, node)
-    )
+    entry = b.network.form("entry")
+    plain = not (op.relu or op.reduce_range) and qtype_in(b, node, 1).is_per_tensor
+    if entry in _INT8_WEIGHT and plain and b.type(node, 1).dtype == "int8":
+        b.call(node.name, _INT8_WEIGHT[entry], b.x(node), *_int8_weight(b, node))
+        return
     kernel = "linear_relu_dynamic" if op.relu else "linear_dynamic"
-    b.call(node.name, f"torch.ops.quantized.{kernel}", b.x(node), packed, literal(op.reduce_range))
+    b.call(node.name, f"{QUANTIZED}.{kernel}", b.x(node), packed_linear(b, node), literal(op.reduce_range))
+
+
+_INT8_WEIGHT = {"older": "torch.fbgemm_linear_int8_weight", "aten": "torch.fbgemm_linear_int8_weight_fp32_activation"}
+
+
+def _int8_weight(b: Builder, node: Node) -> list[Arg]:
+    """The weight, packed; the sums of its rows, of q - zero_point; scale and zero point; the bias."""
+    q = qtype_in(b, node, 1)
+    (scale,), (zero_point,) = q.scale, q.zero_point
+    weight = b.constant(node.inputs[1])
+    packed = b.prepare_call(b.fresh(f"{node.name}_packed"), "torch.fbgemm_pack_quantized_matrix", weight)
+    sums = b.prepare_call(
+        b.fresh(f"{node.name}_sums"), "torch.sum", weight, literal(1), dtype=torch_name("torch.int32")
+    )
+    away = literal(zero_point * b.type(node, 1).shape[1])
+    offsets = b.prepare_call(b.fresh(f"{node.name}_offsets"), "torch.sub", sums, away)
+    return [weight, packed, offsets, literal(scale), literal(zero_point), given_bias(b, node, bias_of(b, node))]
 
 
 def _check_chooser(op: Any) -> None:
@@ -28,4 +50,39 @@ def _check_chooser(op: Any) -> None:
         raise Unsupported("chosen_as: torch chooses no scale below its SMALL_SCALE_THRESHOLD, ONNX does")
 
 
-LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"dynamic_linear": _dynamic_linear})
+def _linear_fp16(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, LinearFp16)
+    entry = b.network.form("entry")
+    relu = "relu_" if op.relu else ""
+    x, weight, bias = b.x(node), b.constant(node.inputs[1]), bias_of(b, node)
+
+    def packed(target: str, *args: Arg) -> Arg:
+        return b.prepare_call(b.fresh(f"{node.name}_packed"), target, *args)
+
+    if entry == "onednn":
+        pack = packed("torch.ops.onednn.linear_prepack_fp16", weight, literal(None))
+        b.call(node.name, f"torch.ops.onednn.linear_{relu}dynamic_fp16", x, pack, bias)
+    elif entry == "unpacked" and not op.relu:
+        b.call(node.name, f"{QUANTIZED}.linear_dynamic_fp16_unpacked_weight", x, weight, bias)
+    elif entry in _PACKED_MATRIX and not op.relu:
+        pack_with, kernel, *more = _PACKED_MATRIX[entry]
+        last = [literal(b.type(node, 1).shape[0])] if more else []
+        b.call(node.name, kernel, x, packed(pack_with, weight), given_bias(b, node, bias), *last)
+    else:
+        pack = packed(f"{QUANTIZED}.linear_prepack_fp16", weight, bias)
+        b.call(node.name, f"{QUANTIZED}.linear_{relu}dynamic_fp16", x, pack)
+
+
+_PACKED_MATRIX = {
+    "older": ("torch.fbgemm_pack_gemm_matrix_fp16", "torch.fbgemm_linear_fp16_weight"),
+    "aten": ("torch.fbgemm_pack_gemm_matrix_fp16", "torch.fbgemm_linear_fp16_weight_fp32_activation"),
+    "wrapped": (
+        "torch.ops._quantized.wrapped_fbgemm_pack_gemm_matrix_fp16",
+        "torch.ops._quantized.wrapped_fbgemm_linear_fp16_weight",
+        "out_channel",
+    ),
+}
+"""Form to what packs the weight, the layer, and what it is told beside."""
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"dynamic_linear": _dynamic_linear, "linear_fp16": _linear_fp16})

@@ -27,3 +27,11 @@ QNNPACK = Contract(
     adds_zero_point=True,
     source=f"{_CHOSEN} (at::quantize_per_tensor); qnnpack/src/q8gemm-dq: float(acc) times fl(s_x * s_w), + bias",
 )
+FLOAT16 = Contract(
+    terms="real",
+    k=1,
+    tie="half_even",
+    accumulates_float=True,
+    source="QuantUtils.h: weights saturated, then fbgemm/FloatConversion.h FloatToFloat16_simd, to nearest even; "
+    "fbgemm/FbgemmFP16.h cblas_gemm_compute: float32 sums of products; + bias; oneDNN matmul of f32 and f16 likewise",
+)

@@ -6,11 +6,17 @@ from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering, scale_of, zero_point_of
 from qfuzz.backends.torch_calls import Arg, literal
-from qfuzz.backends.torch_kernels import fixed_qparams, keep_qparams, qtype_out, same_dtype
+from qfuzz.backends.torch_kernels import fixed_qparams, keep_qparams, qtype_in, qtype_out, same_dtype
+from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.forms import form_of
 from qfuzz.ir.network import Node
-from qfuzz.ops.activation import Clamp, Elu, LeakyRelu
+from qfuzz.ops.activation import Celu, Clamp, Elu, LeakyRelu
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.reduction import Mean
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.threshold import Threshold
 
 
 def _add(b: Builder, node: Node) -> None:
@@ -40,15 +46,38 @@ def _clamp(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Clamp)
     keep_qparams(b, node)
-    if (op.min, op.max) == (0.0, 6.0):
+    call = form_of(b.network.forms, "call")
+    if call == "plain" and (op.min, op.max) == (0.0, 6.0):
         b.call(node.name, "torch.ops.quantized.relu6", b.x(node))
     else:
-        b.call(node.name, "torch.clamp", b.x(node), literal(op.min), literal(op.max))
+        targets = {"aten": "torch.clamp", "overload": "torch.nn.functional.hardtanh"}
+        target = targets.get(call, "torch.ops.quantized.clamp")
+        b.call(node.name, target, b.x(node), literal(op.min), literal(op.max))
+
+
+def _threshold(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Threshold)
+    keep_qparams(b, node)
+    target = "torch.nn.functional.threshold" if _is_aten(b) else "torch.ops.quantized.threshold"
+    b.call(node.name, target, b.x(node), literal(op.threshold), literal(op.value))
+
+
+def _is_aten(b: Builder) -> bool:
+    """Whether a call of aten:: is preferred to that of quantized:: which means the same."""
+    return form_of(b.network.forms, "call") == "aten"
+
+
+def _keeps(b: Builder, node: Node) -> bool:
+    return node.element == b.type(node, 0).element
 
 
 def _leaky_relu(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, LeakyRelu)
+    if _is_aten(b) and _keeps(b, node):
+        b.call(node.name, "torch.nn.functional.leaky_relu", b.x(node), literal(op.negative_slope))
+        return
     _activation(b, node, "leaky_relu", literal(op.negative_slope), literal(False))
 
 
@@ -57,7 +86,57 @@ def _elu(b: Builder, node: Node) -> None:
     assert isinstance(op, Elu)
     q = qtype_out(node)
     same_dtype(b, node, q)
-    b.call(node.name, "torch.ops.quantized.elu", b.x(node), scale_of(q), zero_point_of(q), literal(op.alpha))
+    factors = [literal(f) for f in (op.alpha, op.scale, op.input_scale)]
+    b.call(node.name, "torch.ops.quantized.elu", b.x(node), scale_of(q), zero_point_of(q), *factors)
+
+
+def _celu(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Celu)
+    q = qtype_out(node)
+    same_dtype(b, node, q)
+    b.call(node.name, "torch.ops.quantized.celu", b.x(node), scale_of(q), zero_point_of(q), literal(op.alpha))
+
+
+def _prelu(b: Builder, node: Node) -> None:
+    q = qtype_out(node)
+    same_dtype(b, node, q)
+    q_w = qtype_in(b, node, 1)
+    slope = b.prepare_call(
+        b.fresh(f"{node.name}_slope"),
+        "torch._make_per_tensor_quantized_tensor",
+        b.constant(node.inputs[1]),
+        scale_of(q_w),
+        zero_point_of(q_w),
+    )
+    if _is_aten(b) and _keeps(b, node):
+        b.call(node.name, "torch.prelu", b.x(node), slope)
+    else:
+        b.call(node.name, "torch.ops.quantized.prelu", b.x(node), slope, scale_of(q), zero_point_of(q))
+
+
+def _gelu(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Gelu)
+    keep_qparams(b, node)
+    b.call(node.name, "torch.nn.functional.gelu", b.x(node), approximate=literal(op.approximate))
+
+
+def _mean(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Mean)
+    keep_qparams(b, node)
+    if not op.reduced(len(b.type(node, 0).shape)):
+        raise Unsupported("axes: none; torch's mean takes no axes for all of them")
+    b.call(node.name, "torch.mean", b.x(node), literal(list(op.axes)), literal(op.keepdims))
+
+
+def _std(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Std)
+    keep_qparams(b, node)
+    settings = {"correction": literal(op.correction), "keepdim": literal(op.keepdims)}
+    b.call(node.name, "torch.std", b.x(node), literal(list(op.axes)), **settings)
 
 
 def _hardswish(b: Builder, node: Node) -> None:
@@ -65,6 +144,10 @@ def _hardswish(b: Builder, node: Node) -> None:
 
 
 def _sigmoid(b: Builder, node: Node) -> None:
+    q = qtype_out(node)
+    if _is_aten(b) and q.dtype == b.type(node, 0).dtype and (q.scale[0], q.zero_point[0]) == (2.0**-8, q.qmin):
+        b.call(node.name, "torch.sigmoid", b.x(node))
+        return
     _activation(b, node, "sigmoid")
 
 
@@ -100,6 +183,12 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "tanh": _tanh,
         "leaky_relu": _leaky_relu,
         "elu": _elu,
+        "celu": _celu,
+        "threshold": _threshold,
+        "prelu": _prelu,
+        "gelu": _gelu,
+        "mean": _mean,
+        "std": _std,
         "hardsigmoid": _hardsigmoid,
         "hardswish": _hardswish,
         "softmax": _softmax,

@@ -5,10 +5,13 @@ another Python, of version 3.9 or later.
 """
 
 import contextlib
+import copy
 import importlib
+import io
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -88,8 +91,9 @@ def load(calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -
     return Execution(calls, constants, threads)
 
 
-# How torch refuses: TORCH_CHECK is RuntimeError (NotImplementedError where there is no kernel), and its kin these.
-_REFUSALS = (RuntimeError, ValueError, IndexError)
+# How torch refuses: TORCH_CHECK is RuntimeError (NotImplementedError where there is no kernel), and its kin these; what
+# it writes in Python asserts.
+_REFUSALS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 
 class Execution:
@@ -98,7 +102,10 @@ class Execution:
     Parameters
     ----------
     calls
-        ``(engine, constants, prepare, inputs, run, values)``.
+        ``(engine, constants, prepare, inputs, run, values, settings)``; settings are forms, as ``name=value``:
+        ``packing=saved`` (packed weights are saved and loaded), ``packing=copied``, ``packing=repacked`` (unpacked, and
+        packed again); ``grad=off``, ``grad=inference``; ``threads=3`` of one operator; ``callers=2`` (threads that do
+        the run part at the same time; each run returns what another of them got).
     constants
         Arrays by name.
     threads
@@ -107,14 +114,19 @@ class Execution:
 
     def __init__(self, calls: Sequence[Any], constants: Mapping[str, Any], threads: int = 1) -> None:
         _use_up_warnings()
-        self.engine, arrays, prepare, self.inputs, run, self.values = calls
-        self.threads = threads
+        self.engine, arrays, prepare, self.inputs, run, self.values, settings = calls
+        said = dict(form.split("=") for form in settings)
+        self.threads = int(said.get("threads", threads))
+        self._mode = MODES[said.get("grad", "on")]
+        self._callers = int(said.get("callers", 1))
+        self._runs = 0
         self._variables: dict[str, Any] = {variable: _tensor(constants[name]) for variable, name in arrays}
         self._run = [_resolved(call) for call in run]
         steps = [_resolved(call) for call in prepare]
         start = time.perf_counter()
         self._enter()
-        _do(steps, self._variables)
+        with self._mode():
+            _do(steps, self._variables, PACKINGS.get(said.get("packing", "")))
         self.compile_seconds = time.perf_counter() - start
 
     def run(self, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -131,10 +143,18 @@ class Execution:
         variables = dict(self._variables)
         for variable, name in self.inputs:
             variables[variable] = _tensor(inputs[name])
-        _do(self._run, variables)
-        return {
-            declared[1]: _array(variables[declared[0]], declared) for declared in self.values if declared[1] in names
-        }
+        if self._callers == 1:
+            return self._returned(variables, names)
+        with ThreadPoolExecutor(self._callers) as pool:
+            calls = [pool.submit(self._returned, dict(variables), names) for _ in range(self._callers)]
+            values = [call.result() for call in calls]
+        self._runs += 1
+        return values[self._runs % self._callers]
+
+    def _returned(self, variables: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        with self._mode():
+            _do(self._run, variables)
+            return {d[1]: _array(variables[d[0]], d) for d in self.values if d[1] in names}
 
     def _enter(self) -> None:
         if torch.get_num_threads() != self.threads:
@@ -151,14 +171,59 @@ def _use_up_warnings() -> None:
         torch._make_per_tensor_quantized_tensor(torch.zeros(1, dtype=torch.uint8), 1.0, 0)
 
 
-def _do(steps: Sequence[tuple[str, str, Callable[..., Any], Any, Any]], variables: dict[str, Any]) -> None:
+def _saved(packed: Any, repack: Callable[[Any], Any]) -> Any:
+    buffer = io.BytesIO()
+    torch.save(packed, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=False)
+
+
+def _copied(packed: Any, repack: Callable[[Any], Any]) -> Any:
+    return copy.deepcopy(packed)
+
+
+def _repacked(packed: Any, repack: Callable[[Any], Any]) -> Any:
+    return repack(packed)
+
+
+PACKINGS: dict[str, Callable[[Any, Callable[[Any], Any]], Any]] = {
+    "saved": _saved,
+    "copied": _copied,
+    "repacked": _repacked,
+}
+"""What is done to packed weights. They are objects of TorchScript, which torch.save and copies read by their state."""
+
+MODES: dict[str, Callable[[], Any]] = {
+    "on": contextlib.nullcontext,
+    "off": torch.no_grad,
+    "inference": torch.inference_mode,
+}
+"""How calls are run, as to gradients."""
+
+
+def _repack(target: str, function: Callable[..., Any], given: Sequence[Any]) -> Callable[[Any], Any]:
+    """Unpacks, and packs again what that gives, with the settings of the first time."""
+
+    def repack(packed: Any) -> Any:
+        unpack = _lookup(target.replace("_prepack", "_unpack"))
+        weight, bias = unpack(packed)
+        return function(weight, bias, *given[2:])
+
+    return repack
+
+
+def _do(
+    steps: Sequence[tuple[str, str, Callable[..., Any], Any, Any]],
+    variables: dict[str, Any],
+    packing: Any = None,
+) -> None:
     for out, target, function, args, kwargs in steps:
-        given = [
-            variables[value] if kind == "variable" else [variables[v] for v in value] if kind == "variables" else value
-            for kind, value in args
-        ]
+        given = [_value(kind, value, variables) for kind, value in args]
+        named = {k: _value(kind, value, variables) for k, (kind, value) in kwargs.items()}
         try:
-            result = function(*given, **kwargs)
+            result = function(*given, **named)
+            if packing is not None and isinstance(result, torch.ScriptObject):
+                result = packing(result, _repack(target, function, given))
         except _REFUSALS as e:
             raise Refusal(target, e) from None
         if "," in out:
@@ -167,12 +232,18 @@ def _do(steps: Sequence[tuple[str, str, Callable[..., Any], Any, Any]], variable
             variables[out] = result
 
 
+def _value(kind: str, value: Any, variables: Mapping[str, Any]) -> Any:
+    if kind == "variable":
+        return variables[value]
+    return [variables[v] for v in value] if kind == "variables" else value
+
+
 def _resolved(call: Sequence[Any]) -> tuple[str, str, Callable[..., Any], Any, Any]:
     """The call with names inside torch looked up."""
     out, target, args, kwargs = call
     try:
         ready = [("literal", _lookup(value)) if kind == "torch" else (kind, value) for kind, value in args]
-        named = {k: _lookup(v) if kind == "torch" else v for k, (kind, v) in kwargs}
+        named = {k: ("literal", _lookup(v)) if kind == "torch" else (kind, v) for k, (kind, v) in kwargs}
         return out, target, _lookup(target), ready, named
     except AttributeError as e:
         raise Refusal(target, e) from None
@@ -181,6 +252,8 @@ def _resolved(call: Sequence[Any]) -> tuple[str, str, Callable[..., Any], Any, A
 @cache
 def _lookup(target: str) -> Any:
     """What a dotted name stands for; `.method` is one of `torch.Tensor`."""
+    if "quantized_decomposed" in target:
+        importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers them
     path = ("Tensor" + target if target.startswith(".") else target.removeprefix("torch.")).split(".")
     found: Any = torch
     for part in path:

@@ -1,4 +1,4 @@
-"""What the onednn kernels that exported graphs are lowered to promise, where they are more than a layer."""
+"""What the calls that exported graphs are lowered to promise, where they are not those of the eager dialect."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,6 +27,20 @@ _ADD = Contract(
     source=f"{_CHAIN}; post-op sum: + scale * (destination - zero point), both as float32",
 )
 
+_DECOMPOSED = "torch/ao/quantization/fx/_decomposed.py"
+_DECOMPOSED_QUANTIZE = Contract(
+    terms="affine",
+    k=3,
+    tie="either_even",
+    source=f"{_DECOMPOSED}: x * fl(1/scale); round and + zero point in float32, for tokens and groups the other way",
+)
+_DECOMPOSED_DEQUANTIZE = Contract(
+    terms="affine",
+    k=4,
+    tie="half_even",
+    in_real_type=True,
+    source=f"{_DECOMPOSED}: (q - zero point) * scale in the type of the reals, both integers rounded to it",
+)
 _INTEGERS = Contract(
     terms="exact",
     k=0,
@@ -34,10 +48,12 @@ _INTEGERS = Contract(
     source="aten/src/ATen/native/LinearAlgebra.cpp _int_mm_out_cpu: sums in int32",
 )
 _WEIGHT_ONLY = Contract(
-    terms="real",
-    k=3,
+    terms="affine",
+    k=4,
     tie="half_even",
-    source="aten/src/ATen/native/cpu/int8mm_kernel.cpp tinygemm_kernel: x * (float(weight) * scale) summed in float32",
+    from_middle=True,
+    source="aten/src/ATen/native/cpu/int8mm_kernel.cpp tinygemm_kernel: x * (float(weight) * scale) summed in float32; "
+    "int4mm_kernel.cpp: x * (float(q - 8) * scale + zero), in AVX2 float(q) * scale + (zero - 8 * scale)",
 )
 
 EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
@@ -46,6 +62,8 @@ EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
         "conv_pointwise": _POINTWISE,
         "linear_add": _ADD,
         "conv_add": _ADD,
+        "quantize": _DECOMPOSED_QUANTIZE,
+        "dequantize": _DECOMPOSED_DEQUANTIZE,
         "matmul_integer": _INTEGERS,
         "linear_integer": _INTEGERS,
         "weight_only_linear": _WEIGHT_ONLY,

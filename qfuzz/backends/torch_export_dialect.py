@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qfuzz.backends import torch_export_layers, torch_export_products
+from qfuzz.backends import torch_decomposed, torch_export_layers, torch_export_products
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
-from qfuzz.backends.torch_calls import Arg, Array, CallList, Declared, literal, variables
+from qfuzz.backends.torch_calls import Arg, CallList, literal, variables
+from qfuzz.backends.torch_decomposed import declared, feed
 from qfuzz.backends.torch_export_layers import output_arguments
 from qfuzz.backends.torch_kernels import qtype_out
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
-from qfuzz.ir.qtype import dtype_of
-from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.movement import Concat, Flatten, Reshape, Slice, Transpose
@@ -29,15 +28,7 @@ def lower_export(network: Network) -> CallList:
     Unsupported
         Naming the node and why there is no kernel for it.
     """
-    return once(network, "torch export", lambda: lower(Builder(network), LOWERINGS, _feed, _declare))
-
-
-def _feed(b: Builder, name: str, type_: TensorType) -> None:
-    b.inputs.append(Array(name, name))
-
-
-def _declare(node: Node) -> Declared:
-    return Declared(node.name, node.name, dtype_of(node.element))
+    return once(network, "torch export", lambda: lower(Builder(network), LOWERINGS, feed, declared))
 
 
 def _add(b: Builder, node: Node) -> None:
@@ -132,6 +123,7 @@ def _slice(b: Builder, node: Node) -> None:
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         **torch_export_layers.LOWERINGS,
+        **torch_decomposed.LOWERINGS,
         **torch_export_products.LOWERINGS,
         "add": _add,
         "mul": _mul,

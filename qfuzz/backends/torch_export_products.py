@@ -1,9 +1,12 @@
 """Products of plain integers, and of reals with stored weights: aten's own calls, which know no zero points."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from types import MappingProxyType
 
 from qfuzz.backends.torch_builder import Builder, Lowering
+from qfuzz.backends.torch_calls import literal, variable
+from qfuzz.exact.floating import FORMATS, nearest_exactly
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 
@@ -31,23 +34,70 @@ def _check_integers(b: Builder, node: Node) -> None:
 
 
 def _weight_only_linear(b: Builder, node: Node) -> None:
-    x, weight = b.type(node, 0), b.type(node, 1)
-    q = weight.qtype
+    x, q = b.type(node, 0), b.type(node, 1).qtype
     if len(x.shape) != 2:
-        raise Unsupported(f"x: rank {len(x.shape)}; the kernel multiplies matrices")
+        raise Unsupported(f"x: rank {len(x.shape)}; the kernels multiply matrices")
     if len(node.inputs) > 2:
-        raise Unsupported("bias: the kernel adds none")
-    if q.dtype != "int8" or q.block or any(q.zero_point):
-        raise Unsupported(f"weight: {q.dtype}; _weight_int8pack_mm takes int8 without zero points and blocks")
+        raise Unsupported("bias: the kernels add none")
+    if q.dtype == "int8":
+        _int8_weight(b, node)
+    elif q.dtype in ("uint4", "int4"):
+        _int4_weight(b, node)
+    else:
+        raise Unsupported(f"weight: {q.dtype}; the kernels take int8, uint4 and int4")
+
+
+def _int8_weight(b: Builder, node: Node) -> None:
+    weight, dtype = b.type(node, 1), b.type(node, 0).dtype
+    q = weight.qtype
+    if q.block or any(q.zero_point):
+        raise Unsupported("weight: _weight_int8pack_mm takes int8 without zero points and blocks")
     scales = q.scale if q.axis == 0 else q.scale * weight.shape[0]
+    _refuse_rounded(scales, dtype)
     b.call(
         node.name,
         "torch._weight_int8pack_mm",
         b.x(node),
         b.constant(node.inputs[1]),
-        b.numbers(f"{node.name}_scales", scales, "float32"),
+        b.numbers(f"{node.name}_scales", scales, dtype),
     )
 
+
+def _int4_weight(b: Builder, node: Node) -> None:
+    """Integers count from the middle there: ``(q - 8) * scale + zero``."""
+    weight, dtype = b.type(node, 1), b.type(node, 0).dtype
+    q, (n, k) = weight.qtype, weight.shape
+    if q.block not in GROUPS or k % q.block or n % 16:
+        raise Unsupported(f"weight: {n} x {k}, blocks of {q.block}; in groups of {GROUPS} of K, and N a multiple of 16")
+    middle = 8 if q.dtype == "uint4" else 0
+    pairs = [(s, (middle - z) * s) for s, z in zip(q.scale, q.zero_point, strict=True)]
+    numbers = [v for group in range(k // q.block) for pair in pairs[group :: k // q.block] for v in pair]
+    _refuse_rounded(numbers, dtype)
+    name = b.fresh(f"{node.name}_weight")
+    b.prepare_call(name, ".int", b.constant(node.inputs[1]))
+    if not middle:
+        b.prepare_call(name, ".add", variable(name), literal(8))
+    packed = b.prepare_call(
+        b.fresh(f"{node.name}_packed"), "torch._convert_weight_to_int4pack_for_cpu", variable(name), literal(1)
+    )
+    flat = b.numbers(f"{node.name}_scales", tuple(numbers), dtype)
+    scales = b.prepare_call(b.fresh(f"{node.name}_groups"), ".reshape", flat, literal([k // q.block, n, 2]))
+    if n % 32:  # the same kernel, told the size of a group by a tensor
+        size = b.number(f"{node.name}_size", q.block, "int64")
+        b.call(node.name, "torch.ops.quantized.int4mm_packed_weight_cpu", b.x(node), packed, size, scales)
+    else:
+        b.call(node.name, "torch._weight_int4pack_mm_for_cpu", b.x(node), packed, literal(q.block), scales)
+
+
+def _refuse_rounded(numbers: Sequence[float], dtype: str) -> None:
+    """Raise `Unsupported` unless scales, and what is added for zero points, are numbers of the activation's type."""
+    for number in numbers:
+        if nearest_exactly(Fraction(number), FORMATS[dtype]) != number:
+            raise Unsupported(f"weight: {number!r} is no {dtype}, of which the kernel takes scales and zeros")
+
+
+GROUPS = (32, 64, 128, 256)
+"""_weight_int4pack_mm_cpu in aten/src/ATen/native/LinearAlgebra.cpp."""
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {

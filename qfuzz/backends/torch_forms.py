@@ -16,7 +16,9 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
             kernel = f"conv_transpose{len(op.strides)}d"
             return _contraction(engine, network, node, kernel) or _transposed(engine, network, node)
         case "linear":
-            return _contraction(engine, network, node, "linear")
+            return _contraction(engine, network, node, "linear") or _to_reals(engine, network, node)
+        case "linear_fp16":
+            return _float16(engine, network, node)
         case "dynamic_linear":
             return _dynamic(engine, network, node)
         case "sigmoid" if engine == "qnnpack":
@@ -29,11 +31,11 @@ def _contraction(engine: str, network: Network, node: Node, kernel: str) -> str:
     x = network.types[node.inputs[0]]
     signed_too = engine == "onednn" and kernel == "linear"
     q_y = node.element
-    if not isinstance(q_y, QType):
+    if not isinstance(q_y, QType) and kernel != "linear":
         return ""
     if x.dtype != "uint8" and not signed_too:
         return f"x: {x.dtype}; {kernel} of {engine} takes quint8 activations"
-    if q_y.dtype != x.dtype:
+    if isinstance(q_y, QType) and q_y.dtype != x.dtype:
         return f"output: {q_y.dtype}; {kernel} returns the dtype of its input, {x.dtype}"
     return _weight(engine, network, node, kernel)
 
@@ -46,6 +48,23 @@ def _weight(engine: str, network: Network, node: Node, kernel: str) -> str:
     if engine == "onednn" and any(weight.qtype.zero_point):
         return "weight: onednn takes symmetric weights, whose zero point is 0"
     return ""
+
+
+def _to_reals(engine: str, network: Network, node: Node) -> str:
+    if node.element == "float32" and engine in ("onednn", "qnnpack"):
+        return (
+            "output: 'apply_with_input_q_dq_qweight_dq_output_fp32 is not implemented for this packed parameter type'"
+        )
+    return ""
+
+
+def _float16(engine: str, network: Network, node: Node) -> str:
+    op: Any = node.op
+    entry = network.form("entry")
+    packs_itself = entry in ("unpacked", "aten", "older", "wrapped") and not op.relu
+    if engine not in ("onednn", "qnnpack") or entry == "onednn" or packs_itself:
+        return ""
+    return f"quantized::linear_prepack_fp16 is 'currently not supported by {engine.upper()}' (qlinear_prepack.cpp)"
 
 
 def _dynamic(engine: str, network: Network, node: Node) -> str:

@@ -14,11 +14,14 @@ from qfuzz.backends.torch_builder import (
 )
 from qfuzz.backends.torch_calls import Arg, literal
 from qfuzz.backends.torch_kernels import qtype_in, qtype_out
+from qfuzz.backends.torch_wrappers import WRAPPERS, dequantized, linear_of_reals, wraps
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
+
+QUANTIZED = "torch.ops.quantized"
 
 
 def _conv(b: Builder, node: Node) -> None:
@@ -26,25 +29,17 @@ def _conv(b: Builder, node: Node) -> None:
     assert isinstance(op, Conv)
     kernel = f"conv{len(op.strides)}d"
     q_y = qtype_out(node)
-    settings = (list(op.strides), symmetric(op.padding), list(op.dilations))
+    settings = [literal(s) for s in (list(op.strides), symmetric(op.padding), list(op.dilations), op.groups)]
+    older = b.network.form("entry") == "older" and kernel != "conv1d"
+    prepack = "conv_prepack" if older and kernel == "conv2d" else f"{kernel}_prepack"
     packed = b.prepare_call(
-        b.fresh(f"{node.name}_packed"),
-        f"torch.ops.quantized.{kernel}_prepack",
-        weight_of(b, node),
-        bias_of(b, node),
-        *(literal(s) for s in settings),
-        literal(op.groups),
+        b.fresh(f"{node.name}_packed"), f"{QUANTIZED}.{prepack}", weight_of(b, node), bias_of(b, node), *settings
     )
     suffix = "_relu" if op.relu else ""
-    overload = "" if kernel == "conv1d" else ".new"
-    b.call(
-        node.name,
-        f"torch.ops.quantized.{kernel}{suffix}{overload}",
-        b.x(node),
-        packed,
-        scale_of(q_y),
-        zero_point_of(q_y),
-    )
+    overload = "" if kernel == "conv1d" else ".default" if older else ".new"
+    said_again = settings if older else []
+    out = (scale_of(q_y), zero_point_of(q_y))
+    b.call(node.name, f"{QUANTIZED}.{kernel}{suffix}{overload}", b.x(node), packed, *said_again, *out)
 
 
 def _conv_transpose(b: Builder, node: Node) -> None:
@@ -52,7 +47,7 @@ def _conv_transpose(b: Builder, node: Node) -> None:
     assert isinstance(op, ConvTranspose)
     if op.relu:
         raise Unsupported("relu: torch registers no conv_transpose with a fused relu")
-    kernel = f"torch.ops.quantized.conv_transpose{len(op.strides)}d"
+    kernel = f"{QUANTIZED}.conv_transpose{len(op.strides)}d"
     q_y = qtype_out(node)
     settings = (list(op.strides), symmetric(op.padding), list(op.output_padding), list(op.dilations), op.groups)
     packed = b.prepare_call(
@@ -69,12 +64,31 @@ def _linear(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Linear)
     refuse_factors(node)
+    if node.element == "float32":
+        _linear_to_reals(b, node)
+        return
     q_y = qtype_out(node)
-    packed = b.prepare_call(
-        b.fresh(f"{node.name}_packed"), "torch.ops.quantized.linear_prepack", weight_of(b, node), bias_of(b, node)
-    )
+    if b.network.form("entry") in WRAPPERS and wraps(b, node):
+        linear_of_reals(b, node, weight_of(b, node), bias_of(b, node))
+        return
     kernel = "linear_relu" if op.relu else "linear"
-    b.call(node.name, f"torch.ops.quantized.{kernel}", b.x(node), packed, scale_of(q_y), zero_point_of(q_y))
+    b.call(node.name, f"{QUANTIZED}.{kernel}", b.x(node), packed_linear(b, node), scale_of(q_y), zero_point_of(q_y))
+
+
+def _linear_to_reals(b: Builder, node: Node) -> None:
+    """The kernel takes reals, which it quantizes again: those that x stands for become x."""
+    op: Any = node.op
+    q_x = qtype_in(b, node)
+    kernel = f"linear_with_input_q_dq_qweight_dq_{'relu_' * op.relu}output_fp32"
+    reals = dequantized(b, node)
+    b.call(node.name, f"{QUANTIZED}.{kernel}", reals, scale_of(q_x), zero_point_of(q_x), packed_linear(b, node))
+
+
+def packed_linear(b: Builder, node: Node) -> Arg:
+    """Weight and bias of a linear layer as its kernels take them."""
+    return b.prepare_call(
+        b.fresh(f"{node.name}_packed"), f"{QUANTIZED}.linear_prepack", weight_of(b, node), bias_of(b, node)
+    )
 
 
 def weight_of(b: Builder, node: Node) -> Arg:

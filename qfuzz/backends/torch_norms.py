@@ -8,6 +8,7 @@ from qfuzz.backends.torch_builder import Builder, Lowering, scale_of, zero_point
 from qfuzz.backends.torch_calls import Arg, literal
 from qfuzz.backends.torch_kernels import qtype_in, qtype_out
 from qfuzz.ir.errors import Unsupported
+from qfuzz.ir.forms import form_of
 from qfuzz.ir.network import Node
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
@@ -20,6 +21,11 @@ def _batch_norm(b: Builder, node: Node) -> None:
     kernel = f"batch_norm{max(rank - 2, 1)}d" + ("_relu" if op.relu else "")
     if rank > 5:
         raise Unsupported(f"x: {rank} dimensions; the kernels take 2 to 5")
+    call = form_of(b.network.forms, "call")
+    if call == "aten" and rank == 4 and not op.relu:
+        kernel = "aten"
+    elif call == "overload":
+        kernel = "batch_norm_relu" if op.relu else "batch_norm"
     parameters = [b.constant(name) for name in node.inputs[1:]]
     _call(b, node, kernel, *parameters, literal(op.epsilon))
 
@@ -62,7 +68,8 @@ def _call(b: Builder, node: Node, kernel: str, *arguments: Arg) -> None:
     q = qtype_out(node)
     if qtype_in(b, node).dtype != q.dtype:
         raise Unsupported(f"output: {q.dtype}; the kernel returns the dtype of its input")
-    b.call(node.name, f"torch.ops.quantized.{kernel}", b.x(node), *arguments, scale_of(q), zero_point_of(q))
+    target = "torch.quantized_batch_norm" if kernel == "aten" else f"torch.ops.quantized.{kernel}"
+    b.call(node.name, target, b.x(node), *arguments, scale_of(q), zero_point_of(q))
 
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from qfuzz.backends.torch_builder import Builder, Lowering, scale_of, zero_point_of
-from qfuzz.backends.torch_calls import Array, Declared, literal, torch_name, variable, variables
+from qfuzz.backends.torch_calls import Declared, literal, torch_name, variable, variables
 from qfuzz.backends.torch_kernels import QUANTIZED, qtype_out
+from qfuzz.backends.torch_memory import place
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
@@ -21,22 +22,22 @@ def feed(b: Builder, name: str, type_: TensorType) -> None:
     """An input: a quantized tensor over the integers that it is given, or reals as they are."""
     q = type_.element
     if not isinstance(q, QType):
-        b.inputs.append(Array(name, name))
+        place(b, name, type_, None)
         return
     _storage(q, name)
     if q.dtype in PACKED:
         raise Unsupported(f"{name}: {q.dtype}; no call makes a {STORED[q.dtype]} tensor of integers")
-    array = b.fresh(f"{name}_array")
-    b.inputs.append(Array(array, name))
-    if q.is_per_tensor:
-        b.call(name, "torch._make_per_tensor_quantized_tensor", variable(array), scale_of(q), zero_point_of(q))
-    else:
+
+    def make(array: str) -> None:
+        if q.is_per_tensor:
+            b.call(name, "torch._make_per_tensor_quantized_tensor", variable(array), scale_of(q), zero_point_of(q))
+            return
         scales = b.numbers(f"{name}_scales", q.scale, "float32")
         zero_points = b.numbers(f"{name}_zero_points", q.zero_point, "int64")
-        make = "torch._make_per_channel_quantized_tensor"
-        b.call(name, make, variable(array), scales, zero_points, literal(q.axis))
-    if b.channels_last and len(type_.shape) == 4 and (q.axis or 0) < 2:  # else quantizers take no channels_last
-        b.call(name, ".contiguous", variable(name), memory_format=torch_name("torch.channels_last"))
+        made = "torch._make_per_channel_quantized_tensor"
+        b.call(name, made, variable(array), scales, zero_points, literal(q.axis))
+
+    place(b, name, type_, make)
 
 
 def declared(network: Network, node: Node) -> Declared:
@@ -98,7 +99,11 @@ def _dequantize(b: Builder, node: Node) -> None:
 
 
 def _requantize(b: Builder, node: Node) -> None:
-    raise Unsupported("torch has no kernel from quantized to quantized; dequantize and quantize are two")
+    """Dropout, which takes a scale and a zero point, and at inference returns what it is given."""
+    q = qtype_out(node)
+    if q != b.type(node, 0).element:
+        raise Unsupported("torch has no kernel from quantized to quantized; dequantize and quantize are two")
+    b.call(node.name, "torch.ops.quantized.dropout", b.x(node), scale_of(q), zero_point_of(q))
 
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(

@@ -7,12 +7,56 @@ from typing import Any
 
 def source_lines(calls: Sequence[Any], arrays: Mapping[str, Any], threads: int = 1) -> list[str]:
     """The calls as Python statements that need only torch; `arrays` are constants and inputs by name."""
-    engine, constants, prepare, inputs, run, _ = calls
-    lines = ["import torch", "", f"torch.set_num_threads({threads})"]
+    engine, constants, prepare, inputs, run, _, settings = calls
+    said = dict(form.split("=") for form in settings)
+    decomposed = any("quantized_decomposed" in call[1] for call in run)
+    lines = [
+        "import torch",
+        *["import torch.ao.quantization.fx._decomposed"] * decomposed,
+        "",
+        f"torch.set_num_threads({said.get('threads', threads)})",
+    ]
     if engine:
         lines.append(f"torch.backends.quantized.engine = {engine!r}")
+    lines += _MODES.get(said.get("grad", ""), ())
     lines += [f"{variable} = {array_source(arrays[name])}" for variable, name in (*constants, *inputs)]
-    return lines + [call_source(call) for call in (*prepare, *run)]
+    for call in prepare:
+        lines += [call_source(call), *_packed_again(call, said.get("packing", ""))]
+    run_lines = [call_source(call) for call in run]
+    return lines + (run_lines if said.get("callers", "1") == "1" else _at_once(run_lines, [*inputs]))
+
+
+_MODES = {"off": ("torch.set_grad_enabled(False)",), "inference": ("torch.inference_mode().__enter__()",)}
+
+
+def _packed_again(call: Sequence[Any], packing: str) -> tuple[str, ...]:
+    """What `torch_executor` does to packed weights, after the call that packs them."""
+    out, target, args, kwargs = call
+    if "_prepack" not in target or not packing or ".onednn." in target:
+        return ()
+    if packing == "saved":
+        return (
+            "import io",
+            f"buffer = io.BytesIO(); torch.save({out}, buffer); buffer.seek(0)",
+            f"{out} = torch.load(buffer, weights_only=False)",
+        )
+    if packing == "copied":
+        return ("import copy", f"{out} = copy.deepcopy({out})")
+    again = call_source((out, target, (("variable", "w"), ("variable", "b"), *args[2:]), kwargs))
+    return (f"w, b = {target.replace('_prepack', '_unpack')}({out})", again)
+
+
+def _at_once(run: Sequence[str], inputs: Sequence[Any]) -> list[str]:
+    """The calls of the run part, by two threads at the same time."""
+    return [
+        "from concurrent.futures import ThreadPoolExecutor",
+        f"def run({', '.join(variable for variable, _ in inputs)}):",
+        *(f"    {line}" for line in run),
+        "    return locals()",
+        "with ThreadPoolExecutor(2) as pool:",
+        f"    calls = [pool.submit(run, {', '.join(variable for variable, _ in inputs)}) for _ in range(2)]",
+        "globals().update(calls[0].result())",
+    ]
 
 
 def array_source(array: Any) -> str:

@@ -1,5 +1,6 @@
 """The PyTorch side of ``qfuzz ops``: each operator that quantizes, covered or not, and why."""
 
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -10,6 +11,12 @@ from qfuzz.backends.torch_matrix import Row, rows, summary
 from qfuzz.backends.torch_operators import Torch, ask_torch
 from qfuzz.cli.piped_console import PipedConsole
 from qfuzz.ir.protocols import Backend
+
+NAME_WIDTH = 40
+"""Columns of an operator's name; longer ones have a line of their own."""
+
+MIN_WIDTH = 20
+"""Columns of a text behind a margin, in the narrowest of terminals."""
 
 EVERY = "every value of the eager dialect is made or read with it"
 
@@ -62,15 +69,33 @@ def print_matrix(console: PipedConsole, found: Sequence[Row]) -> None:
             continue
         console.print(f"[bold]{status}: {len(of)}[/bold]")
         if status == "covered":
-            width = max(len(r.name) for r in of)
-            for r in of:
-                console.print(f"  {r.name:{width}}  {_by(r.covered)}", markup=False)
+            _print_covered(console, of)
         else:
             for reason in sorted({r.reason for r in of}):
                 console.print(f"  {reason}:", markup=False)
                 names = ", ".join(r.name for r in of if r.reason == reason)
-                console.print(f"      {names}", markup=False, style="dim")
+                console.print(_indented(console, " " * 6, names), markup=False, style="dim")
         console.print()
+
+
+def _print_covered(console: PipedConsole, found: Sequence[Row]) -> None:
+    width = min(max(len(r.name) for r in found), NAME_WIDTH)
+    margin = " " * (width + 4)
+    for r in found:
+        by = _indented(console, margin, _by(r.covered))
+        if len(r.name) <= width or not console.is_terminal:
+            line = f"  {r.name:{width}}  {by.lstrip()}"
+        else:
+            line = f"  {r.name}\n{by}"
+        console.print(line, markup=False)
+
+
+def _indented(console: PipedConsole, margin: str, text: str) -> str:
+    """In a terminal as many lines as it takes, behind the margin; else one, to be searched."""
+    if not console.is_terminal:
+        return margin + text
+    width = max(console.width, len(margin) + MIN_WIDTH)
+    return textwrap.fill(text, width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False)
 
 
 def _by(covered: Covered) -> str:

@@ -22,6 +22,7 @@ from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.interpolation import Interpolate
@@ -32,6 +33,7 @@ from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.selection import Maximum, Minimum, Where
@@ -87,6 +89,10 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.batch_norm()
         case Mean():
             lines = e.mean()
+        case Std():
+            lines = e.std()
+        case Prelu():
+            lines = e.prelu()
         case Amax() | Amin():
             lines = e.reduced_extreme("max" if isinstance(node.op, Amax) else "min")
         case Argmax():
@@ -269,6 +275,24 @@ class _Element:
         window = self.reduced()
         return [f"real = sum(x - {zero} for x in {window!r}) * {scale} / {len(window)}"]
 
+    def std(self) -> list[str]:
+        op: Any = self.node.op
+        scale, zero = self.scale(0)
+        window = self.reduced()
+        return [
+            *DECIMAL,
+            f"row = [(q - {zero}) * {scale} for q in {window!r}]",
+            "mean = sum(row) / Fraction(len(row))",
+            f"variance = sum((x - mean) ** 2 for x in row) / Fraction({len(window) - op.correction})",
+            "real = Fraction(exact(variance).sqrt())",
+        ]
+
+    def prelu(self) -> list[str]:
+        scale, zero = self.scale(1)
+        slopes = self.arrays[1]
+        slope = int(slopes[self.index[1] if slopes.size > 1 else 0])
+        return [f"x = Fraction({self.operand(0)})", f"real = x if x > 0 else x * ({slope} - {zero}) * {scale}"]
+
     def reduced_extreme(self, which: str) -> list[str]:
         scale, zero = self.scale(0)
         return [f"real = ({which}({self.reduced()!r}) - {zero}) * {scale}"]
@@ -276,7 +300,7 @@ class _Element:
     def reduced(self) -> list[int]:
         """The elements that are reduced to this one."""
         op, x = self.node.op, self.arrays[0]
-        assert isinstance(op, Mean | Amax | Amin)
+        assert isinstance(op, Mean | Amax | Amin | Std)
         axes = op.reduced(x.ndim)
         kept = iter(self.index)
         at = [0 if d in axes and not op.keepdims else next(kept) for d in range(x.ndim)]

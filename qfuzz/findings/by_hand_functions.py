@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from qfuzz.ir.operator import Operator
-from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.post_operation import PostOperation
+from qfuzz.ops.threshold import Threshold
 
 
 def function_lines(op: Operator) -> list[str]:
@@ -31,9 +32,14 @@ def function_lines(op: Operator) -> list[str]:
             return [*DECIMAL, f"u = {u}", f"power = {power}", "real = x / (1 + Fraction(power))"]
         case Gelu():
             return [*DECIMAL, *_ERF, "real = x / 2 * (1 + erf)"]
-        case Elu(alpha=alpha):
-            negative = f"Fraction(exact(x).exp() - 1) * {fraction(alpha)}"
+        case Elu(alpha=alpha, scale=scale, input_scale=input_scale):
+            negative = f"Fraction(exact(x * {fraction(input_scale)}).exp() - 1) * {fraction(alpha)}"
+            return [*DECIMAL, f"real = (x if x > 0 else {negative}) * {fraction(scale)}"]
+        case Celu(alpha=alpha):
+            negative = f"Fraction(exact(x / {fraction(alpha)}).exp() - 1) * {fraction(alpha)}"
             return [*DECIMAL, f"real = x if x > 0 else {negative}"]
+        case Threshold(threshold=threshold, value=value):
+            return [f"real = x if x > {fraction(threshold)} else {fraction(value)}"]
         case _:
             return ["real = x"]
 

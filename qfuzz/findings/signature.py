@@ -15,6 +15,7 @@ from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMulInteger
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.weight_only import WeightOnlyLinear
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
 from qfuzz.reduce.order import PLAIN, plain_value
 
@@ -148,13 +149,15 @@ def _windows(case: Case, node: Node) -> set[str]:
 
     And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether
     a transposed convolution has other numbers of channels and filters a group, neither of them 1; whether integer
-    products are summed at all.
+    products are summed at all, and those with stored weights in 16 at a time.
     """
     op = node.op
     if isinstance(op, AvgPool | MaxPool | AdaptiveAvgPool):
         x, y = (case.network.types[name].shape for name in (node.inputs[0], node.name))
         form = {"of one pixel"} if x[1] > 1 and {*x[2:]} == {1} and math.prod(y[2:]) > 1 else set()
         return form | ({"window overhangs"} if isinstance(op, AvgPool) and _overhangs(case, node, op) else set())
+    if isinstance(op, WeightOnlyLinear):
+        return {"tail of 16"} if case.network.types[node.inputs[0]].shape[-1] % 16 else set()
     if isinstance(op, LinearInteger | MatMulInteger):
         return {"one summed"} if case.network.types[node.inputs[0]].shape[-1:] == (1,) else set()
     if isinstance(op, ConvTranspose):
@@ -183,12 +186,20 @@ def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:
 
 
 def _layout(case: Case, node: Node) -> set[str]:
-    """Whether an image is resized as one whose channels come last: kernels for that are others."""
+    """Whether an image is resized as one whose channels come last, from one pixel, or to the size that it has.
+
+    Kernels for that are others.
+    """
     op, shape = node.op, case.network.types[node.inputs[0]].shape
-    if not isinstance(op, Interpolate) or len(shape) != 4:
+    if not isinstance(op, Interpolate):
         return set()
-    scales = [s.scale for s in op.samplings(shape)]
-    return {"channels last"} if scales[1] != 1 and scales[3] == 1 else set()
+    samplings = op.samplings(shape)
+    form = {"of one pixel"} if len(shape) > 3 and shape[1] > 1 and {*shape[2:]} == {1} else set()
+    if all(s.out == s.size for s in samplings):
+        form.add("same size")
+    if len(shape) == 4 and samplings[1].scale != 1 and samplings[3].scale == 1:
+        form.add("channels last")
+    return form
 
 
 def _narrow(case: Case, node: Node) -> set[str]:

@@ -2,19 +2,21 @@
 
 from qfuzz.ir.codec import Codec
 from qfuzz.ir.operator import Operator
-from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -25,12 +27,14 @@ from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.threshold import Threshold
 from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
@@ -89,6 +93,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Lstm,
     EmbedLayerNorm,
     Moe,
+    LinearFp16,
     WeightOnlyLinear,
     Embedding,
     EmbeddingBag,
@@ -113,6 +118,10 @@ OPERATORS: tuple[type[Operator], ...] = (
     ConvAdd,
     BatchNorm,
     GroupNorm,
+    Celu,
+    Threshold,
+    Prelu,
+    Std,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -1,4 +1,4 @@
-"""relu, clamp, leaky_relu, elu, hardsigmoid, hardswish, sigmoid, tanh.
+"""relu, clamp, leaky_relu, elu, celu, hardsigmoid, hardswish, sigmoid, tanh.
 
 Semantics: ONNX Relu, Clip, LeakyRelu, Elu, HardSigmoid (alpha = 1/6, beta = 1/2), HardSwish, Sigmoid, Tanh;
 `torch.nn.functional` of the same names. Parameters are float32 numbers; 1/6 is the rational.
@@ -29,12 +29,14 @@ from qfuzz.ops.semantics import (
     is_power_of_two,
     linear_image,
     output_scale,
+    per_tensor,
     zero_point_magnitude,
 )
 from qfuzz.ops.table import UnaryOperator
 
 
-def _check_float32(attribute: str, value: float) -> None:
+def check_float32(attribute: str, value: float) -> None:
+    """Raise `InvalidCase` unless `value` is a finite float32."""
     if float32(value) != value or value in (float("inf"), float("-inf")):
         raise InvalidCase(f"{attribute}: {value!r}; needs a finite float32")
 
@@ -53,8 +55,8 @@ class Clamp(UnaryOperator, frozen=True, kw_only=True, tag="clamp"):
     max: float
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
-        _check_float32("min", self.min)
-        _check_float32("max", self.max)
+        check_float32("min", self.min)
+        check_float32("max", self.max)
         if self.min > self.max:
             raise InvalidCase(f"min, max: {self.min!r}, {self.max!r}; min is at most max")
         for bound in (self.min, self.max):
@@ -75,7 +77,7 @@ class LeakyRelu(UnaryOperator, frozen=True, kw_only=True, tag="leaky_relu"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         shape = super().infer(inputs, element)
-        _check_float32("negative_slope", self.negative_slope)
+        check_float32("negative_slope", self.negative_slope)
         if self.negative_slope:
             slope = abs(self.negative_slope)
             check_multipliers([slope, slope * inputs[0].qtype.scale[0]], element, "negative_slope")
@@ -215,30 +217,73 @@ def _function_image(
 
 
 class Elu(UnaryOperator, frozen=True, kw_only=True, tag="elu"):
-    """x where it is positive, else `alpha * (e^x - 1)`, with `alpha` of at least 0."""
+    """x where it is positive, else `alpha * (e^x - 1)`, with `alpha` of at least 0.
+
+    With the factors that PyTorch's calls take, for selu: `scale * x`, else `scale * alpha * (e^(input_scale * x) - 1)`.
+    """
+
+    alpha: float = 1.0
+    scale: float = 1.0
+    input_scale: float = 1.0
+
+    def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
+        check_float32("alpha", self.alpha)
+        if self.alpha < 0:
+            raise InvalidCase(f"alpha: {self.alpha!r}; needs at least 0")
+        if self.alpha:
+            check_multipliers([self.alpha, self.scale * self.alpha], element, "alpha")
+        for name, factor in (("scale", self.scale), ("input_scale", self.input_scale)):
+            check_float32(name, factor)
+            if not factor > 0:
+                raise InvalidCase(f"{name}: {factor!r}; needs more than 0")
+            check_multipliers([factor * per_tensor(inputs[0], "x").scale[0]], element, name)
+        return super().infer(inputs, element)
+
+    def table(self, x: Operand, element: Element) -> Image:
+        low = self.scale * self.alpha  # exact: a product of two float32
+
+        def function(v: Floats) -> Floats:
+            return np.where(v > 0, v * self.scale, low * np.expm1(np.minimum(v, 0.0) * self.input_scale))
+
+        def enclose(v: Fraction, bits: int) -> elementary.Enclosure:
+            if v >= 0:
+                return v * Fraction(self.scale), v * Fraction(self.scale)
+            a, b = elementary.expm1(v * Fraction(self.input_scale), bits)
+            return Fraction(low) * a, Fraction(low) * b
+
+        def addends(v: Floats) -> Floats:
+            return np.where(v < 0, low * (np.exp(np.minimum(v, 0.0) * self.input_scale) + 1.0), 0.0)
+
+        n = x.centered()[0]
+        return _function_image(x, element, function, enclose, n >= 0 if self.scale == 1.0 else n == 0, addends)
+
+
+class Celu(UnaryOperator, frozen=True, kw_only=True, tag="celu"):
+    """x where it is positive, else `alpha * (e^(x / alpha) - 1)`, with a positive `alpha`."""
 
     alpha: float = 1.0
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
-        _check_float32("alpha", self.alpha)
-        if self.alpha < 0:
-            raise InvalidCase(f"alpha: {self.alpha!r}; needs at least 0")
-        if self.alpha:
-            check_multipliers([self.alpha], element, "alpha")
+        check_float32("alpha", self.alpha)
+        if not self.alpha > 0:
+            raise InvalidCase(f"alpha: {self.alpha!r}; needs more than 0")
+        check_multipliers([self.alpha, per_tensor(inputs[0], "x").scale[0] / self.alpha], element, "alpha")
         return super().infer(inputs, element)
 
     def table(self, x: Operand, element: Element) -> Image:
+        alpha = self.alpha
+
         def function(v: Floats) -> Floats:
-            return np.where(v > 0, v, self.alpha * np.expm1(np.minimum(v, 0.0)))
+            return np.where(v > 0, v, alpha * np.expm1(np.minimum(v, 0.0) / alpha))
 
         def enclose(v: Fraction, bits: int) -> elementary.Enclosure:
             if v >= 0:
                 return v, v
-            a, b = elementary.expm1(v, bits)
-            return Fraction(self.alpha) * a, Fraction(self.alpha) * b
+            a, b = elementary.expm1(v / Fraction(alpha), bits)
+            return Fraction(alpha) * a, Fraction(alpha) * b
 
         def addends(v: Floats) -> Floats:
-            return np.where(v < 0, self.alpha * (np.exp(np.minimum(v, 0.0)) + 1.0), 0.0)
+            return np.where(v < 0, alpha * (np.exp(np.minimum(v, 0.0) / alpha) + 1.0), 0.0)
 
         return _function_image(x, element, function, enclose, x.centered()[0] >= 0, addends)
 

@@ -1,6 +1,8 @@
 """interpolate: a tensor resized, by the nearest element or by linear or cubic interpolation in every dimension.
 
-Semantics: ONNX Resize (opset 19) without tf_crop_and_resize and its region. What its text leaves open:
+Semantics: ONNX Resize (opset 19) without tf_crop_and_resize and its region; `torch.nn.functional.interpolate`, whose
+modes nearest, nearest-exact and bilinear are asymmetric coordinates rounded down, half_pixel ones rounded to nearest,
+and linear ones of half_pixel or align_corners (ATen/native/UpSample.h). What ONNX's text leaves open:
 
 - With scales, a length times its scale may have a fraction, which the resized length lacks. Coordinates are then those
   of the given scale, as in ONNX's own tests; the text also says that the scale is the quotient of the lengths, and ONNX
@@ -10,6 +12,8 @@ Semantics: ONNX Resize (opset 19) without tf_crop_and_resize and its region. Wha
 - The coordinate that align_corners gives a single position is 0 / 0, and 0 here.
 - The precision of coordinates: exact rationals decide here, and what a float32 kernel may make of them is admissible.
 - The precision of length times scale: a product that float32 rounds to another integer is not defined here.
+- PyTorch's text has "the passed-in scale_factor used in the interpolation computation", but its float kernels of modes
+  nearest and bilinear copy where no length changes (UpSampleKernel.cpp: nearest_idx, compute_source_index_and_lambda).
 - How a weighted average of integers is rounded to such: a contract says so (`rounding_open`), with both neighbours.
 """
 
@@ -18,6 +22,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -156,10 +161,12 @@ class Interpolate(ExactOperator, frozen=True, kw_only=True, tag="interpolate"):
             raise InvalidCase(f"sizes: {size}; needs 0..{MAX_ELEMENTS}")
         return Sampling(n, size, Fraction(size, n) if n and size else Fraction(1), False)
 
-    def rows(self, shape: tuple[int, ...]) -> tuple[Rows | None, ...]:
-        """Per dimension, where it is read; None where it stays as it is."""
+    def rows(self, shape: tuple[int, ...], *, multiplied: bool = False) -> tuple[Rows | None, ...]:
+        """Per dimension, where it is read; None where it stays. `multiplied` is `Contract.multiplies_scale`."""
         a = self.cubic_coeff_a
-        kernel = Kernel(self.mode, self.coordinates, self.nearest_mode, a, self.exclude_outside, self.antialias)
+        kernel = Kernel(
+            self.mode, self.coordinates, self.nearest_mode, a, self.exclude_outside, self.antialias, multiplied
+        )
         # At scale 1 a cubic kernel's weights are 0, 1, 0, 0: exactly, where the coefficient has few bits.
         stays = self.mode != "cubic" or a * 2**8 == round(a * 2**8)
         return tuple(None if s.scale == 1 and stays else rows(s, kernel) for s in self.samplings(shape))
@@ -183,19 +190,28 @@ class Interpolate(ExactOperator, frozen=True, kw_only=True, tag="interpolate"):
         error = np.where((lsb > 0) & (real < 2.0**52 * lsb), 0.0, real * (2 * roundings * _U64))
         lower = Reals(low * m.approx, error, _refine(lo, hi, axes, m))
         zero_point = zero_point_magnitude(element)
-        exact = (_outer([None if r is None else r.exact for r in axes]) > 0) & (lsb > 0)
-        exact = exact & is_power_of_two(float_scale(element)) & (affine + zero_point < 2.0**24 * np.minimum(lsb, 1.0))
-        drift = _drift(x, axes, low, high, self.mode) + _reading(lo, hi, axes, low, high)
-        if self.mode == "cubic" or self.antialias:
-            drift = drift + np.where(exact, 0.0, _weights_off(x, axes, magnitudes))
+        short = (
+            (lsb > 0) & is_power_of_two(float_scale(element)) & (affine + zero_point < 2.0**24 * np.minimum(lsb, 1.0))
+        )
+
+        @cache
+        def seen(multiplied: bool) -> tuple[npt.NDArray[np.bool_], Floats]:
+            own = self.rows(x.type.shape, multiplied=multiplied)
+            exact = np.asarray((_outer([None if r is None else r.exact for r in own]) > 0) & short)
+            drift = _drift(x, own, low, high, self.mode)
+            if not multiplied or self.mode == "linear" or self.nearest_mode == "floor":
+                drift = drift + _reading(lo, hi, own, low, high)
+            if self.mode == "cubic" or self.antialias:
+                drift = drift + np.where(exact, 0.0, _weights_off(x, own, magnitudes))
+            return exact, np.asarray(drift * m.approx)
+
         return InterpolationImage(
             lower,
             lower if x.is_point else Reals(high * m.approx, error, _refine(hi, lo, axes, m)),
             real,
             affine,
-            drift * m.approx,
             math.prod(1 if r is None else max(len(t) for t in r.taps) for r in axes),
-            exact,
+            seen,
             zero_point,
         )
 
@@ -208,12 +224,12 @@ class InterpolationImage(Image):
     ----------
     real, affine
         Magnitudes that roundings are relative to.
-    drift
-        How far the result moves by what a kernel may do to coordinates and weights, whatever the contract's terms.
     n_summed
         How many products are summed.
-    float32_exact
-        Where all of a kernel's arithmetic is exact; coordinates are exact there, too.
+    seen
+        Says of coordinates that are products, or quotients (`Contract.multiplies_scale`): where all of a kernel's
+        arithmetic is exact, they among it; and how far the result moves by what a kernel may do to coordinates and
+        weights, whatever the contract's terms.
     zero_point
         |zero_point| of the output.
     """
@@ -222,9 +238,8 @@ class InterpolationImage(Image):
     upper: Reals
     real: Floats
     affine: Floats
-    drift: Floats
     n_summed: int
-    float32_exact: npt.NDArray[np.bool_]
+    seen: Callable[[bool], tuple[npt.NDArray[np.bool_], Floats]]
     zero_point: float
 
     def error(self, contract: Contract) -> Floats:
@@ -234,8 +249,9 @@ class InterpolationImage(Image):
         if contract.adds_zero_point or contract.tie in ("half_even_after_zero_point", "either_even"):
             magnitude = magnitude + self.zero_point
         k = contract.k + (self.n_summed if contract.accumulates_float else 0)
-        rounding = np.where(self.float32_exact, 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
-        bound = rounding + self.drift * (1 + 2 * gamma(k))
+        exact, drift = self.seen(contract.multiplies_scale)
+        rounding = np.where(exact, 0.0, gamma(k) * (1 + 2.0**-40) * magnitude)
+        bound = rounding + drift * (1 + 2 * gamma(k))
         if contract.rounding_open:
             known = bound == 0
             for r in (self.lower, self.upper):

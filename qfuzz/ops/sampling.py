@@ -63,8 +63,10 @@ class Sampling:
             return self.coordinate(i, mode, self.scale * self.size) if self.out > 1 else Fraction(0)
         return replace(self, scale=Fraction(self.out, self.size)).coordinate(i, mode, Fraction(self.out))
 
-    def slack(self, i: int, mode: str) -> float:
+    def slack(self, i: int, mode: str, *, multiplied: bool = False) -> float:
         """How far a float32 kernel's coordinate may be from the exact one; 0 where it is exact.
+
+        `multiplied`: it multiplies by the rounded quotient of lengths, or the rounded reciprocal of the scale.
 
         The scale is rounded (where it is a quotient), the quotient by it, and the difference to 1/2: by 2u of the
         quotient and u of the coordinate. Kernels that keep centers of pixels add 1/2 again, and subtract the coordinate
@@ -79,6 +81,10 @@ class Sampling:
             largest += self.size * (1 + 2 * self.out / width)
         # align_corners takes the lengths, and no scale.
         scale_exact = mode == "align_corners" or Fraction(float32(float(self.scale))) == self.scale
+        if multiplied:
+            corners = Fraction(self.size - 1, self.out - 1) if self.out > 1 else Fraction(0)
+            factor = corners if mode == "align_corners" else 1 / self.scale
+            scale_exact = Fraction(float32(float(factor))) == factor
         if scale_exact and all(v % _GRID == 0 and abs(v) < 2**11 for v in on_the_way):
             return 0.0
         return 2 * gamma(1) * float(largest)
@@ -136,7 +142,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What an interpolation does in every dimension: the attributes of `interpolate`."""
+    """What an interpolation does in every dimension: the attributes of `interpolate`; and how coordinates are made."""
 
     mode: str
     coordinates: str
@@ -144,6 +150,7 @@ class Kernel:
     cubic_coeff_a: float
     exclude_outside: bool
     antialias: bool = False
+    multiplied: bool = False
 
     @property
     def is_filter(self) -> bool:
@@ -167,10 +174,11 @@ def rows(sampling: Sampling, kernel: Kernel) -> Rows:
     s = sampling
     own = Fraction(s.out)
     at = [s.coordinate(i, kernel.coordinates, own) for i in range(s.out)]
-    slack = [s.slack(i, kernel.coordinates) for i in range(s.out)]
+    slack = [s.slack(i, kernel.coordinates, multiplied=kernel.multiplied) for i in range(s.out)]
     taps = tuple(_taps(s, kernel, c) for c in at)
     other = None
-    if s.given and s.scale * s.size != own:  # the text and the tests of ONNX say two things of it
+    if s.given and s.scale * s.size != own and (s.out == s.size or not kernel.multiplied):
+        # The text and the tests of ONNX say two things of it; the text and the float kernels of PyTorch, too.
         other = _matrix([_taps(s, kernel, s.other_coordinate(i, kernel.coordinates)) for i in range(s.out)], s)
     near, spread = [], []
     for c, d in zip(at, slack, strict=True):

@@ -2,7 +2,8 @@
 
 Semantics: com.microsoft MatMulNBits and GatherBlockQuantized (onnxruntime/docs/ContribOperators.md): a weight is
 ``(quantized_weight - zero_point) * scale``, and the rest is a matrix product of reals, or ONNX Gather. The same is said
-by DequantizeLinear before MatMul or Gather. Results are defined where sums of magnitudes stay within float32.
+by DequantizeLinear before MatMul or Gather, and by `torch._weight_int8pack_mm` and `torch._weight_int4pack_mm_for_cpu`.
+Results are defined where sums of magnitudes stay within float32.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from qfuzz.exact.reals import Bounds, Reals
 from qfuzz.exact.rounding import Floats, gamma
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import FLOAT32_MAX, Element, QType
+from qfuzz.ir.qtype import FLOAT32_MAX, REALS, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType, check_shape, laid_out
 from qfuzz.ops.quantization import largest_stored
 from qfuzz.ops.rounded_activations import rounded_product
@@ -38,12 +39,13 @@ class WeightOnlyImage(Image):
     ----------
     real, affine
         Sums of the magnitudes of all products, and of the bias; `affine`: of those with the stored weight, and of those
-        with its zero point, both counted from the smallest that is stored, as kernels on unsigned integers have it.
+        with its zero point, both counted from the smallest that is stored, as kernels on unsigned integers have it, or,
+        given true, from the middle of the range.
     n_summed
         How many numbers are summed for one element.
     float32_exact
         Where every float32 operation is exact, in whatever order products are summed; given true, also where products
-        with stored weights and zero points are taken apart.
+        with stored weights and zero points are taken apart, and whether these count from the middle.
     rounded
         For activations that are rounded to int8, in blocks of a length along the summed axis where the weight has none
         of its own: by how much that moves the result at most, and the magnitudes of all that is summed then.
@@ -52,9 +54,9 @@ class WeightOnlyImage(Image):
     lower: Reals
     upper: Reals
     real: Callable[[], Floats]
-    affine: Callable[[], Floats]
+    affine: Callable[[bool], Floats]
     n_summed: int
-    float32_exact: Callable[[bool], npt.NDArray[np.bool_]]
+    float32_exact: Callable[[bool, bool], npt.NDArray[np.bool_]]
     rounded: Callable[[int], tuple[Floats, Floats]]
 
     def error(self, contract: Contract) -> Floats:
@@ -65,15 +67,16 @@ class WeightOnlyImage(Image):
         if contract.activation_block:
             moved, magnitude = self.rounded(contract.activation_block)
             return moved * _SLACK + roundings * magnitude + underflow
-        is_affine = contract.terms == "affine"
-        magnitude = self.affine() if is_affine else self.real()
-        return np.where(self.float32_exact(is_affine), 0.0, roundings * magnitude + underflow)
+        is_affine, centered = contract.terms == "affine", contract.from_middle
+        magnitude = self.affine(centered) if is_affine else self.real()
+        return np.where(self.float32_exact(is_affine, centered), 0.0, roundings * magnitude + underflow)
 
 
 class WeightOnlyLinear(ExactOperator, frozen=True, kw_only=True, tag="weight_only_linear"):
-    """`x` [..., K] of float32 times `weight` [N, K] transposed, plus a float32 `bias` [N]; the result is float32.
+    """`x` [..., K] of reals times `weight` [N, K] transposed, plus a float32 `bias` [N]; the result is of x's type.
 
-    The weight holds integers of 2, 4 or 8 bits, quantized per tensor, per output channel, or in blocks along K.
+    It is rounded once, at the end, where that is float16 or bfloat16. The weight holds integers of 2, 4 or 8 bits,
+    quantized per tensor, per output channel, or in blocks along K.
     """
 
     arity: ClassVar[tuple[int, int]] = (2, 3)
@@ -81,8 +84,8 @@ class WeightOnlyLinear(ExactOperator, frozen=True, kw_only=True, tag="weight_onl
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs[0], inputs[1]
-        if x.element != "float32" or element != "float32":
-            raise InvalidCase(f"x, output: {x.dtype}, {element}; weight_only_linear takes and gives float32")
+        if x.element not in REALS or element != x.element:
+            raise InvalidCase(f"x, output: {x.dtype}, {element}; weight_only_linear takes reals and gives the same")
         if len(x.shape) < 2:
             raise InvalidCase(f"x: shape {x.shape}; weight_only_linear takes [..., K] of rank 2 or more")
         if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1] or 0 in weight.shape:
@@ -101,28 +104,29 @@ class WeightOnlyLinear(ExactOperator, frozen=True, kw_only=True, tag="weight_onl
         bias = operands[2].lo if len(operands) == 3 else np.zeros(weight.type.shape[0])
 
         def real() -> Floats:
-            return np.asarray(_magnitude(x) @ np.abs(weights).T + np.abs(bias))
+            return np.asarray(largest_magnitude(x) @ np.abs(weights).T + np.abs(bias))
 
-        def apart() -> Floats:
-            return np.asarray(scales * (np.abs(weight.lo - q.qmin) + np.abs(weight.zero_points - q.qmin)))
+        def apart(centered: bool) -> Floats:
+            start = (q.qmin + q.qmax + 1) // 2 if centered else q.qmin
+            return np.asarray(scales * (np.abs(weight.lo - start) + np.abs(weight.zero_points - start)))
 
-        def affine() -> Floats:
-            return np.asarray(_magnitude(x) @ apart().T + np.abs(bias))
+        def affine(centered: bool) -> Floats:
+            return np.asarray(largest_magnitude(x) @ apart(centered).T + np.abs(bias))
 
-        def float32_exact(is_affine: bool) -> npt.NDArray[np.bool_]:
-            factors = apart() if is_affine else np.abs(weights)
+        def float32_exact(is_affine: bool, centered: bool) -> npt.NDArray[np.bool_]:
+            factors = apart(centered) if is_affine else np.abs(weights)
             units = np.broadcast_to(scales, weights.shape) if is_affine else weights
-            place = _place(x, units, bias)
+            place = smallest_place(x, units, bias)
             short = float(factors.max(initial=0.0)) < 2.0**24 * array_lsb(units)
-            magnitude = affine() if is_affine else real()
+            magnitude = affine(centered) if is_affine else real()
             return np.asarray(magnitude < 2.0**24 * place) & (short and place >= 2.0**-149)
 
         def rounded(block: int) -> tuple[Floats, Floats]:
-            moved, magnitude = rounded_product(_magnitude(x), weight, block, summed=1)
+            moved, magnitude = rounded_product(largest_magnitude(x), weight, block, summed=1)
             return moved, magnitude + np.abs(bias)
 
-        lower = _product(x, weights, bias, real(), upper=False)
-        upper = lower if x.is_point else _product(x, weights, bias, real(), upper=True)
+        lower = real_product(x, weights, bias, real(), upper=False)
+        upper = lower if x.is_point else real_product(x, weights, bias, real(), upper=True)
         n_summed = weights.shape[1] + (len(operands) == 3)
         return WeightOnlyImage(lower, upper, real, affine, n_summed, float32_exact, rounded)
 
@@ -199,17 +203,18 @@ def _check_range(q: QType, where: str) -> None:
         raise InvalidCase(f"{where}: scale {max(q.scale)!r}; real values of {largest!r} overflow float32")
 
 
-def _magnitude(x: Operand) -> Floats:
+def largest_magnitude(x: Operand) -> Floats:
+    """Of each element, known or uncertain."""
     return np.asarray(np.abs(x.lo) if x.is_point else np.maximum(np.abs(x.lo), np.abs(x.hi)))
 
 
-def _place(x: Operand, weights: Floats, bias: Floats) -> float:
+def smallest_place(x: Operand, weights: Floats, bias: Floats) -> float:
     """A power of two that divides every product and the bias."""
     lsb = min(array_lsb(x.lo), array_lsb(x.hi)) * array_lsb(weights)
     return min(lsb, array_lsb(bias)) if bias.any() else lsb
 
 
-def _product(x: Operand, weights: Floats, bias: Floats, magnitude: Floats, *, upper: bool) -> Reals:
+def real_product(x: Operand, weights: Floats, bias: Floats, magnitude: Floats, *, upper: bool) -> Reals:
     """The lower or upper bound of the product.
 
     In float64 a sum of n products and a bias is off by gamma_(n+1) of the magnitudes (Higham, section 3.1), in whatever
@@ -222,7 +227,7 @@ def _product(x: Operand, weights: Floats, bias: Floats, magnitude: Floats, *, up
         ends = (x.hi, x.lo) if upper else (x.lo, x.hi)
         approx = ends[0] @ positive.T + ends[1] @ negative.T + bias
     n = weights.shape[1]
-    exact = float(magnitude.max(initial=0.0)) < 2.0**53 * _place(x, weights, bias)
+    exact = float(magnitude.max(initial=0.0)) < 2.0**53 * smallest_place(x, weights, bias)
     error = np.zeros(approx.shape) if exact else magnitude * (2.0 * (2 * n + 2) * 2.0**-53)
 
     def refine(i: int, bits: int) -> Bounds:

@@ -77,6 +77,7 @@ def _error(image: Image, contract: Contract, got: Array, element: Element) -> fl
         bias_steps=contract.bias_steps,
         exact_mean=contract.exact_mean,
         distributes=contract.distributes,
+        multiplies_scale=contract.multiplies_scale,
         rounding_open=contract.rounding_open,
     )
     # One rounding's bound is gamma_1 * T = u * T to within u; bias steps are granted before anything is measured.

@@ -9,10 +9,12 @@ from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut
+from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -22,6 +24,7 @@ from qfuzz.ops.movement import Concat, Flatten, Moved, Pad, Reshape, Slice, Tran
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -90,7 +93,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                 for mine, theirs in zip((*x[:-1], read[1][0]), other, strict=True):
                     join(mine, theirs)
             return [*x[:-1], read[1][0]]
-        case Linear() | LinearInteger() | DynamicLinear() | WeightOnlyLinear() | LinearPointwise():
+        case Linear() | LinearInteger() | DynamicLinear() | LinearFp16() | WeightOnlyLinear() | LinearPointwise():
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])
@@ -136,6 +139,10 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                     join(mine, theirs)
             bags = read[at["offsets"]] if "offsets" in at else read[1]
             return [None if node.op.include_last_offset else bags[0], x[1]]
+        case Prelu():
+            if types[1].shape[0] > 1:
+                join(x[1], read[1][0])
+            return x
         case MaxPool() | AvgPool() | GlobalAvgPool() | AdaptiveAvgPool():
             return [x[0], x[1], *(None for _ in range(rank - 2))]
         case Concat(axis=axis):
@@ -155,7 +162,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             while same < min(len(x), rank) and types[0].shape[same] == out.shape[same]:
                 same += 1
             return [*x[:same], *(None for _ in range(rank - same))]
-        case Moved() | Argmax() | Amax() | Amin() if rank != len(x):
+        case Moved() | Argmax() | Amax() | Amin() | Std() if rank != len(x):
             return [None] * rank
         case GatherElements():
             return [None] * rank

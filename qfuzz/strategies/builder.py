@@ -87,6 +87,12 @@ class Builder:
         self.current = name
         return name
 
+    def choose_call(self) -> None:
+        """Which of torch's calls of one meaning: what an operator draws that has several."""
+        call = self.d.pick(("plain", "plain", "aten", "overload"))
+        if call != "plain":
+            self.forms.append(("call", call))
+
     @property
     def room(self) -> int:
         """How many more nodes the network may have."""

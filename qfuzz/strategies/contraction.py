@@ -15,6 +15,7 @@ from qfuzz.ops.matmul import LinearInteger
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.fill import Array
+from qfuzz.strategies.layer_forms import draw_entry
 from qfuzz.strategies.qtypes import draw_zero_point
 
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33)
@@ -40,6 +41,7 @@ def draw_linear(b: Builder) -> None:
     alpha, beta = _factors(b)
     inputs, element = draw_operands(b, (out, features), relu, alpha=alpha)
     op = Linear(relu=relu, alpha=alpha, beta=beta)
+    draw_entry(b)
     source = b.current
     if not b.flavour.common and b.d.rarely(4):  # ends a branch, as dequantize does
         b.add_node(op, inputs, "float32")
@@ -130,6 +132,7 @@ def draw_conv(b: Builder) -> None:
         return
     attributes, shape = draw_windows(b)
     relu = draw_relu(b)
+    draw_entry(b)
     _add_layer(b, Conv(**attributes, relu=relu), shape, relu)
 
 

@@ -10,6 +10,7 @@ from qfuzz.ops.dynamic_range import STORED
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, RealRange
 from qfuzz.strategies.contraction import CHANNELS, MAX_PRODUCTS
+from qfuzz.strategies.layer_forms import draw_entry
 
 _KINDS = (
     fill.BOTH_SIGNS,
@@ -31,7 +32,7 @@ _MAGNITUDES = (0, 0, 1, -3, 5, -10, 12, -60, 60)
 def draw_dynamic_quantize(b: Builder) -> None:
     """A dynamic_quantize node, which ends a branch: what follows reads what came before it."""
     source = b.current
-    x = _data(b, least_rank=1)
+    x = float_data(b, least_rank=1)
     output: Output = b.d.pick(("y", "y", "scale", "y", "zero_point"))
     b.add_node(DynamicQuantize(output=output), (x,), "float32" if output == "scale" else STORED)
     b.current = source
@@ -41,7 +42,7 @@ def draw_dynamic_linear(b: Builder) -> None:
     """A dynamic_linear node, which ends a branch, too."""
     d = b.d
     source = b.current
-    x = _data(b, least_rank=2)
+    x = float_data(b, least_rank=2)
     shape = b.types[x].shape
     rows, features = math.prod(shape[:-1]), shape[-1]
     most = min(MAX_PRODUCTS // max(rows * features, 1), MAX_VALUE_ELEMENTS // max(rows, 1))
@@ -70,10 +71,11 @@ def draw_dynamic_linear(b: Builder) -> None:
         steps = fill.below(fill.words(d.key(), channels), 257) - 128
         inputs = (*inputs, b.add_constant("b", "float32", (steps / 128 * largest).astype(np.float32)))
     b.add_node(op, inputs, "float32")
+    draw_entry(b)
     b.current = source
 
 
-def _data(b: Builder, least_rank: int) -> str:
+def float_data(b: Builder, least_rank: int) -> str:
     """A float32 value: one that is there, read or given by a node; else a new input with a range of its own."""
     d = b.d
     names = [*b.ranges, *(n.name for n in b.nodes if n.element == "float32")]

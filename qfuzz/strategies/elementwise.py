@@ -4,11 +4,14 @@ import math
 from collections.abc import Callable
 
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import QType, QuantizedDType, float32
-from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ir.qtype import INTEGER_RANGE, QType, QuantizedDType, float32
+from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.elementwise import Add, Mul
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Requantize
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.threshold import Threshold
+from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
 from qfuzz.strategies.qtypes import draw_zero_point
 
@@ -81,7 +84,7 @@ def _plain_dtype(b: Builder, q: QType) -> QType:
 
 def draw_requantize(b: Builder) -> None:
     """A requantize node; between the dtypes, too."""
-    element = b.output(b.qtype.scale[0], spread=4, unit=b.qtype.scale[0])
+    element = b.qtype if b.d.rarely(6) else b.output(b.qtype.scale[0], spread=4, unit=b.qtype.scale[0])
     if not b.flavour.common and b.d.rarely(3):
         other = "int8" if element.dtype == "uint8" else "uint8"
         element = QType.per_tensor(other, element.scale[0], draw_zero_point(b.d, other))  # type: ignore[arg-type]
@@ -96,6 +99,7 @@ def draw_relu(b: Builder) -> None:
 def draw_clamp(b: Builder) -> None:
     """A clamp node: relu6 first, then bounds on and between representable numbers."""
     d = b.d
+    b.choose_call()
     s = b.qtype.scale[0]
     kind = d.integer(0, 5)
     if kind == 0 or (kind == 1 and not b.flavour.integer):
@@ -109,15 +113,58 @@ def draw_clamp(b: Builder) -> None:
 
 def draw_leaky_relu(b: Builder) -> None:
     """A leaky_relu node."""
+    b.choose_call()
     slope = float32(b.d.pick((0.5, 0.01, 0.25, 0.1, 1.5, 0.3)))
     s = b.qtype.scale[0]
-    b.add_node(LeakyRelu(negative_slope=slope), (b.current,), b.output(s, unit=s))
+    element = b.qtype if b.d.rarely(4) else b.output(s, unit=s)
+    b.add_node(LeakyRelu(negative_slope=slope), (b.current,), element)
 
 
 def draw_elu(b: Builder) -> None:
     """An elu node."""
     alpha = float32(b.d.pick((1.0, 1.0, 0.5, 1.6732632)))
-    b.add_node(Elu(alpha=alpha), (b.current,), b.output(b.qtype.scale[0]))
+    op = Elu(alpha=alpha)
+    if not b.flavour.common and b.d.rarely(3):
+        factors = (1.0507009873554805, 0.5, 2.0)
+        op = Elu(alpha=alpha, scale=float32(b.d.pick(factors)), input_scale=b.d.pick((1.0, 0.5, 2.0, float32(0.3))))
+    b.add_node(op, (b.current,), b.output(b.qtype.scale[0]))
+
+
+def draw_celu(b: Builder) -> None:
+    """A celu node."""
+    alpha = float32(b.d.pick((1.0, 0.5, 1.6732632, 3.0, 0.1)))
+    b.add_node(Celu(alpha=alpha), (b.current,), b.output(b.qtype.scale[0]))
+
+
+def draw_threshold(b: Builder) -> None:
+    """A threshold node: on and between representable numbers, on the zero point, and beyond the range."""
+    d = b.d
+    b.choose_call()
+    q = b.qtype
+    steps = d.pick((0.0, d.integer(q.qmin, q.qmax) - q.zero_point[0], d.integer(-40, 40) / 2, 2.0 * q.qmax))
+    value = d.pick((0.0, 1.0, d.integer(-40, 40) / 2, float(q.qmin - q.zero_point[0])))
+    op = Threshold(threshold=float32(steps * q.scale[0]), value=float32(value * q.scale[0]))
+    b.add_node(op, (b.current,), b.same_or_output(q.scale[0]))
+
+
+def draw_prelu(b: Builder) -> None:
+    """A prelu node, with one slope, or one for each channel; 1 is mostly one of the slopes that its type can say."""
+    d = b.d
+    b.choose_call()
+    shape = b.type.shape
+    channels = shape[1] if len(shape) > 1 else 1
+    n = channels if channels and d.integer(0, 1) else 1
+    dtype: QuantizedDType = "uint8" if b.qtype.dtype == "uint8" else "int8"
+    if not b.flavour.common and d.rarely(6):
+        dtype = "int8" if dtype == "uint8" else "uint8"
+    zero_point = draw_zero_point(d, dtype)
+    scale = 2.0**-6 if d.integer(0, 3) < 3 else b.scale(2.0**-6, 3)
+    q = QType.per_tensor(dtype, scale, min(zero_point, INTEGER_RANGE[dtype][1] - 64))
+    data = fill.quantized(d.key(), d.pick((fill.UNIFORM, fill.NARROW, fill.EDGES)), (n,), dtype, q.zero_point[0])
+    slope = b.add_constant("w", q, data)
+    s = b.qtype.scale[0]
+    element = b.qtype if d.rarely(3) else b.output(s, unit=s * scale)
+    b.add_node(Prelu(), (b.current, slope), element)
 
 
 def draw_hardswish(b: Builder) -> None:
@@ -141,9 +188,15 @@ def _bounded(op: Operator, least: int) -> Callable[[Builder], None]:
     return draw
 
 
-draw_sigmoid = _bounded(Sigmoid(), 0)
+_draw_sigmoid = _bounded(Sigmoid(), 0)
 draw_hardsigmoid = _bounded(Hardsigmoid(), 0)
 draw_tanh = _bounded(Tanh(), -1)
+
+
+def draw_sigmoid(b: Builder) -> None:
+    """A sigmoid node."""
+    b.choose_call()
+    _draw_sigmoid(b)
 
 
 def fits_softmax(b: Builder) -> bool:

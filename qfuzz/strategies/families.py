@@ -16,6 +16,7 @@ from qfuzz.strategies import (
     filling,
     functions,
     granular,
+    half_weights,
     matmul,
     movement,
     pointwise,
@@ -119,7 +120,7 @@ DRAWINGS: dict[str, Drawing] = {
         rearrangement.with_space,
     ),
     "argmax": Drawing(rearrangement.fits_argmax, rearrangement.draw_argmax),
-    "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 2, 3)),
+    "interpolate": Drawing(resizing.fits_interpolate, resizing.draw_interpolate, (4, 4, 4, 2, 3, 5)),
     "matmul": Drawing(matmul.fits_matmul, matmul.draw_matmul, _MATRICES),
     "conv_transpose": Drawing(contraction.fits_conv_transpose, contraction.draw_conv_transpose, _VOLUMES),
     "conv_integer": Drawing(contraction.fits_conv, contraction.draw_conv_integer, _VOLUMES),
@@ -131,6 +132,7 @@ DRAWINGS: dict[str, Drawing] = {
     "lstm": Drawing(_ANY, composite.draw_lstm),
     "embed_layer_norm": Drawing(composite.fits_embed_layer_norm, composite.draw_embed_layer_norm, (2,)),
     "moe": Drawing(_ANY, composite.draw_moe),
+    "linear_fp16": Drawing(_ANY, half_weights.draw_linear_fp16, (2, 2, 3)),
     "weight_only_linear": Drawing(weight_only.fits, weight_only.draw_weight_only_linear),
     "embedding": Drawing(weight_only.fits, weight_only.draw_embedding),
     "embedding_bag": Drawing(weight_only.fits, embedding_bag.draw_embedding_bag),
@@ -157,8 +159,12 @@ DRAWINGS: dict[str, Drawing] = {
     "conv_pointwise": Drawing(contraction.fits_conv, pointwise.draw_conv_pointwise, (4, 4, 4, 3, 5)),
     "linear_add": Drawing(contraction.fits_linear, pointwise.draw_linear_add, (2, 2, 3)),
     "conv_add": Drawing(contraction.fits_conv, pointwise.draw_conv_add, (4, 4, 4, 4, 4, 4, 3, 5)),
-    "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5)),
+    "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5, 4, 5)),
     "group_norm": Drawing(functions.fits_instance_norm, functions.draw_group_norm, _VOLUMES),
+    "celu": Drawing(_ANY, elementwise.draw_celu),
+    "threshold": Drawing(_ANY, elementwise.draw_threshold),
+    "prelu": Drawing(_ANY, elementwise.draw_prelu),
+    "std": Drawing(functions.fits_mean, functions.draw_std, (4, 3, 2)),
 }
 
 

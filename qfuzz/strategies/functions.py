@@ -7,6 +7,7 @@ import numpy as np
 
 from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.batch_norm import BatchNorm
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.normalization import GroupNorm, InstanceNorm, LayerNorm
 from qfuzz.ops.reduction import Mean
@@ -19,7 +20,8 @@ EPSILONS = (float32(1e-5), float32(1e-5), float32(1e-12), 1.0, float32(1e-3), 2.
 def draw_gelu(b: Builder) -> None:
     """A gelu node, by either formula."""
     forms: tuple[Literal["none", "tanh"], ...] = ("none", "tanh")
-    b.add_node(Gelu(approximate=b.d.pick(forms)), (b.current,), b.output(b.qtype.scale[0]))
+    element = b.qtype if b.d.rarely(2) else b.output(b.qtype.scale[0])
+    b.add_node(Gelu(approximate=b.d.pick(forms)), (b.current,), element)
 
 
 def _squares_fit(b: Builder) -> bool:
@@ -98,7 +100,8 @@ def draw_batch_norm(b: Builder) -> None:
     parameters = [scale, steps[1] * unit, steps[2] * spread / 16, variance]
     names = [b.add_constant(p, "float32", v.astype(np.float32)) for p, v in zip("sbmv", parameters, strict=True)]
     output = b.output(max(b.qtype.scale[0] * magnitude, unit, deviation * 2.0**-30), unit=unit)
-    relu = d.rarely(5)
+    relu = d.rarely(3)
+    b.choose_call()
     b.add_node(BatchNorm(epsilon=epsilon, relu=relu), (b.current, *names), output)
 
 
@@ -162,8 +165,25 @@ def draw_mean(b: Builder) -> None:
     count = math.prod(shape[a] for a in axes) if axes or noop else math.prod(shape)
     keepdims = not d.rarely(3)
     unit = b.qtype.scale[0]
-    b.add_node(
-        Mean(axes=axes, keepdims=keepdims, noop_with_empty_axes=noop),
-        (b.current,),
-        b.output(unit / 2, unit=unit / count),
-    )
+    element = b.qtype if d.rarely(3) else b.output(unit / 2, unit=unit / count)
+    b.add_node(Mean(axes=axes, keepdims=keepdims, noop_with_empty_axes=noop), (b.current,), element)
+
+
+def draw_std(b: Builder) -> None:
+    """A std node: over the last axes, or any others, or all."""
+    d = b.d
+    shape = b.type.shape
+    some = [a for a, n in enumerate(shape) if n]
+    form = d.integer(0, 5)
+    axes: tuple[int, ...] = ()
+    if form < 3:
+        axes = tuple(range(d.integer(0, len(shape) - 1), len(shape)))
+    elif form < 5:
+        axes = tuple(a for a in some if d.integer(0, 1))
+    if any(a not in some for a in axes or range(len(shape))):
+        axes = tuple(some[-1:])
+    n = math.prod(shape[a] for a in axes or range(len(shape)))
+    correction = 0 if n == 1 else d.pick((1, 0, 1, 2))
+    op = Std(axes=axes, keepdims=bool(d.integer(0, 1)), correction=min(correction, n - 1))
+    element = b.qtype if d.integer(0, 2) < 2 else b.output(b.qtype.scale[0])
+    b.add_node(op, (b.current,), element)

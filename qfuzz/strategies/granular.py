@@ -29,7 +29,7 @@ def draw_quantize(b: Builder) -> None:
     """A quantize node on new reals. Where what it gives is no common activation, what follows reads another value."""
     d = b.d
     shape = b.type.shape if b.current else (8, 4)
-    if d.rarely(3):
+    if d.rarely(3 if b.flavour.common else 2):
         b.forms.append(d.pick(QUANTIZERS))
     if b.flavour.common or d.rarely(3):
         b.add_node(Quantize(), (b.add_input(shape, "float32"),), b.output(1.0, spread=6))
@@ -50,7 +50,7 @@ def draw_dequantize(b: Builder) -> None:
     """A dequantize node, which ends a branch: what follows reads its input, or what that was drawn beside."""
     d = b.d
     source = b.current
-    if d.rarely(6):
+    if d.rarely(6 if b.flavour.common else 2):
         b.forms.append(d.pick(QUANTIZERS))
     if b.flavour.common or d.rarely(3):
         b.add_node(Dequantize(), (source,), "float32")
@@ -91,8 +91,13 @@ def _granularity(b: Builder, shape: tuple[int, ...]) -> tuple[int | None, int, i
     if kind == 0 or not axes:
         return None, 0, 1
     axis = axes[min(d.integer(0, len(axes) - 1), len(axes) - 1)]
+    if ("quantizer", "tokens") in b.forms and len(shape) == 2 and 0 in axes:
+        axis, kind = 0, 1
     if kind < 3:
         return axis, 0, shape[axis]
     block = d.pick(BLOCKS)
+    equal = [size for size in BLOCKS if size > 1 and shape[-1] % size == 0]
+    if equal and len(shape) == 2 and shape[-1] and d.rarely(2):  # torch's groups
+        axis, block = 1, equal[-1]
     n = math.prod(-(-size // block) if a == axis else size for a, size in enumerate(shape))
     return (axis, block, n) if 0 < n <= MAX_SCALES else (axis, 0, shape[axis])

@@ -13,7 +13,7 @@ from qfuzz.ir.network import Case, Input, Network
 from qfuzz.ir.qtype import BYTES, QType, QuantizedDType, integer_range
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.quantization import Quantize
-from qfuzz.strategies import fill, granular, weight_only
+from qfuzz.strategies import fill, granular, layer_forms, weight_only
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
 from qfuzz.strategies.directed import direct
 from qfuzz.strategies.draw import Draw, strategy_of
@@ -32,30 +32,33 @@ WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
-GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in (*weight_only.FORMS, *granular.FORMS))
+_OWN_FORMS = (*weight_only.FORMS, *granular.FORMS, *layer_forms.FORMS, "call")
+"""Dimensions of form that operators draw themselves."""
+
+GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in _OWN_FORMS)
 """Those that are drawn for every network; others are drawn with the operators that they are about."""
 
 UNUSUAL = (
     *("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean"),
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
-    *("dynamic_quantize", "dynamic_linear", "attention", "lstm", "embed_layer_norm", "moe"),
+    *("dynamic_quantize", "dynamic_linear", "linear_fp16", "attention", "lstm", "embed_layer_norm", "moe"),
     *("weight_only_linear", "embedding", "embedding_bag"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
     *("masked_fill", "index_put", "constant_pad"),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
-    *("batch_norm", "group_norm"),
+    *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
 OF_BYTES = ("conv_integer", "linear_integer", "matmul_integer")
 """Operators that have kernels on bytes only."""
 
-OWN_INPUT = ("quantize", "dynamic_quantize", "dynamic_linear")
+OWN_INPUT = ("quantize", "dynamic_quantize", "dynamic_linear", "linear_fp16")
 """Operators on float32, which connecting nodes do not give: they bring inputs of their own."""
 
-ENDING = ("dynamic_quantize", "dynamic_linear")
+ENDING = ("dynamic_quantize", "dynamic_linear", "linear_fp16")
 """Of these, the operators whose results nothing reads."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")

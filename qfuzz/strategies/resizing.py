@@ -21,11 +21,20 @@ COORDINATES: tuple[Coordinates, ...] = (
     "half_pixel_symmetric",
 )
 NEAREST: tuple[NearestMode, ...] = ("round_prefer_floor", "floor", "round_prefer_ceil", "ceil")
+_LINEAR: tuple[tuple[Coordinates, NearestMode], ...] = tuple(
+    (c, "round_prefer_floor") for c in ("half_pixel", "align_corners")
+)
+OF_PYTORCH: dict[str, tuple[tuple[Coordinates, NearestMode], ...]] = {
+    "nearest": (("asymmetric", "floor"), ("half_pixel", "round_prefer_ceil")),
+    "linear": _LINEAR,
+    "cubic": _LINEAR,
+}
+"""Mode to coordinates and nearest modes of `torch.nn.functional.interpolate`."""
 
 
 def fits_interpolate(b: Builder) -> bool:
     """Whether there are at least two dimensions, and only the first is empty, if any."""
-    return 2 <= len(b.type.shape) <= 4 and 0 not in b.type.shape[1:]
+    return 2 <= len(b.type.shape) <= 5 and 0 not in b.type.shape[1:]
 
 
 def draw_interpolate(b: Builder) -> None:
@@ -34,6 +43,7 @@ def draw_interpolate(b: Builder) -> None:
     shape = b.type.shape
     rank = len(shape)
     mode: Literal["nearest", "linear", "cubic"] = d.pick(("nearest", "linear", "linear", "nearest", "cubic"))
+    mode = "nearest" if rank > 4 else mode
     axes = _axes(b)
     by_size = d.integer(0, 1) == 1
     factors = [1.0 if by_size else _factor(d, shape[a]) for a in axes]
@@ -48,13 +58,17 @@ def draw_interpolate(b: Builder) -> None:
         factors = [factors[axes.index(i)] if i in axes else 1.0 for i in range(rank)]
         sizes = [sizes[axes.index(i)] if i in axes else shape[i] for i in range(rank)] if by_size else []
     antialias = mode != "nearest" and d.rarely(4)
+    coordinates, nearest_mode = d.pick(COORDINATES), d.pick(NEAREST) if mode == "nearest" else "round_prefer_floor"
+    if d.rarely(2):  # what PyTorch has
+        antialias = False
+        coordinates, nearest_mode = d.pick(OF_PYTORCH[mode])
     op = Interpolate(
         scales=() if by_size else tuple(factors),
         sizes=tuple(sizes),
         axes=tuple(a - rank if d.rarely(4) else a for a in axes) if named else (),
         mode=mode,
-        coordinates=d.pick(COORDINATES),
-        nearest_mode=d.pick(NEAREST) if mode == "nearest" else "round_prefer_floor",
+        coordinates=coordinates,
+        nearest_mode=nearest_mode,
         cubic_coeff_a=d.pick((-0.75, -0.5)) if mode == "cubic" else -0.75,
         exclude_outside=(mode == "cubic" or antialias) and d.rarely(3),
         antialias=antialias,

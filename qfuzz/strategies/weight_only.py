@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qfuzz.ir.forms import CHOICES
-from qfuzz.ir.qtype import FLOAT8, PlainInteger, QType, QuantizedDType, float32
+from qfuzz.ir.qtype import FLOAT8, REALS, PlainInteger, QType, QuantizedDType, float32
 from qfuzz.ir.tensor import DTYPES, laid_out
 from qfuzz.ops.quantization import Dequantize, Quantize
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -39,6 +39,9 @@ def fits(b: Builder) -> bool:
 def draw_weight_only_linear(b: Builder) -> None:
     """A weight_only_linear node, which mostly ends a branch; its input may be dequantized, its output quantized."""
     d = b.d
+    if d.rarely(3):
+        _draw_packed(b)
+        return
     source, x = b.current, _activation(b)
     k = b.types[x].shape[-1]
     n = d.pick([c for c in CHANNELS if c * k <= MAX_WEIGHTS])
@@ -56,6 +59,31 @@ def draw_weight_only_linear(b: Builder) -> None:
         b.add_node(Quantize(), (y,), b.output(spread, spread=4))
     else:
         b.current = source
+
+
+def _draw_packed(b: Builder) -> None:
+    """A node that ends a branch, of reals of any kind and a weight as torch's kernels pack it.
+
+    Scales of 4 bits at most, so that they, and multiples of them, are of the activation's type.
+    """
+    d = b.d
+    source, real = b.current, d.pick(REALS)
+    dtype: QuantizedDType = d.pick(("int8", "uint4", "int4"))
+    block = 0 if dtype == "int8" else d.pick((32, 32, 64, 128))
+    k = d.pick(FEATURES) if not block else block * d.integer(1, 3)
+    n = d.pick([c for c in CHANNELS if c * k <= MAX_WEIGHTS]) if not block else 16 * d.integer(1, 5)
+    x = b.add_input((d.pick(ROWS), k), real)
+    axis = 1 if block else d.pick((0, None))
+    count = n * (k // block) if block else n if axis == 0 else 1
+    bits = fill.words(d.key(), count)
+    scales: tuple[float, ...] = (b.scale(2.0**-6, 4),)
+    if count > 1 or real != "float32":
+        scales = tuple((8 + int(m)) * 2.0 ** (int(e) - 10) for m, e in zip(bits % 8, bits // 8 % 4, strict=True))
+    zero_points = _zero_points(b, dtype, count) if block else (0,) * count
+    q = QType(dtype, scales, zero_points, axis, block)
+    weight = b.add_constant("w", q, stored(b, q, (n, k)))
+    b.add_node(WeightOnlyLinear(), (x, weight), real)
+    b.current = source
 
 
 def _activation(b: Builder) -> str:

@@ -10,19 +10,21 @@ from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
 from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
-from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
+from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -34,12 +36,14 @@ from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
+from qfuzz.ops.threshold import Threshold
 from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
@@ -442,7 +446,24 @@ def _mean(d: Draw) -> Case:
     shape, q = d.shape(), d.qtype()
     axes = tuple(a for a in range(len(shape)) if d.chance(0.5))
     op = Mean(axes=axes, keepdims=d.chance(0.7), noop_with_empty_axes=d.chance(0.5))
-    return d.case(op, [(shape, q)], _free(d, q))
+    return d.case(op, [(shape, q)], q if d.chance(0.5) else _free(d, q))
+
+
+def _std(d: Draw) -> Case:
+    shape, q = (*d.shape(), 3), d.qtype()
+    axes = (len(shape) - 1,) if d.chance(0.5) else tuple(a for a in range(len(shape)) if d.chance(0.5) or a > 1)
+    n = math.prod(shape[a] for a in axes or range(len(shape)))
+    op = Std(axes=axes, keepdims=d.chance(0.5), correction=min(d.integer(0, 1), n - 1))
+    return d.case(op, [(shape, q)], q)
+
+
+def _prelu(d: Draw) -> Case:
+    """1 is one of the slopes that the type can say."""
+    shape = d.shape()
+    n = shape[1] if len(shape) > 1 and d.chance(0.6) else 1
+    q = QType.per_tensor(d.dtype, 2.0**-6, 3)
+    x = d.qtype()
+    return d.case(Prelu(), [(shape, x)], _free(d, x), constants={1: (TensorType((n,), q), d.stored((n,), q))})
 
 
 def _split(d: Draw, shape: tuple[int, ...]) -> Operator:
@@ -522,6 +543,16 @@ def _dynamic_linear(d: Draw) -> Case:
     kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
     op = DynamicLinear(chosen_as=d.chooser, relu=d.chooser == "torch" and d.chance(0.4), reduce_range=d.reduces())
     return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
+
+
+def _linear_fp16(d: Draw) -> Case:
+    k, m = int(d.rng.choice([1, 2, 3, 7, 8, 16, 33])), d.integer(1, 18)
+    weight = (d.rng.integers(-(2**13), 2**13 + 1, (m, k)) * 2.0 ** d.integer(-14, -12)).astype(np.float32)
+    constants: dict[int, tuple[TensorType, Any]] = {1: (TensorType((m, k), "float32"), weight)}
+    if d.chance(0.5):
+        constants[2] = (TensorType((m,), "float32"), d.rng.normal(0, 9, m).astype(np.float32))
+    shape = (*(d.integer(1, 5) for _ in range(d.integer(1, 2))), k)
+    return d.case(LinearFp16(relu=d.chance(0.4)), [(shape, "float32")], "float32", constants=constants)
 
 
 def _attention(d: Draw) -> Case:
@@ -729,7 +760,14 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "sigmoid": _unary(lambda d: Sigmoid(), _share),
     "tanh": _unary(lambda d: Tanh(), _fixed(2.0**-7, 128, 0)),
     "leaky_relu": _unary(lambda d: LeakyRelu(negative_slope=float32(float(d.rng.uniform(0, 1)))), _free),
-    "elu": _unary(lambda d: Elu(alpha=float32(float(d.rng.uniform(0, 2)))), _free),
+    "elu": _unary(lambda d: Elu(alpha=float32(float(d.rng.uniform(0, 2))), scale=1.0 if d.chance(0.6) else 1.5), _free),
+    "celu": _unary(lambda d: Celu(alpha=float32(float(d.rng.uniform(0.1, 2)))), _free),
+    "threshold": _unary(
+        lambda d: Threshold(threshold=float32(float(d.rng.normal(0, 3))), value=float(d.integer(-9, 9))),
+        _same,
+    ),
+    "prelu": _prelu,
+    "std": _std,
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), _fixed(2.0**-8, 0, -128)),
     "hardswish": _unary(lambda d: Hardswish(), _free),
     "softmax": lambda d: d.case(
@@ -740,7 +778,10 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "minimum": _two(Minimum()),
     "maximum": _two(Maximum()),
     "where": _two(Where()),
-    "gelu": _unary(lambda d: Gelu(approximate="tanh" if d.chance(0.5) else "none"), _free),
+    "gelu": _unary(
+        lambda d: Gelu(approximate="tanh" if d.chance(0.5) else "none"),
+        lambda d, x: x if d.chance(0.5) else _free(d, x),
+    ),
     "layer_norm": lambda d: _normalization(d, LayerNorm),
     "instance_norm": lambda d: _normalization(d, InstanceNorm),
     "mean": _mean,
@@ -760,6 +801,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
     "dynamic_linear": _dynamic_linear,
+    "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
     "embed_layer_norm": _embed_layer_norm,

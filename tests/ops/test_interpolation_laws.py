@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from one_node import LAW, apply, network_of, qtypes, stored
 
+from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import QType, float32
+from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.sampling import Kernel, Sampling, keys, rows
+from qfuzz.ops.semantics import Operand
 
 X = QType.per_tensor("uint8", 0.5, 7)
 COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric")
@@ -215,3 +218,26 @@ def test_an_empty_dimension_cannot_grow() -> None:
     assert network_of(Interpolate(sizes=(0, 3)), [((0, 2), X)], X).types["y"].shape == (0, 3)
     with pytest.raises(InvalidCase, match="is empty, and cannot become 2"):
         network_of(Interpolate(sizes=(2, 3)), [((0, 3), X)], X)
+
+
+def test_pytorch_takes_the_scale_that_is_given() -> None:
+    """Where no length changes: ONNX and the float kernel of nearest leave open whether it counts, nearest-exact not."""
+    x = np.array([[10, 20, 30, 40]], dtype=np.uint8)
+    exact = Interpolate(
+        scales=(1.0, float32(1.2)), mode="nearest", coordinates="half_pixel", nearest_mode="round_prefer_ceil"
+    )
+    floor = Interpolate(scales=(1.0, float32(1.2)), mode="nearest", coordinates="asymmetric", nearest_mode="floor")
+    operand = Operand.point(TensorType(x.shape, X), x.astype(np.float64))
+    onnx = Contract(terms="affine", k=1, tie="half_even", source="test")
+    torch = Contract(terms="affine", k=1, tie="half_even", source="test", multiplies_scale=True)
+    for op, contract, open_ in ((exact, onnx, True), (exact, torch, False), (floor, onnx, True), (floor, torch, True)):
+        assert (op.image([operand], X).error(contract).max() >= 1.0) == open_
+
+
+def test_a_coordinate_that_is_a_product_is_rounded_twice() -> None:
+    """3 positions between corners 4 apart: a quotient is exact, the product with a rounded 4/6 is not."""
+    s = Sampling(5, 7, Fraction(7, 5), False)
+    assert s.slack(3, "align_corners") == 0.0
+    assert s.slack(3, "align_corners", multiplied=True) > 0.0
+    even = Sampling(5, 9, Fraction(9, 5), False)
+    assert even.slack(3, "align_corners", multiplied=True) == 0.0, "a half is no rounded quotient"

@@ -12,7 +12,7 @@ import pytest
 
 from qfuzz.ir.forms import CHOICES, DIMENSIONS
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import weight_only
+from qfuzz.strategies import granular, layer_forms, weight_only
 from qfuzz.strategies.generate import SHARD_SIZE, DrawCount, cases_of
 from qfuzz.strategies.networks import GENERAL_FORMS
 
@@ -23,6 +23,9 @@ OWN_FORMS: Mapping[str, tuple[str, ...]] = {
     "weight_only_linear": tuple(d for d in weight_only.FORMS if d != "table"),
     "embedding": ("table",),
     "embedding_bag": ("table",),
+    "quantize": granular.FORMS,
+    **dict.fromkeys(("conv", "linear", "dynamic_linear", "linear_fp16"), layer_forms.FORMS),
+    **dict.fromkeys(("clamp", "leaky_relu", "sigmoid", "threshold", "prelu", "batch_norm"), ("call",)),
 }
 """Operator to the dimensions of form that are about it, beside those of every network."""
 
@@ -74,7 +77,7 @@ def test_less_than_one_percent_of_draws_is_rejected(op: str) -> None:
 def test_every_value_belongs_to_an_operator() -> None:
     assert {c for op in OPERATOR_NAMES for c in choices_of(op)} == set(CHOICES)
     own = {name for names in OWN_FORMS.values() for name in names}
-    assert own == set(weight_only.FORMS)
+    assert own == {*weight_only.FORMS, *granular.FORMS, *layer_forms.FORMS, "call"}
     assert {d.name for d in DIMENSIONS} == own | {name for name, _ in GENERAL_FORMS} | {"invalid"}
 
 

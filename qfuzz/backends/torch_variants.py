@@ -1,0 +1,90 @@
+"""In-place and ``out=`` variants of torch's calls. Pure: nothing here imports torch.
+
+A variant takes the place of a call where it is said to compute the same. In-place calls work on a copy, so that what
+others read stays as it was; a given output is a fresh tensor with the scale and zero point that the call asked for.
+"""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TypeAlias
+
+from qfuzz.backends.torch_builder import Builder, scale_of, zero_point_of
+from qfuzz.backends.torch_calls import Arg, Call, literal, torch_name, variable
+from qfuzz.backends.torch_kernels import QUANTIZED
+from qfuzz.ir.network import Node
+from qfuzz.ir.qtype import QType
+
+Variant: TypeAlias = Callable[[Builder, Node, Call], tuple[Call, ...] | None]
+"""The calls that stand for one call of a node, or None where it has no such variant."""
+
+
+def say_calls(b: Builder) -> None:
+    """Put the variants that the network's form asks for in the place of calls."""
+    variants = VARIANTS.get(b.network.form("calls"))
+    if variants is None:
+        return
+    nodes = {n.name: n for n in b.network.nodes}
+    said: list[Call] = []
+    for call in b.run:
+        node, variant = nodes.get(call.out), variants.get(call.target)
+        said += (variant and node and variant(b, node, call)) or (call,)
+    b.run = said
+
+
+def _in_place(target: str, more: int = 0, *, flag: bool = False) -> Variant:
+    """`target` on a copy, with `more` of the call's other arguments, and with True where it takes a `flag` for that."""
+
+    def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+        kept = call.args[1 : 1 + more]
+        if node.element != b.type(node, 0).element or literal(None) in kept:
+            return None  # what it writes into has the input's scale and zero point; and bounds are numbers
+        copy = b.fresh(f"{node.name}_copy")
+        flags = (literal(True),) if flag else ()
+        return Call(copy, ".clone", call.args[:1]), Call(node.name, target, (variable(copy), *kept, *flags))
+
+    return calls
+
+
+def _out(target: str, operands: int) -> Variant:
+    """`target` with the first `operands` arguments of the call, and a tensor to write into."""
+
+    def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+        q = node.element
+        if not isinstance(q, QType) or q.dtype not in QUANTIZED or not q.is_per_tensor:
+            return None
+        given = b.fresh(f"{node.name}_given")
+        named: tuple[tuple[str, Arg], ...] = (
+            ("scale", scale_of(q)),
+            ("zero_point", zero_point_of(q)),
+            ("dtype", torch_name(f"torch.{QUANTIZED[q.dtype]}")),
+        )
+        shape = literal(list(b.network.types[node.name].shape))
+        return (
+            Call(given, "torch._empty_affine_quantized", (shape,), named),
+            Call(node.name, target, call.args[:operands], (("out", variable(given)),)),
+        )
+
+    return calls
+
+
+VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
+    {
+        "in_place": {
+            "torch.relu": _in_place(".relu_"),
+            "torch.ops.quantized.relu6": _in_place("torch.ops.quantized.relu6", flag=True),
+            "torch.ops.quantized.leaky_relu": _in_place("torch.ops.aten.leaky_relu_", 1),
+            "torch.clamp": _in_place("torch.ops.aten.hardtanh_", 2),
+        },
+        "out": {
+            "torch.ops.quantized.add": _out("torch.ops.quantized.add.out", 2),
+            "torch.ops.quantized.add_relu": _out("torch.ops.quantized.add_relu.out", 2),
+            "torch.ops.quantized.mul": _out("torch.ops.quantized.mul.out", 2),
+            "torch.ops.quantized.mul_relu": _out("torch.ops.quantized.mul_relu.out", 2),
+            "torch.ops.quantized.cat": _out("torch.ops.quantized.cat_out", 2),
+            "torch.ops.quantized.leaky_relu": _out("torch.ops.aten.leaky_relu.out", 2),
+            "torch.nn.functional.hardsigmoid": _out("torch.ops.aten.hardsigmoid.out", 1),
+            "torch.nn.functional.adaptive_avg_pool3d": _out("torch.ops.aten.adaptive_avg_pool3d.out", 2),
+        },
+    }
+)
+"""Form to the target of a call to its variant."""

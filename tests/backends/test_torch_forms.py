@@ -1,0 +1,110 @@
+"""Forms of torch's calls: each reaches the calls and changes no result, and printed calls do what the executor does."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from qfuzz.backends.torch_backends import TorchBackend
+from qfuzz.backends.torch_isa import CAPS, capped_flags
+from qfuzz.ir.errors import InvalidCase, Unsupported
+from qfuzz.ir.forms import CHOICES
+from qfuzz.ir.network import Case, Network
+from qfuzz.oracle.check import check
+from qfuzz.strategies import cases_of
+
+pytest.importorskip("torch", reason="torch is not installed: its backends cannot run")
+
+FORMS = tuple(
+    f"{name}={value}"
+    for name, value in CHOICES
+    if name in ("memory", "calls", "packing", "grad", "callers") or (name, value) == ("threads", "3")
+)
+OPS = ("conv", "linear", "add", "relu", "clamp", "leaky_relu", "concat", "avg_pool")
+ENGINES = ("fbgemm", "qnnpack")
+
+
+def said(case: Case, *forms: str) -> Case:
+    """The case in these forms only."""
+    n = case.network
+    return Case(Network(n.inputs, n.constants, n.nodes, n.outputs, forms), case.inputs)
+
+
+@cache
+def plain_cases() -> tuple[Case, ...]:
+    """Cases of one node in the plain form."""
+    return tuple(said(c) for op in OPS for c in islice(cases_of(21, 0, ops=(op,), max_nodes=1), 30))
+
+
+def lowered(form: str, engine: str) -> Iterator[tuple[Case, TorchBackend]]:
+    """Cases in the form that the engine takes, and whose calls are not the plain ones."""
+    backend = TorchBackend(engine)
+    for case in plain_cases():
+        try:
+            plain, other = backend.calls(case.network), backend.calls(said(case, form).network)
+        except Unsupported:
+            continue
+        if plain != other:
+            yield said(case, form), backend
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_reaches_the_calls_and_what_is_printed_does_the_same(form: str, engine: str) -> None:
+    found = list(islice(lowered(form, engine), 12))
+    assert found, f"{form} changes no call"
+    for case, backend in found:
+        feeds = {name: t.array for name, t in case.feeds.items()}
+        got = backend.compile(case.network).run(feeds)
+        namespace: dict[str, object] = {}
+        exec("\n".join(backend.script(case.network, case.arrays).lines), namespace)
+        printed = namespace["outputs"]
+        assert isinstance(printed, dict)
+        for name in case.network.outputs:
+            np.testing.assert_array_equal(printed[name], got[name])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_changes_no_result_of_simple_calls(form: str) -> None:
+    for case, backend in lowered(form, "fbgemm"):
+        (node,) = case.network.nodes
+        if node.op.name in ("relu", "add", "clamp", "leaky_relu"):
+            (verdict,) = check(case, [backend]).backends
+            assert not verdict.is_finding, (case, verdict)
+
+
+@pytest.mark.parametrize("isa", CAPS)
+def test_an_instruction_set_is_kept_to(isa: str) -> None:
+    backend = TorchBackend("fbgemm", isa=isa)
+    assert backend.name == f"torch-fbgemm?isa={isa}"
+    told = backend.describe()
+    newest = {"sse41": "DEFAULT", "avx2": "AVX2", "avx512": "AVX512"}
+    order = list(newest.values())
+    assert order.index(told["cpu_capability"]) <= order.index(newest[isa])
+    assert "avx512_vnni" not in told["cpu_flags"].split()
+    case = next(c for c in plain_cases() if c.network.nodes[0].op.name == "relu")
+    assert not check(case, [backend]).backends[0].is_finding
+
+
+def test_flags_beyond_an_instruction_set_are_not_seen() -> None:
+    flags = "avx2 fma f16c avx_vnni avx512f avx512_vnni amx_int8"
+    assert [capped_flags(flags, isa) for isa in ("sse41", "avx2", "avx512")] == [
+        "",
+        "avx2 fma f16c",
+        "avx2 fma f16c avx512f",
+    ]
+
+
+def test_an_unknown_instruction_set_is_named() -> None:
+    with pytest.raises(InvalidCase, match="isa: 'neon'; one of sse41, avx2, avx512"):
+        TorchBackend("fbgemm", isa="neon")
+
+
+def test_another_python_can_be_held_to_one_too() -> None:
+    python = shutil.which(sys.executable)
+    assert python is not None
+    assert TorchBackend("fbgemm", isa="avx2", python=python).name.startswith("torch-fbgemm?isa=avx2&python=")
