@@ -39,10 +39,11 @@ def draw_invalid(d: Draw, selected: Sequence[str], draw: Callable[[Draw, Sequenc
     for i in range(OPS * TRIES):
         op = d.pick(known) if i % TRIES == 0 else op
         case = draw(d, (op,))
-        kinds = invalid_kinds(case.network)
+        plain = msgspec.structs.replace(case.network, forms=())
+        kinds = invalid_kinds(plain)
         if kinds:
             forms = forms_from([("invalid", d.pick([kind for kind in kinds for _ in range(_weight(kind))]))])
-            return Case(msgspec.structs.replace(case.network, forms=forms), case.inputs)
+            return Case(msgspec.structs.replace(plain, forms=forms), case.inputs)
     return case
 
 
