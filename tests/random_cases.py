@@ -25,11 +25,15 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -54,8 +58,10 @@ from qfuzz.ops.rearrangement import (
     Unsqueeze,
     equal_parts,
 )
+from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -425,6 +431,16 @@ def _channel_shuffle(d: Dice) -> Case:
     return _case(d, ChannelShuffle(groups=groups), [(shape, d.qtype())], d.qtype())
 
 
+def _grid_sample(d: Dice) -> Case:
+    shape = (d.integer(1, 2), d.integer(1, 2), d.integer(1, 4), d.integer(1, 4))
+    at = (shape[0], d.integer(1, 3), d.integer(1, 3), 2)
+    values = [d.pick(d.integer(-8, 8) / 4, d.float32(-1.5, 1.5), d.float32(-9.0, 9.0)) for _ in range(math.prod(at))]
+    op = GridSample(padding_mode=d.pick("zeros", "border", "reflection"), align_corners=d.chance(0.5))
+    grid = np.array(values, dtype=np.float32).reshape(at)
+    q = d.qtype()
+    return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(), ((TensorType(at, "float32"), grid),))
+
+
 def _unfold(d: Dice, shape: Shape) -> Operator:
     axis = d.integer(-len(shape), len(shape) - 1)
     return Unfold(axis=axis, size=d.integer(0, shape[axis]), step=d.integer(1, 3))
@@ -574,6 +590,23 @@ def _std(d: Dice) -> Case:
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))
 
 
+def _add_scalar(d: Dice) -> Case:
+    """Steps, half steps, and any."""
+    q = d.qtype()
+    steps = d.pick(d.integer(-300, 300), d.integer(-9, 9) + 0.5, d.random.uniform(-9.0, 9.0))
+    return _with_scalar(d, AddScalar(other=float32(steps * q.scale[0]), relu=d.chance(0.3)), q)
+
+
+def _mul_scalar(d: Dice) -> Case:
+    op = MulScalar(other=d.pick(0.0, -1.0, 0.5, d.float32(-3.0, 3.0)), relu=d.chance(0.3))
+    return _with_scalar(d, op, d.qtype())
+
+
+def _with_scalar(d: Dice, op: AddScalar | MulScalar, q: QType) -> Case:
+    out = op.derived(q).qtype(q)
+    return _case(d, op, [(d.shape(), q)], out if d.chance(0.5) else d.qtype(math.log2(out.scale[0])))
+
+
 def _parts(d: Dice, n: int) -> tuple[int, ...]:
     """Sizes that add up to `n`."""
     cuts = sorted(d.integer(0, n) for _ in range(d.integer(0, 2)))
@@ -703,6 +736,18 @@ def _dequantize(d: Dice) -> Case:
     return _case(d, Dequantize(), [(shape, _stored_type(d, shape, d.pick(None, 90.0, -126.0)))], "float32")
 
 
+def _fake_quantize(d: Dice) -> Case:
+    shape = d.shape()
+    axis = d.pick(None, d.integer(0, len(shape) - 1))
+    n = () if axis is None else (shape[axis],)
+    low, high = d.pick((0, 255), (-128, 127), (-7, 7), (0, 65535), (3, 3))
+    scale = np.array([d.scale(d.pick(0.0, 3.0)) for _ in range(math.prod(n))], np.float32).reshape(n)
+    zero_point = np.array([d.integer(low, high) for _ in range(math.prod(n))], np.int32).reshape(n)
+    constants = (TensorType(n, "float32"), scale), (TensorType(n, "int32"), zero_point)
+    op = FakeQuantize(quant_min=low, quant_max=high, axis=axis or 0)
+    return _case(d, op, [(shape, "float32")], "float32", constants)
+
+
 def _dynamic_quantize(d: Dice) -> Case:
     shape = (*d.shape(1, 2), *d.pick((), (), (0,)))
     output = d.pick("y", "y", "scale", "zero_point")
@@ -726,6 +771,24 @@ def _dynamic_linear(d: Dice) -> Case:
     node = Node("y", op, (x.name, *(c.name for c in fixed)), "float32")
     fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
     return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
+
+
+def _dynamic_conv(transposed: bool) -> Callable[[Dice], Case]:
+    def draw(d: Dice) -> Case:
+        quantized = (_conv_transpose if transposed else _conv)(d)
+        network, x = quantized.network, quantized.network.inputs[0]
+        fixed = tuple(
+            c for c in network.constants if c.type.element in ("float32",) or c.name == network.nodes[0].inputs[1]
+        )
+        kind = DynamicConvTranspose if transposed else DynamicConv
+        plain = network.nodes[0].op
+        shared = set(kind.__struct_fields__) & set(plain.__struct_fields__)
+        op = kind(**{f: getattr(plain, f) for f in shared}, **_chosen(d))
+        node = Node("y", op, (x.name, *(c.name for c in fixed)), "float32")
+        fed = (Input(x.name, TensorType(x.type.shape, "float32")),)
+        return Case(Network(fed, fixed, (node,), ("y",)), (Tensor(_range(d, x.type.shape)),))
+
+    return draw
 
 
 def _linear_fp16(d: Dice) -> Case:
@@ -793,6 +856,49 @@ def _lstm(d: Dice) -> Case:
     clip = d.pick(None, None, 0.5, 2.0)
     op = Lstm(direction=direction, input_forget=d.chance(0.3), clip=clip, output=d.pick("y", "y_h", "y_c"))
     return _case(d, op, [((length, batch, features), "float32")], "float32", tuple(constants))
+
+
+def _recurrent(d: Dice) -> Case:
+    cell = d.chance(0.5)
+    kind = d.pick("rnn_tanh", "rnn_relu", "lstm", "gru")
+    layers, directions = (1, 1) if cell else (d.integer(1, 2), d.integer(1, 2))
+    length, batch, features, hidden = d.integer(1, 3), d.pick(0, 1, 1, 2, 3), d.integer(1, 3), d.integer(1, 3)
+    batch_first = not cell and d.chance(0.4)
+    rows = GATES[kind] * hidden
+    halves = d.chance(0.3)
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = []
+
+    def reals(shape: Shape, around: float = 2.0) -> None:
+        values = np.array([d.random.uniform(-around, around) * d.pick(0, 1, 1) for _ in range(math.prod(shape))])
+        constants.append((TensorType(shape, "float32"), values.astype(np.float32).reshape(shape)))
+
+    for i in range(layers * directions):
+        read = features if i < directions else directions * hidden
+        for shape, around in (((rows, read), -17.0 if i < directions else -9.0), ((rows, hidden), -7.0)):
+            if halves:
+                reals(shape, 2.0**around * d.pick(64.0, 64.0, 2.0**-12, 2.0**34))
+                continue
+            axis = d.pick(None, 0)
+            count = 1 if axis is None else rows
+            zero_points = tuple(d.integer(-128, 127) if d.chance(0.3) else 0 for _ in range(count))
+            q = QType("int8", tuple(d.scale(around) for _ in range(count)), zero_points, axis)
+            weight = np.array([d.integer(-128, 127) for _ in range(math.prod(shape))], dtype=np.int8)
+            constants.append((TensorType(shape, q), weight.reshape(shape)))
+        reals((rows,))
+        reals((rows,))
+    for _ in range(2 if kind == "lstm" else 1):
+        reals((batch, hidden) if cell else (layers * directions, batch, hidden), d.pick(2.0, 2.0, 2.0**-14))
+    lead = (batch,) if cell else (batch, length) if batch_first else (length, batch)
+    outputs = ("y", *("h",) * (not cell), *("c",) * (kind == "lstm"))
+    op = Recurrent(
+        kind=kind,
+        layers=layers,
+        bidirectional=directions == 2,
+        batch_first=batch_first,
+        reduce_range=d.chance(0.5),
+        output=d.pick(*outputs),
+    )
+    return _case(d, op, [((*lead, features), "float32")], "float32", tuple(constants))
 
 
 def _embed_layer_norm(d: Dice) -> Case:
@@ -897,6 +1003,22 @@ def _embedding(d: Dice) -> Case:
         "float32",
         ((TensorType(shape, q), _stored(d, q, shape)), (TensorType(at, dtype), indices.reshape(at))),
     )
+
+
+def _embedding_rows(d: Dice) -> Case:
+    shape = (*d.shape(0, 2), d.integer(1, 5))
+    n = math.prod(shape)
+    unit = d.pick(1.0, 2.0**-9, 2.0**-20, 2.0**-30, 2.0**6)
+    kind = d.integer(0, 2)
+    values = [d.random.uniform(-2, 2) if kind == 0 else d.integer(0, 6) - 3 * (kind == 1) for _ in range(n)]
+    x = np.array([float32(v * unit) for v in values], dtype=np.float32).reshape(shape)
+    network = Network(
+        (Input("x0", TensorType(shape, "float32")),),
+        (),
+        (Node("y", EmbeddingRows(bits=d.pick(2, 4, 8)), ("x0",), "float32"),),
+        ("y",),
+    )
+    return Case(network, (Tensor(x),))
 
 
 def _embedding_bag(d: Dice) -> Case:
@@ -1023,6 +1145,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "concat_relu": lambda d: _concat(d, ConcatRelu),
     "flip": _moved(lambda d, s: Flip(axes=tuple(a - d.pick(0, len(s)) for a in range(len(s)) if d.chance(0.5)))),
     "channel_shuffle": _channel_shuffle,
+    "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
     "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5))),
@@ -1076,15 +1199,20 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "linear_integer": _linear_integer,
     "matmul_integer": _matmul_integer,
     "dynamic_quantize": _dynamic_quantize,
+    "fake_quantize": _fake_quantize,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_conv": _dynamic_conv(transposed=False),
+    "dynamic_conv_transpose": _dynamic_conv(transposed=True),
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
+    "recurrent": _recurrent,
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
+    "embedding_rows": _embedding_rows,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.pick(1, 2, 3, 0) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_followed,
@@ -1099,6 +1227,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "threshold": _threshold,
     "prelu": _prelu,
     "std": _std,
+    "add_scalar": _add_scalar,
+    "mul_scalar": _mul_scalar,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 

@@ -1,5 +1,6 @@
 """Definitions of whole layers for `slow_evaluator`: their text, element by element, at any precision of mpmath."""
 
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -84,13 +85,16 @@ def attention(op: Any, x: Any, w: Any, bias: Any, mask: Any = None) -> tuple[Ind
     return (batch, length, hidden), at_precision(compute)
 
 
-def stored_dynamically(values: dict[Index, Fraction]) -> dict[Index, Fraction]:
-    """What DynamicQuantizeLinear makes of these numbers, dequantized."""
+def stored_dynamically(
+    values: dict[Index, Fraction], steps: int = 255, smallest: Fraction = Fraction(0)
+) -> dict[Index, Fraction]:
+    """What DynamicQuantizeLinear makes of these numbers, or a quantizer of other steps and scales, dequantized."""
     low, high = min([Fraction(0), *values.values()]), max([Fraction(0), *values.values()])
     if low == high:
         return dict.fromkeys(values, Fraction(0))
-    scale = (high - low) / 255
-    zero_point = min(max(round(-low / scale), 0), 255)
+    scale = (high - low) / steps
+    zero_point = min(max(round(-low / scale), 0), steps)
+    scale = max(scale, smallest)
     return {i: (min(max(round(v / scale) + zero_point, 0), 255) - zero_point) * scale for i, v in values.items()}
 
 
@@ -160,6 +164,107 @@ def lstm(op: Any, x: Any, w: Any, r: Any, *rest: Any) -> tuple[Index, Any]:
 
     shape = (directions, batch, hidden)
     return (length, *shape) if op.output == "y" else shape, real
+
+
+def recurrent(op: Any, x: Any, *rest: Any) -> tuple[Index, Any]:
+    """Layer by layer and step by step; everything is computed at once, and kept by precision."""
+    cell = len(x.shape) == 2
+    batch_axis = 0 if cell or op.batch_first else 1
+    batch, length = x.shape[batch_axis], 1 if cell else x.shape[1 - batch_axis]
+    directions = 2 if op.bidirectional else 1
+    n_cells = op.layers * directions
+    hidden = rest[1].shape[1]
+    initial = rest[4 * n_cells :]
+    halves = rest[0].element == "float32"
+    kept: dict[int, tuple[Any, Any, Any]] = {}
+
+    def place(t: int, n: int, *more: int) -> Index:
+        return (n, *more) if cell else (n, t, *more) if op.batch_first else (t, n, *more)
+
+    def weight(w: Any, index: Index) -> Fraction:
+        if not halves:
+            return w.real(index)  # type: ignore[no-any-return]
+        value = min(max(float(w.at(index)), -65504.0), 65504.0)
+        return Fraction(*struct.unpack("<e", struct.pack("<e", value)))
+
+    def stored(values: dict[Index, Fraction]) -> dict[Index, Fraction]:
+        steps = 127 if op.reduce_range else 255
+        smallest = Fraction(*struct.unpack("<f", struct.pack("<f", 6.1e-5)))
+        return values if halves else stored_dynamically(values, steps, smallest)
+
+    def within(z: Fraction) -> Fraction:
+        return min(max(z, Fraction(-9000)), Fraction(9000))  # beyond, nothing changes that a float32 could show
+
+    def sigmoid(z: Fraction) -> Fraction:
+        return fraction(1 / (1 + mpmath.exp(-number(within(z)))))
+
+    def tanh(z: Fraction) -> Fraction:
+        return fraction(mpmath.tanh(number(within(z))))
+
+    def run() -> tuple[Any, Any, Any]:
+        read = {(t, n, i): x.real(place(t, n, i)) for t in range(length) for n in range(batch)
+                for i in range(x.shape[-1])}  # fmt: skip
+        last_h, last_c, y = {}, {}, {}
+        for layer in range(op.layers):
+            y = {}
+            width = max((i for _, _, i in read), default=0) + 1
+            for direction in range(directions):
+                j = layer * directions + direction
+                w, r, b, c_bias = rest[4 * j : 4 * j + 4]
+                state = [{(n, u): s.real((n, u) if cell else (j, n, u)) for n in range(batch) for u in range(hidden)}
+                         for s in initial]  # fmt: skip
+                h, c = state[0], state[-1]
+                x_q = stored(read)
+                for t in reversed(range(length)) if direction else range(length):
+                    h_q = stored(h)
+
+                    def of_x(block: int, n: int, u: int, t: int = t, w: Any = w, b: Any = b, x_q: Any = x_q,
+                             width: int = width) -> Fraction:  # fmt: skip
+                        row = block * hidden + u
+                        products = (x_q[t, n, i] * weight(w, (row, i)) for i in range(width))
+                        return sum(products, b.real((row,)))  # type: ignore[no-any-return]
+
+                    def of_h(block: int, n: int, u: int, r: Any = r, b: Any = c_bias, h_q: Any = h_q) -> Fraction:
+                        row = block * hidden + u
+                        products = (h_q[n, i] * weight(r, (row, i)) for i in range(hidden))
+                        return sum(products, b.real((row,)))  # type: ignore[no-any-return]
+
+                    new_h, new_c = {}, dict(c)
+                    for n, u in h:
+                        if op.kind.startswith("rnn"):
+                            z = of_x(0, n, u) + of_h(0, n, u)
+                            new_h[n, u] = max(z, Fraction(0)) if op.kind == "rnn_relu" else tanh(z)
+                        elif op.kind == "lstm":
+                            i, f, g, o = (of_x(block, n, u) + of_h(block, n, u) for block in range(4))
+                            new_c[n, u] = sigmoid(f) * c[n, u] + sigmoid(i) * tanh(g)
+                            new_h[n, u] = sigmoid(o) * tanh(new_c[n, u])
+                        else:
+                            reset, update = (sigmoid(of_x(block, n, u) + of_h(block, n, u)) for block in (0, 1))
+                            new = tanh(of_x(2, n, u) + reset * of_h(2, n, u))
+                            new_h[n, u] = (1 - update) * new + update * h[n, u]
+                    h, c = new_h, new_c
+                    y |= {(t, n, direction * hidden + u): value for (n, u), value in h.items()}
+                last_h |= {(j, n, u): value for (n, u), value in h.items()}
+                last_c |= {(j, n, u): value for (n, u), value in c.items()}
+            read = y
+        return y, last_h, last_c
+
+    def real(index: Index, bits: int) -> Bounds:
+        with mpmath.workprec(2 * bits + 700):
+            if bits not in kept:
+                kept[bits] = run()
+        if op.output == "y":
+            at = (0, *index) if cell else (index[1], index[0], index[2]) if op.batch_first else index
+        else:
+            at = (0, *index) if cell else index
+        value: Fraction = kept[bits]["yhc".index(op.output)][at]
+        if value == 0 or (value.denominator.bit_length() < 200 and value.numerator.bit_length() < 200):
+            return value, value
+        return value - Fraction(1, 2**bits), value + Fraction(1, 2**bits)
+
+    if cell:
+        return (batch, hidden), real
+    return place(length, batch, directions * hidden) if op.output == "y" else (n_cells, batch, hidden), real
 
 
 def embed_layer_norm(op: Any, words: Any, ids: Any, positions: Any, gamma: Any, beta: Any, *more: Any) -> Any:

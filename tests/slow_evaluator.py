@@ -351,6 +351,15 @@ def prelu(op: Any, x: Values, slope: Values) -> tuple[Shape, Real]:
     return x.shape, rational(real)
 
 
+def plus_steps(op: Any, x: Values) -> tuple[Shape, Real]:
+    scale = Fraction(x.qparams(())[0])
+    steps = Fraction(op.other) / scale
+    below = math.floor(steps)
+    up = steps - below > Fraction(1, 2) or (steps - below == Fraction(1, 2) and below % 2 == 1)
+    added = (below + up) * scale
+    return x.shape, with_relu(op, lambda i: x.real(i) + added)
+
+
 def std(op: Any, x: Values) -> tuple[Shape, Real]:
     axes = op.axes or tuple(range(len(x.shape)))
     shape = tuple(1 if d in axes else n for d, n in enumerate(x.shape) if op.keepdims or d not in axes)
@@ -1071,6 +1080,16 @@ def dynamically_quantized(x: Values, index: Index, scale: Fraction, zero: int) -
     return min(max(rounded + zero, 0), 255)
 
 
+def fake_quantize(op: Any, x: Values, scales: Values, zero_points: Values) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        at = (index[op.axis],) if scales.shape else ()
+        scale, zero_point = Fraction(scales.at(at)), int(zero_points.at(at))
+        level = round(x.real(index) / scale) + zero_point
+        return (min(max(level, op.quant_min), op.quant_max) - zero_point) * scale
+
+    return x.shape, rational(real)
+
+
 def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
     scale, zero = own_qparams(x)
     match op.output:
@@ -1095,6 +1114,36 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
         return acc * scale_x * scale_w + bias_at(bias, channel, Fraction(1))
 
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
+
+
+def _dynamically(static: Any, op: Any, x: Values, weight: Values, bias: Values | None) -> tuple[Shape, Real]:
+    """A layer of integers: those that the data become, with the data's scale."""
+    scale, zero = layer_qparams(op, x)
+    stored = [dynamically_quantized(x, i, scale, zero) - zero for i in indices(x.shape)]
+    shape, real = static(op, Values(x.shape, "float32", stored), weight, None)
+
+    def scaled(index: Index) -> Fraction:
+        return real(index, 300)[0] * scale + bias_at(bias, index[1], Fraction(1))
+
+    return shape, rational(scaled)
+
+
+class _Plain:
+    """A layer's attributes, and no relu."""
+
+    def __init__(self, op: Any) -> None:
+        self.op, self.relu = op, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.op, name)
+
+
+def dynamic_conv(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    return _dynamically(conv, _Plain(op), x, weight, bias)
+
+
+def dynamic_conv_transpose(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    return _dynamically(conv_transpose, _Plain(op), x, weight, bias)
 
 
 def linear_fp16(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
@@ -1228,6 +1277,33 @@ def masked_fill(op: Any, x: Values, mask: Values) -> tuple[Shape, Real]:
     return shape, rational(real)
 
 
+def grid_sample(op: Any, x: Values, grid: Values) -> tuple[Shape, Real]:
+    sizes = x.shape[2:]
+
+    def position(at: float, size: int) -> Fraction:
+        """In elements; reflected at the ends as often as it takes, then held inside."""
+        p = (Fraction(at) + 1) / 2 * (size - 1) if op.align_corners else ((Fraction(at) + 1) * size - 1) / 2
+        low, high = (Fraction(0), Fraction(size - 1)) if op.align_corners else (-HALF, size - HALF)
+        if op.padding_mode == "reflection":
+            if low == high:
+                return Fraction(0)
+            p = (p - low) % (2 * (high - low))
+            p = low + (p if p <= high - low else 2 * (high - low) - p)
+        return p if op.padding_mode == "zeros" else clamp(p, Fraction(0), Fraction(size - 1))
+
+    def real(index: Index) -> Fraction:
+        n, c, i, j = index
+        row, column = (position(grid.at((n, i, j, 1 - d)), sizes[d]) for d in range(2))
+        total = Fraction(0)
+        for y, z in indices(sizes):  # a tent around the place
+            weight = max(1 - abs(y - row), Fraction(0)) * max(1 - abs(z - column), Fraction(0))
+            if weight:
+                total += weight * x.real((n, c, y, z))
+        return total
+
+    return (*x.shape[:2], *grid.shape[1:3]), rational(real)
+
+
 def index_put(op: Any, x: Values) -> tuple[Shape, Real]:
     rows = {i % x.shape[0] for i in op.indices}
     return x.shape, rational(lambda index: Fraction(op.value) if index[0] in rows else x.real(index))
@@ -1242,6 +1318,32 @@ def constant_pad(op: Any, x: Values) -> tuple[Shape, Real]:
         return x.real(source) if inside else Fraction(op.value)
 
     return tuple(op.padding[d] + x.shape[d] + op.padding[n + d] for d in range(n)), rational(real)
+
+
+def embedding_rows(op: Any, x: Values) -> tuple[Shape, Real]:
+    top = 2**op.bits - 1
+
+    def half(v: float) -> Fraction:
+        return Fraction(*struct.unpack("<e", struct.pack("<e", v)))
+
+    def real(index: Index) -> Fraction:
+        row = [x.real((*index[:-1], i)) for i in range(x.shape[-1])]
+        offset = min(row) if op.bits == 8 else half(float(min(row)))
+        span = max(row) - offset
+        if op.bits == 8:
+            scale, divisor = span / top, (span + nearest_float32(Fraction(1, 10**8))) / top
+        else:
+            scale = Fraction(0)
+            for bits in range(-24, 17):  # float16: multiples of 2^-24, and 11 bits
+                if abs(span / top) < Fraction(2) ** bits or bits == 16:
+                    unit = Fraction(2) ** max(bits - 11, -24)
+                    scale = round(span / top / unit) * unit
+                    break
+            divisor = scale = scale or Fraction(1)
+        stored = min(max(round((x.real(index) - offset) / divisor), 0), top)
+        return stored * scale + offset
+
+    return x.shape, rational(real)
 
 
 def tile(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1376,15 +1478,20 @@ DEFINITIONS: dict[str, Definition] = {
     "linear_integer": linear_integer,
     "matmul_integer": matmul_integer,
     "dynamic_quantize": dynamic_quantize,
+    "fake_quantize": fake_quantize,
     "dynamic_linear": dynamic_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
+    "recurrent": slow_composite.recurrent,
     "embed_layer_norm": slow_composite.embed_layer_norm,
     "moe": slow_composite.moe,
+    "dynamic_conv": dynamic_conv,
+    "dynamic_conv_transpose": dynamic_conv_transpose,
     "linear_fp16": linear_fp16,
     "weight_only_linear": weight_only_linear,
     "embedding": embedding,
     "embedding_bag": embedding_bag,
+    "embedding_rows": embedding_rows,
     "tile": tile,
     "gather_elements": gather_elements,
     "linear_pointwise": followed(linear),
@@ -1405,9 +1512,14 @@ DEFINITIONS: dict[str, Definition] = {
     "topk": ordered(lambda op: op.largest),
     "masked_fill": masked_fill,
     "index_put": index_put,
+    "grid_sample": grid_sample,
     "constant_pad": constant_pad,
     "celu": elementary(celu),
     "threshold": elementwise(lambda op, x: x if x > Fraction(op.threshold) else Fraction(op.value)),
     "prelu": prelu,
     "std": std,
+    "add_scalar": plus_steps,
+    "mul_scalar": elementwise(
+        lambda op, x: max(x * Fraction(op.other), Fraction(0)) if op.relu else x * Fraction(op.other)
+    ),
 }

@@ -43,7 +43,7 @@ def explaining(node: Node, types: Sequence[TensorType], arrays: Sequence[Array],
 def cause_of(
     node: Node, types: Sequence[TensorType], arrays: Sequence[Array], got: Array, observe: Observe
 ) -> str | None:
-    """The fault that explains a violation, in catalogue order.
+    """The fault that explains a violation: one that a published kernel has before others, else in catalogue order.
 
     Its model reproduces every element of `got`, which the same kernel without the fault does not, and of all that
     `observe` returns: a coincidence on one output is no cause.
@@ -60,6 +60,8 @@ def cause_of(
         again = family.evaluate(node, types, fresh_arrays)
         likely = [e for e in likely if gives(again, e.model, fresh)]
         seen_again = True
+    published = [p.model for p in family.published]
+    likely.sort(key=lambda e: e.model not in published)
     return likely[0].name if likely and seen_again else None
 
 

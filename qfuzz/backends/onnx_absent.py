@@ -12,8 +12,11 @@ _FUSED = "ONNX says a layer and what follows it as nodes, each of which rounds o
 ABSENT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
+        "dynamic_conv_transpose": "ONNX has no ConvTranspose on integers",
         "linear_fp16": "ONNX has no layer that keeps float32 weights as float16",
         "concat_relu": "ONNX concatenates and clips in two nodes",
+        "grid_sample": "not said: ONNX GridSample has no kernel on quantized tensors",
+        "fake_quantize": "ONNX says it with QuantizeLinear and DequantizeLinear, of whole types only",
         "flip": "ONNX turns round by a Slice with a negative step, which slice has not",
         "channel_shuffle": "ONNX has no such node",
         "unfold": "ONNX has no such node",
@@ -27,6 +30,7 @@ ABSENT: Mapping[str, str] = MappingProxyType(
         "celu": "ONNX Celu is a function of other nodes, which ONNX Runtime runs one by one",
         "threshold": "ONNX ThresholdedRelu has 0 in the place of the value; PyTorch has a kernel of its own",
         "prelu": "ONNX PRelu is no kernel on stored integers; PyTorch has one",
+        **dict.fromkeys(("add_scalar", "mul_scalar"), "ONNX says it as add or mul with a constant"),
         "std": "ONNX has no standard deviation: it is said as several nodes",
         "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
         "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",

@@ -125,7 +125,7 @@ _DYNAMIC_LINEAR = Contract(
     k=6,
     tie="half_even",
     source="contrib_ops/cpu/quantization/dynamic_quantize_matmul.cc, mlas/lib/qpostprocessor.cpp: quantized as by "
-    "DynamicQuantizeLinear, then float(int32 acc) * fl(s_x*s_w) + bias; MatMulInteger, Cast, Mul and Add do the same",
+    "DynamicQuantizeLinear, then float(int32 acc) * fl(s_x*s_w) + bias; MatMulInteger, ConvInteger, Cast, Mul, Add too",
 )
 _ATTENTION = Contract(
     terms="accumulator",
@@ -242,6 +242,7 @@ _QOPERATOR: Mapping[str, Contract] = MappingProxyType(
         "matmul_integer": _INTEGER,
         "dynamic_quantize": _DYNAMIC_QUANTIZE,
         "dynamic_linear": _DYNAMIC_LINEAR,
+        "dynamic_conv": _DYNAMIC_LINEAR,
         "attention": _ATTENTION,
         "lstm": _LSTM,
         "embed_layer_norm": _EMBED_LAYER_NORM,
@@ -353,6 +354,7 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "matmul_integer": _INTEGER,
         "dynamic_quantize": _DYNAMIC_QUANTIZE,
         "dynamic_linear": _DYNAMIC_LINEAR,
+        "dynamic_conv": _DYNAMIC_LINEAR,
         "attention": _float(
             4, "MatMul, Add, MatMul, Mul, Add, Softmax (mlas/lib/compute.cpp), MatMul", sums=True, ulps=4.0
         ),

@@ -16,7 +16,7 @@ from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import Array, Script, Support
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic import DynamicLayer, DynamicQuantize
 
 MODEL_FILE = "model.onnx"
 
@@ -61,7 +61,8 @@ _DYNAMIC_LINEAR = Contract(
     terms="accumulator",
     k=6,
     tie="half_even",
-    source="op_dynamic_quantize_linear.py, op_matmul_integer.py, then float32 Cast, Mul of the scales, Mul and Add",
+    source="op_dynamic_quantize_linear.py, op_matmul_integer.py, op_conv_integer.py, then float32 Cast, Mul of the "
+    "scales, Mul and Add",
 )
 _QDQ: Mapping[str, Contract] = MappingProxyType(
     dict.fromkeys(OPERATOR_NAMES, _float(3))
@@ -100,6 +101,7 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "matmul_integer": _INTEGER,
         "dynamic_quantize": _DYNAMIC_QUANTIZE,
         "dynamic_linear": _DYNAMIC_LINEAR,
+        "dynamic_conv": _DYNAMIC_LINEAR,
     }
 )
 _ROUNDS_AFTER = Contract(
@@ -198,7 +200,7 @@ class OnnxReferenceProgram:
 
 def _refuse(network: Network, graph: GraphProto) -> None:
     for node in network.nodes:
-        if isinstance(node.op, DynamicQuantize | DynamicLinear) and not network.types[node.inputs[0]].n_elements:
+        if isinstance(node.op, DynamicQuantize | DynamicLayer) and not network.types[node.inputs[0]].n_elements:
             raise Unsupported(
                 f"{node.op.name} {node.name!r}: x is empty, of which NumPy has no maximum; nor says ONNX what it is "
                 "(ReduceMax, in opset 11)"

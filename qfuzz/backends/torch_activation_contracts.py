@@ -1,4 +1,4 @@
-"""What torch's quantized activations and reductions promise."""
+"""What torch's quantized activations, scalar forms, products and reductions promise."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,6 +12,26 @@ CONTRACTS: Mapping[str, Contract] = MappingProxyType(
     {
         "requantize": Contract(
             terms="exact", k=0, tie="half_even", source="quantized/cpu/qdropout.cpp: the input is returned as it is"
+        ),
+        "add_scalar": Contract(
+            terms="real",
+            k=4,
+            tie="half_even",
+            source="quantized/cpu/BinaryOps.cpp _add_scalar_out: the input with another zero point, or "
+            f"requantize_from_int(q - zp + round(c/s)) with fl(s * fl(1/s')) ({_KERNELS} qadd_scalar_kernel)",
+        ),
+        "mul_scalar": Contract(
+            terms="exact",
+            k=0,
+            tie="half_even",
+            source="quantized/cpu/qmul.cpp _mul_scalar_out: stored integers are copied, or mirrored; the type changes",
+        ),
+        "matmul": Contract(
+            terms="affine",
+            k=8,
+            tie="either_even",
+            accumulates_float=True,
+            source="quantized/cpu/qmatmul.cpp without ruy: dequantize both, at::matmul in float32, quantize_per_tensor",
         ),
         "celu": Contract(
             terms="affine",

@@ -177,7 +177,10 @@ def grown(axis: int) -> Reshaped:
 
 def other_size(name: str, site: Site) -> Call | None:
     """One more element along the last axis of the second operand, which is not broadcast."""
-    first, second = (site.network.types[i].shape for i in site.network.nodes[0].inputs[:2])
+    inputs = site.network.nodes[0].inputs
+    if len(inputs) < 2:
+        return None
+    first, second = (site.network.types[i].shape for i in inputs[:2])
     if not first or not second or first[-1] in (1, second[-1] + 1) or second[-1] == 0:
         return None
     return grown(-1)(name, site)

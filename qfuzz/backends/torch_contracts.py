@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
+from qfuzz.backends.torch_recurrent_contracts import RECURRENT
 from qfuzz.ir.contract import Contract
 
 _FBGEMM_GEMM = Contract(
@@ -63,6 +66,12 @@ _DEQUANTIZE = Contract(
     tie="half_even",
     source="vec256_qint.h dequantize: fma(scale, q, fl(-scale*zp)); tails (q - zp) * scale",
 )
+_FAKE_QUANTIZE = Contract(
+    terms="affine",
+    k=3,
+    tie="half_even",
+    source=f"{_KERNELS} _fake_quantize_tensor_helper: nearbyint(x * fl(1/scale)), + zero point, less it, * scale",
+)
 _CLAMP = Contract(
     terms="affine",
     k=3,
@@ -95,6 +104,13 @@ _RESIZED = Contract(
     source="UpSample.h area_pixel_compute_source_index, nearest_idx: fl(1/scale) or fl(in/out) times (i + 1/2), - 1/2; "
     "UpSampleBilinear2d.cpp: 1 - w and h, products and sums of stored integers, - zp; quantize_val",
 )
+_GRID = Contract(
+    terms="affine",
+    k=8,
+    tie="half_even_after_zero_point",
+    source="native/GridSampler.cpp _grid_sampler_2d_cpu_quantized: float32 weights of two differences, products with "
+    "stored integers or the zero point, four sums, nearbyint",
+)
 _QNNPACK_ADD = Contract(
     terms="fixed_point",
     k=8,
@@ -110,6 +126,13 @@ _ROWS = Contract(
     source="qembeddingbag_prepack.cpp: bias = fl(-zero point * scale); fbgemm/src/EmbeddingSpMDM.cc: 0 + bias, "
     "vfmadd231ps(bias, q, scale)",
 )
+_OF_ROWS = Contract(
+    terms="affine",
+    k=5,
+    tie="either_even",
+    source="fbgemm/src/QuantUtilsAvx2.cc FloatOrHalfToFused8BitRowwiseQuantizedSBFloatAvx2: (x - min) * (255 / "
+    "(range + 1e-8)), in float32; ...NBit...: (x - min) * (1 / scale); then q * scale + min",
+)
 _BAGS = Contract(
     terms="affine",
     k=1,
@@ -122,6 +145,8 @@ _BAGS = Contract(
 _SHARED: dict[str, Contract] = {
     "quantize": _QUANTIZE,
     "dequantize": _DEQUANTIZE,
+    "fake_quantize": _FAKE_QUANTIZE,
+    "fake_quantize?fake_quantizer=float_zero_points": replace(_FAKE_QUANTIZE, tie="either_even"),
     "add": _ELEMENTWISE,
     "mul": _ELEMENTWISE,
     "relu": _MOVED,
@@ -132,6 +157,7 @@ _SHARED: dict[str, Contract] = {
     "adaptive_avg_pool": _POOL,
     "concat_relu": _ELEMENTWISE,
     "interpolate": _RESIZED,
+    "grid_sample": _GRID,
     **dict.fromkeys(("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"), _MOVED),
     **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort", "topk"), _MOVED),
     **dict.fromkeys(("flip", "channel_shuffle", "unfold", "reflection_pad"), _MOVED),
@@ -153,7 +179,9 @@ _SHARED: dict[str, Contract] = {
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
+    "embedding_rows": _OF_ROWS,
     **torch_activation_contracts.CONTRACTS,
+    "recurrent": RECURRENT,
 }
 """Kernels that are the same whatever the engine."""
 
@@ -162,25 +190,40 @@ _FBGEMM = _SHARED | {
     "conv_transpose": _FBGEMM_GEMM,
     "linear": _FBGEMM_GEMM,
     "dynamic_linear": dynamic.FBGEMM,
+    "dynamic_conv": dynamic.FBGEMM,
+    "dynamic_conv_transpose": dynamic.FBGEMM,
+    "linear_pointwise": _FBGEMM_GEMM,
+    "conv_pointwise": _FBGEMM_GEMM,
 }
 _ONEDNN = {
     "conv": _ONEDNN_GEMM,
     "conv_transpose": _ONEDNN_GEMM,
     "linear": _ONEDNN_GEMM,
     "dynamic_linear": dynamic.ONEDNN,
+    "dynamic_conv": dynamic.ONEDNN,
+    "dynamic_conv_transpose": dynamic.ONEDNN,
+    "linear_pointwise": EXPORT_CONTRACTS["linear_pointwise"],
+    "conv_pointwise": _ONEDNN_GEMM,
+    "conv_add": EXPORT_CONTRACTS["conv_add"],
 }
 _QNNPACK = {
     "conv": _QNNPACK_GEMM,
     "conv_transpose": _QNNPACK_GEMM,
     "linear": _QNNPACK_GEMM,
     "dynamic_linear": dynamic.QNNPACK,
+    "dynamic_conv": dynamic.QNNPACK,
+    "dynamic_conv_transpose": dynamic.QNNPACK,
+    "linear_pointwise": _QNNPACK_GEMM,
+    "conv_pointwise": _QNNPACK_GEMM,
     "add": _QNNPACK_ADD,
 }
 
 CONTRACTS: Mapping[str, Mapping[str, Contract]] = MappingProxyType(
     {
         "fbgemm": MappingProxyType(_FBGEMM),
-        "x86": MappingProxyType(_FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV}),
+        "x86": MappingProxyType(
+            _FBGEMM | {"conv": _X86_CONV, "conv_transpose": _X86_CONV, "conv_pointwise": _X86_CONV}
+        ),
         "onednn": MappingProxyType(_FBGEMM | _ONEDNN),
         "export": MappingProxyType(_SHARED | _ONEDNN | dict(EXPORT_CONTRACTS)),
         "qnnpack": MappingProxyType(_FBGEMM | _QNNPACK),

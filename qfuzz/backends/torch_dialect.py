@@ -12,15 +12,18 @@ from qfuzz.backends import (
     torch_dynamic,
     torch_elementwise,
     torch_embedding,
+    torch_fake_quantization,
     torch_interpolation,
     torch_layers,
     torch_movement,
     torch_norms,
     torch_pools,
     torch_quantization,
+    torch_recurrent,
 )
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once
 from qfuzz.backends.torch_calls import CallList
+from qfuzz.backends.torch_entries import refused_entry, said_by
 from qfuzz.backends.torch_forms import refused_form
 from qfuzz.backends.torch_limits import limit_of
 from qfuzz.backends.torch_quantization import declared, feed
@@ -36,12 +39,14 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
             torch_layers,
             torch_dynamic,
             torch_quantization,
+            torch_fake_quantization,
             torch_elementwise,
             torch_embedding,
             torch_pools,
             torch_interpolation,
             torch_movement,
             torch_norms,
+            torch_recurrent,
         )
         for name, lowering in family.LOWERINGS.items()
     }
@@ -73,7 +78,7 @@ def _lowered(network: Network, engine: str, memory: str) -> CallList:
             raise Unsupported(f"{node.op.name} {node.name!r}: {limit.reason} ({limit.source})")
     common = network.once(("torch", memory), lambda: _common(network, memory))
     for node in network.nodes[: common.n_lowered + 1]:
-        reason = refused_form(engine, network, node)
+        reason = refused_form(engine, network, node) or refused_entry(engine, network, node)
         if reason:
             raise Unsupported(f"{node.op.name} {node.name!r}: {reason}")
     if isinstance(common.calls, str):
@@ -95,4 +100,5 @@ def _common(network: Network, memory: str) -> _Common:
     except Unsupported as e:
         return _Common(str(e), b.n_lowered)
     say_calls(b)
-    return _Common(calls._replace(run=tuple(b.run)), b.n_lowered)
+    prepare, run = said_by(network, b.prepare, b.run)
+    return _Common(calls._replace(prepare=prepare, run=run), b.n_lowered)

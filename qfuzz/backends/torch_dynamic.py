@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qfuzz.backends.torch_builder import Builder, Lowering
+from qfuzz.backends.torch_builder import Builder, Lowering, symmetric
 from qfuzz.backends.torch_calls import Arg, literal, torch_name
 from qfuzz.backends.torch_kernels import qtype_in
-from qfuzz.backends.torch_layers import QUANTIZED, bias_of, packed_linear
+from qfuzz.backends.torch_layers import QUANTIZED, bias_of, packed_linear, weight_of
 from qfuzz.backends.torch_wrappers import given_bias
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ops.dynamic import DynamicLinear
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.half_weights import LinearFp16
 
 
@@ -22,27 +23,45 @@ def _dynamic_linear(b: Builder, node: Node) -> None:
     entry = b.network.form("entry")
     plain = not (op.relu or op.reduce_range) and qtype_in(b, node, 1).is_per_tensor
     if entry in _INT8_WEIGHT and plain and b.type(node, 1).dtype == "int8":
-        b.call(node.name, _INT8_WEIGHT[entry], b.x(node), *_int8_weight(b, node))
+        b.call(node.name, _INT8_WEIGHT[entry], b.x(node), *int8_weight(b, node), given_bias(b, node, bias_of(b, node)))
         return
     kernel = "linear_relu_dynamic" if op.relu else "linear_dynamic"
     b.call(node.name, f"{QUANTIZED}.{kernel}", b.x(node), packed_linear(b, node), literal(op.reduce_range))
 
 
+def _dynamic_conv(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, DynamicConv | DynamicConvTranspose)
+    _check_chooser(op)
+    transposed = isinstance(op, DynamicConvTranspose)
+    kernel = f"{QUANTIZED}.conv{'_transpose' * transposed}{len(op.strides)}d"
+    more = [list(op.output_padding)] if isinstance(op, DynamicConvTranspose) else []
+    settings = (list(op.strides), symmetric(op.padding), *more, list(op.dilations), op.groups)
+    packed = b.prepare_call(
+        b.fresh(f"{node.name}_packed"),
+        f"{kernel}_prepack",
+        weight_of(b, node),
+        bias_of(b, node),
+        *(literal(s) for s in settings),
+    )
+    b.call(node.name, f"{kernel}_dynamic", b.x(node), packed, literal(op.reduce_range))
+
+
 _INT8_WEIGHT = {"older": "torch.fbgemm_linear_int8_weight", "aten": "torch.fbgemm_linear_int8_weight_fp32_activation"}
 
 
-def _int8_weight(b: Builder, node: Node) -> list[Arg]:
-    """The weight, packed; the sums of its rows, of q - zero_point; scale and zero point; the bias."""
-    q = qtype_in(b, node, 1)
+def int8_weight(b: Builder, node: Node, position: int = 1) -> list[Arg]:
+    """The weight, packed; the sums of its rows, of q - zero_point; scale and zero point."""
+    q = qtype_in(b, node, position)
     (scale,), (zero_point,) = q.scale, q.zero_point
-    weight = b.constant(node.inputs[1])
+    weight = b.constant(node.inputs[position])
     packed = b.prepare_call(b.fresh(f"{node.name}_packed"), "torch.fbgemm_pack_quantized_matrix", weight)
     sums = b.prepare_call(
         b.fresh(f"{node.name}_sums"), "torch.sum", weight, literal(1), dtype=torch_name("torch.int32")
     )
-    away = literal(zero_point * b.type(node, 1).shape[1])
+    away = literal(zero_point * b.type(node, position).shape[1])
     offsets = b.prepare_call(b.fresh(f"{node.name}_offsets"), "torch.sub", sums, away)
-    return [weight, packed, offsets, literal(scale), literal(zero_point), given_bias(b, node, bias_of(b, node))]
+    return [weight, packed, offsets, literal(scale), literal(zero_point)]
 
 
 def _check_chooser(op: Any) -> None:
@@ -85,4 +104,11 @@ _PACKED_MATRIX = {
 }
 """Form to what packs the weight, the layer, and what it is told beside."""
 
-LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"dynamic_linear": _dynamic_linear, "linear_fp16": _linear_fp16})
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {
+        "dynamic_linear": _dynamic_linear,
+        "dynamic_conv": _dynamic_conv,
+        "dynamic_conv_transpose": _dynamic_conv,
+        "linear_fp16": _linear_fp16,
+    }
+)

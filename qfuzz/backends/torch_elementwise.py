@@ -5,16 +5,19 @@ from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering, scale_of, zero_point_of
-from qfuzz.backends.torch_calls import Arg, literal
+from qfuzz.backends.torch_calls import Arg, literal, torch_name
 from qfuzz.backends.torch_kernels import fixed_qparams, keep_qparams, qtype_in, qtype_out, same_dtype
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.forms import form_of
 from qfuzz.ir.network import Node
+from qfuzz.ir.qtype import float32
 from qfuzz.ops.activation import Celu, Clamp, Elu, LeakyRelu
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.matmul import MatMul
 from qfuzz.ops.reduction import Mean
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
 
@@ -35,6 +38,49 @@ def _binary(b: Builder, node: Node, kernel: str) -> None:
     q = qtype_out(node)
     same_dtype(b, node, q)
     b.call(node.name, f"torch.ops.quantized.{kernel}", b.x(node, 0), b.x(node, 1), scale_of(q), zero_point_of(q))
+
+
+def _add_scalar(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, AddScalar)
+    _scalar(b, node, op, "add")
+
+
+def _mul_scalar(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, MulScalar)
+    _scalar(b, node, op, "mul")
+
+
+def _scalar(b: Builder, node: Node, op: AddScalar | MulScalar, kernel: str) -> None:
+    """The output's type follows from the input's. Its scale is a float64, so that nothing else may read it."""
+    q_x = qtype_in(b, node)
+    derived = op.derived(q_x)
+    if node.element != derived.qtype(q_x):
+        raise Unsupported(f"output: the kernel gives scale {derived.scale!r}, zero_point {derived.zero_point}")
+    if float32(derived.scale) != derived.scale and b.network.consumers(node.name):
+        raise Unsupported(f"output: its scale {derived.scale!r} is no float32, and a node reads it")
+    relu = "_relu" if op.relu else ""
+    number, x = literal(op.other), b.x(node)
+    match form_of(b.network.forms, "call"):
+        case "overload":
+            b.call(node.name, f"torch.ops.quantized.{kernel}{relu}", x, number)
+        case "swapped":
+            b.call(node.name, f"torch.ops.quantized.{kernel}{relu}", number, x)
+        case "tensor":
+            dtype = torch_name("torch.float64")
+            tensor = b.prepare_call(b.fresh(f"{node.name}_number"), "torch.tensor", number, dtype=dtype)
+            b.call(node.name, f"torch.ops.quantized.{kernel}_scalar{relu}", x, tensor)
+        case _:
+            b.call(node.name, f"torch.ops.quantized.{kernel}_scalar{relu}", x, number)
+
+
+def _matmul(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, MatMul)
+    if op.relu:
+        raise Unsupported("relu: quantized.matmul has no fused relu")
+    _binary(b, node, "matmul")
 
 
 def _relu(b: Builder, node: Node) -> None:
@@ -177,6 +223,9 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         "add": _add,
         "mul": _mul,
+        "add_scalar": _add_scalar,
+        "mul_scalar": _mul_scalar,
+        "matmul": _matmul,
         "relu": _relu,
         "clamp": _clamp,
         "sigmoid": _sigmoid,

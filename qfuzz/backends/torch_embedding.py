@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from qfuzz.backends.torch_builder import Builder, Lowering
-from qfuzz.backends.torch_calls import Arg, literal, torch_name
+from qfuzz.backends.torch_calls import Arg, literal, torch_name, variable, variables
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.forms import form_of
 from qfuzz.ir.network import Node
 from qfuzz.ir.tensor import TensorType, laid_out
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
 from qfuzz.ops.weight_only import Embedding
 
 BITS = {"uint8": 8, "uint4": 4, "uint2": 2}
@@ -67,6 +68,28 @@ def _embedding_bag(b: Builder, node: Node) -> None:
     )
 
 
+def _embedding_rows(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, EmbeddingRows)
+    shape = b.type(node, 0).shape
+    if op.bits < 8 and len(shape) != 2:
+        raise Unsupported(f"x: rank {len(shape)}; tables of {op.bits} bits are matrices ({_PREPACK}, size(0), size(1))")
+    if shape[-1] % (8 // op.bits):
+        raise Unsupported(f"x: {shape[-1]} features; 'prepack only works for the number of columns a multiple of'")
+    kernel = f"torch.ops.quantized.embedding_bag_{_name(op.bits)}"
+    packed = b.fresh(f"{node.name}_packed")
+    if b.network.form("call") == "overload" and len(shape) == 2:
+        ends = [b.fresh(f"{node.name}_{end}") for end in ("least", "greatest")]
+        for end, function in zip(ends, ("torch.amin", "torch.amax"), strict=True):
+            b.call(end, function, b.x(node), literal(1), literal(True))
+        both = b.fresh(f"{node.name}_ends")
+        b.call(both, "torch.cat", variables(tuple(ends)), literal(1))
+        b.call(packed, f"{kernel}_prepack_with_rowwise_min_max", b.x(node), variable(both))
+    else:
+        b.call(packed, f"{kernel}_prepack", b.x(node))
+    b.call(node.name, f"{kernel}_unpack", variable(packed))
+
+
 def _name(bits: int) -> str:
     return "byte" if bits == 8 else f"{bits}bit"
 
@@ -118,4 +141,6 @@ def _bytes(b: Builder, node: Node) -> Arg:
     return b.numbers(b.fresh(f"{node.name}_rows"), packed, "uint8")
 
 
-LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"embedding": _embedding, "embedding_bag": _embedding_bag})
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
+    {"embedding": _embedding, "embedding_bag": _embedding_bag, "embedding_rows": _embedding_rows}
+)

@@ -205,9 +205,11 @@ def _repack(target: str, function: Callable[..., Any], given: Sequence[Any]) -> 
     """Unpacks, and packs again what that gives, with the settings of the first time."""
 
     def repack(packed: Any) -> Any:
-        unpack = _lookup(target.replace("_prepack", "_unpack"))
-        weight, bias = unpack(packed)
-        return function(weight, bias, *given[2:])
+        if "_prepack" not in target:  # cells, which hold weights that were packed again already
+            return packed
+        unpacked = _lookup(target.replace("_prepack", "_unpack"))(packed)
+        parts = (unpacked,) if isinstance(unpacked, torch.Tensor) else unpacked
+        return function(*parts, *given[len(parts) :])
 
     return repack
 

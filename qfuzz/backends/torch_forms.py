@@ -17,10 +17,22 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
             return _contraction(engine, network, node, kernel) or _transposed(engine, network, node)
         case "linear":
             return _contraction(engine, network, node, "linear") or _to_reals(engine, network, node)
+        case "linear_pointwise":
+            fused = "" if op.activation in ("none", "relu") else f"quantized::linear_{op.activation}"
+            return _contraction(engine, network, node, "linear") or _onednn_only(engine, fused)
+        case "conv_pointwise":
+            return _contraction(engine, network, node, f"conv{len(op.strides)}d")
+        case "conv_add":
+            kernel = f"conv{len(op.strides)}d"
+            return _contraction(engine, network, node, kernel) or _added(engine, network, node)
         case "linear_fp16":
             return _float16(engine, network, node)
-        case "dynamic_linear":
+        case "dynamic_linear" | "dynamic_conv":
             return _dynamic(engine, network, node)
+        case "dynamic_conv_transpose":
+            return _dynamic(engine, network, node) or _transposed(engine, network, node)
+        case "recurrent":
+            return _recurrent(engine, network, node)
         case "sigmoid" if engine == "qnnpack":
             return _qnnpack_sigmoid(network, node)
         case _:
@@ -31,7 +43,7 @@ def _contraction(engine: str, network: Network, node: Node, kernel: str) -> str:
     x = network.types[node.inputs[0]]
     signed_too = engine == "onednn" and kernel == "linear"
     q_y = node.element
-    if not isinstance(q_y, QType) and kernel != "linear":
+    if not isinstance(q_y, QType) and node.op.name != "linear":
         return ""
     if x.dtype != "uint8" and not signed_too:
         return f"x: {x.dtype}; {kernel} of {engine} takes quint8 activations"
@@ -48,6 +60,18 @@ def _weight(engine: str, network: Network, node: Node, kernel: str) -> str:
     if engine == "onednn" and any(weight.qtype.zero_point):
         return "weight: onednn takes symmetric weights, whose zero point is 0"
     return ""
+
+
+def _onednn_only(engine: str, operator: str) -> str:
+    if operator and engine != "onednn":
+        return f"'Didn't find engine for operation {operator} {engine.upper()}'"
+    return ""
+
+
+def _added(engine: str, network: Network, node: Node) -> str:
+    if network.types[node.inputs[2]].dtype != "uint8":
+        return "other: 'The output tensor should have same dtype as the accum tensor.' (qconv.cpp)"
+    return _onednn_only(engine, "quantized::conv2d_add")
 
 
 def _to_reals(engine: str, network: Network, node: Node) -> str:
@@ -72,6 +96,23 @@ def _dynamic(engine: str, network: Network, node: Node) -> str:
     if engine == "qnnpack" and op.reduce_range:
         return "reduce_range: 'Currently, qnnpack incorrectly ignores reduce_range when it is set to true' (TORCH_WARN)"
     return _weight(engine, network, node, "its dynamic kernel")
+
+
+def _recurrent(engine: str, network: Network, node: Node) -> str:
+    """Why `engine` takes no such weights, or quantizes otherwise."""
+    op: Any = node.op
+    weights = [network.types[name] for name in node.inputs[1 : 1 + 4 * op.n_cells]]
+    if weights[0].element == "float32":
+        quantized = engine in ("qnnpack", "onednn")
+        return f"weight: float32; linear_prepack_fp16 is not supported by {engine}, it says" if quantized else ""
+    if engine == "qnnpack" and op.reduce_range:
+        return "reduce_range: 'Currently, qnnpack incorrectly ignores reduce_range when it is set to true' (TORCH_WARN)"
+    cell = len(network.types[node.inputs[0]].shape) == 2
+    if cell and not op.reduce_range:  # an older cell, which is FBGEMM's on every engine
+        return ""
+    if engine == "onednn" and any(any(w.qtype.zero_point) for w in weights if w.is_quantized):
+        return "weight: onednn takes symmetric weights, whose zero point is 0"
+    return ""
 
 
 def _transposed(engine: str, network: Network, node: Node) -> str:

@@ -1,4 +1,4 @@
-"""Interpolation as torch's eager quantized kernels: nearest and nearest-exact of images and volumes, bilinear."""
+"""Interpolation as torch's eager quantized kernels: of images and volumes, at regular places or at those of a grid."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,6 +9,7 @@ from qfuzz.backends.torch_calls import Arg, literal
 from qfuzz.backends.torch_kernels import keep_qparams
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
 
 _MODES: Mapping[tuple[str, str, str], tuple[str, bool | None]] = MappingProxyType(
@@ -53,4 +54,15 @@ def _interpolate(b: Builder, node: Node) -> None:
     b.call(node.name, "torch.nn.functional.interpolate", b.x(node), size, factor, literal(mode), **corners)
 
 
-LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"interpolate": _interpolate})
+def _grid_sample(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, GridSample)
+    keep_qparams(b, node)
+    x = b.type(node, 0)
+    if x.dtype != "uint8":
+        raise Unsupported(f"x: {x.dtype}; grid_sampler_2d reads and gives quint8 (native/GridSampler.cpp)")
+    settings = (literal("bilinear"), literal(op.padding_mode), literal(op.align_corners))
+    b.call(node.name, "torch.nn.functional.grid_sample", b.x(node), b.constant(node.inputs[1]), *settings)
+
+
+LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"interpolate": _interpolate, "grid_sample": _grid_sample})

@@ -20,13 +20,28 @@ from qfuzz.ir.network import Node
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearPointwise
 
 QUANTIZED = "torch.ops.quantized"
+FUSED_WITH_LINEAR = ("none", "relu", "leaky_relu", "tanh")
 
 
 def _conv(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Conv)
+    _convolution(b, node, relu=op.relu)
+
+
+def _conv_pointwise(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, ConvPointwise)
+    if op.activation not in ("none", "relu"):
+        raise Unsupported(f"{op.activation}: convolutions are fused with relu only")
+    _convolution(b, node, relu=op.activation == "relu")
+
+
+def _convolution(b: Builder, node: Node, *, relu: bool) -> None:
+    op: Any = node.op
     kernel = f"conv{len(op.strides)}d"
     q_y = qtype_out(node)
     settings = [literal(s) for s in (list(op.strides), symmetric(op.padding), list(op.dilations), op.groups)]
@@ -35,11 +50,29 @@ def _conv(b: Builder, node: Node) -> None:
     packed = b.prepare_call(
         b.fresh(f"{node.name}_packed"), f"{QUANTIZED}.{prepack}", weight_of(b, node), bias_of(b, node), *settings
     )
-    suffix = "_relu" if op.relu else ""
+    suffix = "_relu" if relu else ""
     overload = "" if kernel == "conv1d" else ".default" if older else ".new"
     said_again = settings if older else []
     out = (scale_of(q_y), zero_point_of(q_y))
     b.call(node.name, f"{QUANTIZED}.{kernel}{suffix}{overload}", b.x(node), packed, *said_again, *out)
+
+
+def _conv_add(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, ConvAdd)
+    if len(op.strides) != 2:
+        raise Unsupported(f"conv{len(op.strides)}d: what is added is fused with conv2d only")
+    q_y = qtype_out(node)
+    settings = [literal(s) for s in (list(op.strides), symmetric(op.padding), list(op.dilations), op.groups)]
+    packed = b.prepare_call(
+        b.fresh(f"{node.name}_packed"),
+        f"{QUANTIZED}.conv2d_prepack",
+        weight_of(b, node),
+        bias_of(b, node, 3),
+        *settings,
+    )
+    kernel = "conv2d_add_relu" if op.relu else "conv2d_add"
+    b.call(node.name, f"{QUANTIZED}.{kernel}", b.x(node), b.x(node, 2), packed, scale_of(q_y), zero_point_of(q_y))
 
 
 def _conv_transpose(b: Builder, node: Node) -> None:
@@ -75,6 +108,18 @@ def _linear(b: Builder, node: Node) -> None:
     b.call(node.name, f"{QUANTIZED}.{kernel}", b.x(node), packed_linear(b, node), scale_of(q_y), zero_point_of(q_y))
 
 
+def _linear_pointwise(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, LinearPointwise)
+    if op.activation not in FUSED_WITH_LINEAR:
+        raise Unsupported(f"{op.activation}: linear is fused with {', '.join(FUSED_WITH_LINEAR)} only")
+    q_y = qtype_out(node)
+    slope = [literal(op.negative_slope)] if op.activation == "leaky_relu" else []
+    kernel = "linear" if op.activation == "none" else f"linear_{op.activation}"
+    out = (scale_of(q_y), zero_point_of(q_y))
+    b.call(node.name, f"{QUANTIZED}.{kernel}", b.x(node), packed_linear(b, node), *out, *slope)
+
+
 def _linear_to_reals(b: Builder, node: Node) -> None:
     """The kernel takes reals, which it quantizes again: those that x stands for become x."""
     op: Any = node.op
@@ -91,10 +136,10 @@ def packed_linear(b: Builder, node: Node) -> Arg:
     )
 
 
-def weight_of(b: Builder, node: Node) -> Arg:
+def weight_of(b: Builder, node: Node, position: int = 1) -> Arg:
     """The quantized weight tensor, made in the prepare part."""
-    name = node.inputs[1]
-    q = qtype_in(b, node, 1)
+    name = node.inputs[position]
+    q = qtype_in(b, node, position)
     array = b.constant(name)
     out = b.fresh(f"{node.name}_weight")
     if q.axis is None:
@@ -109,19 +154,22 @@ def weight_of(b: Builder, node: Node) -> Arg:
     )
 
 
-def bias_of(b: Builder, node: Node) -> Arg:
+def bias_of(b: Builder, node: Node, position: int = 2) -> Arg:
     """The float32 bias, or none."""
-    if len(node.inputs) < 3:
+    if len(node.inputs) <= position:
         return literal(None)
-    if b.type(node, 2).element != "float32":
-        raise Unsupported(f"bias: {b.type(node, 2).dtype}; torch's eager kernels take a float32 bias")
-    return b.constant(node.inputs[2])
+    if b.type(node, position).element != "float32":
+        raise Unsupported(f"bias: {b.type(node, position).dtype}; torch's eager kernels take a float32 bias")
+    return b.constant(node.inputs[position])
 
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         "conv": _conv,
         "conv_transpose": _conv_transpose,
+        "conv_pointwise": _conv_pointwise,
+        "conv_add": _conv_add,
+        "linear_pointwise": _linear_pointwise,
         "linear": _linear,
     }
 )

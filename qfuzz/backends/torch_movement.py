@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering, scale_of, zero_point_of
-from qfuzz.backends.torch_calls import Arg, literal, torch_name, variables
+from qfuzz.backends.torch_calls import Arg, literal, variables
 from qfuzz.backends.torch_kernels import keep_qparams, qtype_out, same_dtype
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
@@ -22,6 +22,9 @@ def _concat(b: Builder, node: Node) -> None:
     assert isinstance(op, Concat)
     q = qtype_out(node)
     same_dtype(b, node, q)
+    if not op.relu and all(b.type(node, i).element == q for i in range(len(node.inputs))):
+        b.call(node.name, "torch.cat", variables(node.inputs), literal(op.axis))
+        return
     kernel = "torch.ops.quantized.cat_relu" if op.relu else "torch.ops.quantized.cat"
     b.call(node.name, kernel, variables(node.inputs), literal(op.axis), scale_of(q), zero_point_of(q))
 
@@ -243,8 +246,12 @@ def _masked_fill(b: Builder, node: Node) -> None:
     assert isinstance(op, MaskedFill)
     keep_qparams(b, node)
     mask = node.inputs[1]
-    given = b.constant(mask) if mask in b.network.constant_data else b.x(node, 1)
-    b.call(node.name, ".masked_fill", b.x(node), given, literal(op.value))
+    if mask in b.network.constant_data:
+        b.call(
+            node.name, ".masked_fill", b.x(node), b.constant(mask), b.number(f"{node.name}_value", op.value, "float32")
+        )
+    else:
+        b.call(node.name, ".masked_fill", b.x(node), b.x(node, 1), literal(op.value))
 
 
 def _index_put(b: Builder, node: Node) -> None:
@@ -252,10 +259,13 @@ def _index_put(b: Builder, node: Node) -> None:
     assert isinstance(op, IndexPut)
     keep_qparams(b, node)
     taken = b.numbers(f"{node.name}_indices", op.indices, "int64")
-    value = b.prepare_call(
-        b.fresh(f"{node.name}_value"), "torch.tensor", literal(op.value), dtype=torch_name("torch.float32")
+    b.call(
+        node.name,
+        ".index_put",
+        b.x(node),
+        variables((str(taken.value),)),
+        b.number(f"{node.name}_value", op.value, "float32"),
     )
-    b.call(node.name, ".index_put", b.x(node), variables((str(taken.value),)), value)
 
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(

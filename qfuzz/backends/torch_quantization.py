@@ -11,6 +11,7 @@ from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.scalar import AddScalar, MulScalar
 
 STORED: Mapping[str, str] = MappingProxyType({**QUANTIZED, "int32": "qint32", "uint4": "quint4x2", "uint2": "quint2x4"})
 """Storage type to the quantized dtype that stores it."""
@@ -45,6 +46,9 @@ def declared(network: Network, node: Node) -> Declared:
     q = node.element
     if not isinstance(q, QType):
         return Declared(node.name, node.name, str(q))
+    if isinstance(node.op, AddScalar | MulScalar):  # the scale that the kernel derives is a float64
+        derived = node.op.derived(network.types[node.inputs[0]].qtype)
+        return Declared(node.name, node.name, STORED[q.dtype], derived.scale, derived.zero_point)
     if q.is_per_tensor:
         return Declared(node.name, node.name, STORED[q.dtype], q.scale[0], q.zero_point[0])
     return Declared(node.name, node.name, STORED[q.dtype], q.scale, q.zero_point, q.axis)

@@ -32,7 +32,8 @@ _MODES = {"off": ("torch.set_grad_enabled(False)",), "inference": ("torch.infere
 def _packed_again(call: Sequence[Any], packing: str) -> tuple[str, ...]:
     """What `torch_executor` does to packed weights, after the call that packs them."""
     out, target, args, kwargs = call
-    if "_prepack" not in target or not packing or ".onednn." in target:
+    prepacks = "_prepack" in target
+    if not (prepacks or "_cell_params" in target) or not packing or ".onednn." in target:
         return ()
     if packing == "saved":
         return (
@@ -42,6 +43,10 @@ def _packed_again(call: Sequence[Any], packing: str) -> tuple[str, ...]:
         )
     if packing == "copied":
         return ("import copy", f"{out} = copy.deepcopy({out})")
+    if not prepacks:
+        return ()
+    if len(args) == 1:
+        return (f"w = {target.replace('_prepack', '_unpack')}({out})", f"{out} = {target}(w)")
     again = call_source((out, target, (("variable", "w"), ("variable", "b"), *args[2:]), kwargs))
     return (f"w, b = {target.replace('_prepack', '_unpack')}({out})", again)
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.findings.by_hand_functions import DECIMAL, activation_lines, fraction, function_lines
+from qfuzz.findings.by_hand_moved import filled, ordered, sampled
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import qparams_at
@@ -25,6 +26,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMul, MatMulInteger
@@ -36,8 +38,8 @@ from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.reduction import Amax, Amin, Mean
+from qfuzz.ops.scalar import AddScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
-from qfuzz.ops.semantics import Operand
 from qfuzz.ops.softmax import Softmax
 
 Array = npt.NDArray[Any]
@@ -80,9 +82,11 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
         case Softmax(axis=axis):
             lines = e.softmax(axis)
         case Sort() | Topk():
-            lines = e.ordered()
+            lines = ordered(node.op, e.arrays[0], *e.scale(0), index)
+        case GridSample():
+            lines = sampled(node.op, e.arrays[0], e.arrays[1], *e.scale(0), index)
         case MaskedFill() | IndexPut() | ConstantPad():
-            lines = e.filled()
+            lines = filled(node.op, e.types, e.arrays, e.output.shape, *e.scale(0), index)
         case LayerNorm() | InstanceNorm() | GroupNorm():
             lines = e.normalized()
         case BatchNorm():
@@ -91,6 +95,9 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.mean()
         case Std():
             lines = e.std()
+        case AddScalar():
+            scale, _ = e.scale(0)
+            lines = [f"real = {e.operand(0)} + {node.op.steps(e.types[0].qtype)} * {scale}"]
         case Prelu():
             lines = e.prelu()
         case Amax() | Amin():
@@ -332,24 +339,6 @@ class _Element:
             f"weighted = {terms!r}  # numerator and denominator of a weight, and the element",
             f"real = sum(Fraction(n, d) * (q - {zero}) for n, d, q in weighted) * {scale}",
         ]
-
-    def ordered(self) -> list[str]:
-        op = self.node.op
-        assert isinstance(op, Sort | Topk)
-        axis = op.axis % len(self.index)
-        row = np.moveaxis(self.arrays[0], axis, -1)[(*self.index[:axis], *self.index[axis + 1 :])]
-        scale, zero = self.scale(0)
-        downwards = op.descending if isinstance(op, Sort) else op.largest
-        return [f"real = (sorted({row.tolist()!r}, reverse={downwards})[{self.index[axis]}] - {zero}) * {scale}"]
-
-    def filled(self) -> list[str]:
-        op, x = self.node.op, self.arrays[0]
-        assert isinstance(op, MaskedFill | IndexPut | ConstantPad)
-        operands = [Operand.point(t, a) for t, a in zip(self.types, self.arrays, strict=True)]
-        if np.broadcast_to(op.filled(operands)[0], self.output.shape)[self.index]:
-            return [f"real = {fraction(op.value)}"]
-        scale, zero = self.scale(0)
-        return [f"real = ({int(op.placed(x.astype(np.float64), operands)[self.index])} - {zero}) * {scale}"]
 
     def unary(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]

@@ -1,11 +1,13 @@
 """Functions of one real number as Python statements that set ``real`` from ``x``, with 60 decimals where needed."""
 
 from collections.abc import Callable
+from fractions import Fraction
 
 from qfuzz.ir.operator import Operator
 from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.gelu import Gelu
 from qfuzz.ops.post_operation import PostOperation
+from qfuzz.ops.scalar import MulScalar
 from qfuzz.ops.threshold import Threshold
 
 
@@ -35,6 +37,8 @@ def function_lines(op: Operator) -> list[str]:
         case Elu(alpha=alpha, scale=scale, input_scale=input_scale):
             negative = f"Fraction(exact(x * {fraction(input_scale)}).exp() - 1) * {fraction(alpha)}"
             return [*DECIMAL, f"real = (x if x > 0 else {negative}) * {fraction(scale)}"]
+        case MulScalar(other=other):
+            return [f"real = x * {fraction(other)}"]
         case Celu(alpha=alpha):
             negative = f"Fraction(exact(x / {fraction(alpha)}).exp() - 1) * {fraction(alpha)}"
             return [*DECIMAL, f"real = x if x > 0 else {negative}"]
@@ -81,7 +85,7 @@ _ERF = [  # DLMF 7.6.2; beyond 15, 1 - |erf| is below 10^-49
 ]
 
 
-def fraction(x: float) -> str:
+def fraction(x: float | Fraction) -> str:
     """The number as an expression."""
     numerator, denominator = x.as_integer_ratio()
     return f"Fraction({numerator}, {denominator})" if denominator != 1 else f"Fraction({numerator})"

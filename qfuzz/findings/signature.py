@@ -5,11 +5,13 @@ import math
 import re
 
 import msgspec
+import numpy as np
 
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMulInteger
@@ -73,6 +75,8 @@ NARROW = ("int2", "uint2", "int4", "uint4")
 
 _OF_IMAGES = (
     "conv",
+    "dynamic_conv",
+    "dynamic_conv_transpose",
     "max_pool",
     "avg_pool",
     "global_avg_pool",
@@ -188,9 +192,12 @@ def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:
 def _layout(case: Case, node: Node) -> set[str]:
     """Whether an image is resized as one whose channels come last, from one pixel, or to the size that it has.
 
-    Kernels for that are others.
+    Kernels for that are others. And whether a grid names places so far outside that a float32 has no fractions there.
     """
     op, shape = node.op, case.network.types[node.inputs[0]].shape
+    if isinstance(op, GridSample):
+        grid = np.abs(case.network.constant_data[node.inputs[1]].array)
+        return {"far outside"} if (grid * (shape[3], shape[2]) >= 2**22).any() else set()
     if not isinstance(op, Interpolate):
         return set()
     samplings = op.samplings(shape)
@@ -250,9 +257,11 @@ def _types(case: Case, node: Node) -> set[str]:
         len(types) > 2
         and 2 in node.op.constant_inputs
         and types[2].element in ("int32", "float32")
-        and node.op.name not in ("moe", "embedding_bag")
+        and node.op.name not in ("moe", "embedding_bag", "fake_quantize")
     ):
         form.add(f"{types[2].dtype} bias")
+    if node.op.name == "fake_quantize" and types[1].shape:
+        form.add("per-channel")
     if len(types) > 2 and isinstance(node.op, Conv | ConvTranspose | Linear) and types[2].is_quantized:
         form.add(f"{types[2].dtype} bias with a scale")
     if node.op.name == "moe" and (network.constant_data[node.inputs[2]].array < 0).any():

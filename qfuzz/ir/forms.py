@@ -96,7 +96,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension("grad", ("on", "off", "inference"), "whether torch would record gradients, or is told to infer"),
     Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),
-    Dimension("call", ("plain", "aten", "overload"), "which of torch's calls that mean the same"),
+    Dimension("call", ("plain", "aten", "overload", "swapped", "tensor"), "which of torch's calls that mean the same"),
     Dimension("threads", ("1", "3"), "threads of one operator"),
     Dimension(
         "callers",
@@ -118,9 +118,14 @@ DIMENSIONS: tuple[Dimension, ...] = (
         "torch's quantizers: of numbers, of tensors, of a list of tensors, of float zero points, of tokens (as rows)",
     ),
     Dimension(
+        "fake_quantizer",
+        ("numbers", "tensors", "mask", "learnable", "float_zero_points"),
+        "torch's fake quantizers: of numbers, of tensors, with the mask of gradients, learnable, of float zero points",
+    ),
+    Dimension(
         "entry",
-        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn"),
-        "under which of its names torch's layer is called, where it has that one",
+        ("usual", "older", "aten", "wrapped", "wrapped_packed", "unpacked", "onednn", "second", "sparse"),
+        "under which of its names torch's layer is called, where it has that one; sparse: with block-sparse weights",
     ),
     Dimension("nbits_fusion", ("off", "on"), "DequantizeLinear, Reshape, Transpose, MatMul become MatMulNBits"),
     Dimension("invalid", INVALID, "one argument that the operator on real numbers refuses; said of one node alone"),

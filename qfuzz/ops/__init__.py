@@ -11,11 +11,15 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -30,8 +34,10 @@ from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
+from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -89,14 +95,18 @@ OPERATORS: tuple[type[Operator], ...] = (
     MatMulInteger,
     DynamicQuantize,
     DynamicLinear,
+    DynamicConv,
+    DynamicConvTranspose,
     Attention,
     Lstm,
+    Recurrent,
     EmbedLayerNorm,
     Moe,
     LinearFp16,
     WeightOnlyLinear,
     Embedding,
     EmbeddingBag,
+    EmbeddingRows,
     Tile,
     GatherElements,
     Amax,
@@ -112,16 +122,20 @@ OPERATORS: tuple[type[Operator], ...] = (
     MaskedFill,
     IndexPut,
     ConstantPad,
+    GridSample,
     LinearPointwise,
     ConvPointwise,
     LinearAdd,
     ConvAdd,
     BatchNorm,
     GroupNorm,
+    FakeQuantize,
     Celu,
     Threshold,
     Prelu,
     Std,
+    AddScalar,
+    MulScalar,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

@@ -15,10 +15,11 @@ from itertools import product
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import Element
+from qfuzz.ir.qtype import Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType, check_shape
 from qfuzz.ops.contraction import check_activation, check_bias, check_weight, contraction_image, require_sums
 from qfuzz.ops.semantics import (
@@ -108,12 +109,15 @@ class ConvTranspose(ExactOperator, frozen=True, kw_only=True, tag="conv_transpos
         return full - before - after
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
-        q_w = inputs[1].qtype
-        weight = constants[1].array.astype(np.int64)
-        zero_points = np.array(q_w.zero_point, dtype=np.int64).reshape((-1,) + (1,) * (weight.ndim - 2))
-        each = np.abs(weight - zero_points).reshape(self.groups, -1, *weight.shape[1:])
-        sums = each.sum(axis=(1, *range(3, each.ndim))).ravel()
+        sums = self.channel_magnitudes(constants[1], inputs[1].qtype)
         require_sums(sums, inputs, self.channel_scales(inputs[1]), constants.get(2))
+
+    def channel_magnitudes(self, weight: Tensor, q: QType) -> npt.NDArray[np.int64]:
+        """The sum of |weight - zero_point| for each output channel."""
+        stored = weight.array.astype(np.int64)
+        zero_points = np.array(q.zero_point, dtype=np.int64).reshape((-1,) + (1,) * (stored.ndim - 2))
+        each = np.abs(stored - zero_points).reshape(self.groups, -1, *stored.shape[1:])
+        return np.asarray(each.sum(axis=(1, *range(3, each.ndim))).ravel())
 
     def channel_scales(self, weight: TensorType) -> tuple[float, ...]:
         """The weight's scale for all output channels, or for each: groups share those of the type."""
@@ -126,7 +130,7 @@ class ConvTranspose(ExactOperator, frozen=True, kw_only=True, tag="conv_transpos
         return contraction_image(
             operands,
             element,
-            lambda a, w: _scattered(a, w, self, shape),
+            lambda a, w: scattered(a, w, self, shape),
             shape,
             channel_axis=1,
             n_summed=weight.type.shape[0] // self.groups * math.prod(weight.type.shape[2:]),
@@ -140,7 +144,7 @@ def _uncut(sizes: tuple[int, ...], op: ConvTranspose) -> tuple[int, ...]:
     return tuple(n + op.padding[i] + op.padding[len(sizes) + i] for i, n in enumerate(sizes))
 
 
-def _scattered(a: Floats, w: Floats, op: ConvTranspose, shape: tuple[int, ...]) -> Floats:
+def scattered(a: Floats, w: Floats, op: ConvTranspose, shape: tuple[int, ...]) -> Floats:
     """Exact transposed convolution of centered values to `shape`: float64 while magnitudes stay below 2^53."""
     n, sizes = a.shape[0], a.shape[2:]
     spatial = len(sizes)

@@ -252,6 +252,10 @@ class DynamicLayer(ExactOperator, frozen=True, kw_only=True):
     arity: ClassVar[tuple[int, int]] = (2, 3)
     constant_inputs: ClassVar[tuple[int, ...]] = (1, 2)
 
+    def check_data(self, x: TensorType) -> None:
+        """Raise `InvalidCase` unless `x` is float32."""
+        _check_data(x)
+
     def check_layer(self, inputs: Sequence[TensorType], element: Element, n_channels: int, *, axis: int = 0) -> None:
         """Raise `InvalidCase` unless types and attributes are those of such a layer."""
         x, weight = inputs[0], inputs[1]

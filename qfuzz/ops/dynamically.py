@@ -20,8 +20,10 @@ TINY_RANGE = 2.0**-80
 _FAR = 1e6
 
 
-def quantized(x: Interval, rounding: Rounding) -> tuple[Interval, Interval]:
+def quantized(x: Interval, rounding: Rounding, steps: int = STEPS, smallest: float = 0.0) -> tuple[Interval, Interval]:
     """Bounds of the stored integers less the zero point, and of the scale, for any numbers within `x`.
+
+    The range has `steps`, and the scale is not below `smallest`; the zero point is that of the scale without this.
 
     The scale comes without roundings of its own: they count in what is made of it. They do count in x / scale and in
     the zero point, which are off by gamma_k. Known numbers (one object for both sides) that lie on a tie are decided
@@ -30,12 +32,12 @@ def quantized(x: Interval, rounding: Rounding) -> tuple[Interval, Interval]:
     lo, hi = x
     below = max(0.0, -float(hi.min(initial=0.0))), max(0.0, -float(lo.min(initial=0.0)))
     above = max(0.0, float(lo.max(initial=0.0))), max(0.0, float(hi.max(initial=0.0)))
-    least, greatest = (below[0] + above[0]) / STEPS, (below[1] + above[1]) / STEPS
+    least, greatest = (max((below[i] + above[i]) / steps, smallest) for i in (0, 1))
     zero = np.zeros_like(lo)
-    if lo.size == 0 or greatest == 0.0:
+    if lo.size == 0 or below[1] + above[1] == 0.0:
         return (zero, zero), (np.zeros(()), np.zeros(()))
     off = rounding.gamma(rounding.k)
-    if rounding.tiny > 2.0**-200 and least * STEPS < TINY_RANGE:
+    if rounding.tiny > 2.0**-200 and least * steps < TINY_RANGE:
         return (zero - STEPS, zero + STEPS), (np.zeros(()), np.array(2 * greatest + rounding.tiny))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         first = np.where(lo >= 0, lo / greatest, np.where(lo < 0, lo / least, 0.0))
@@ -44,13 +46,13 @@ def quantized(x: Interval, rounding: Rounding) -> tuple[Interval, Interval]:
     if not rounding.unit:
         first, last = _snapped(first), _snapped(last)
     q_lo, q_hi = np.ceil(first - off * np.abs(first) - 0.5), np.floor(last + off * np.abs(last) + 0.5)
-    z = [STEPS * below[0] / (below[0] + above[1]) if below[0] else 0.0]
-    z.append(STEPS * below[1] / (below[1] + above[0]) if below[1] else 0.0)
+    z = [steps * below[0] / (below[0] + above[1]) if below[0] else 0.0]
+    z.append(steps * below[1] / (below[1] + above[0]) if below[1] else 0.0)
     z_lo, z_hi = float(np.ceil(z[0] * (1 - off) - 0.5)), float(np.floor(z[1] * (1 + off) + 0.5))
     if lo is hi and rounding.tiny < 2.0**-200:
         span = Fraction(below[0]) + Fraction(above[0])
-        z_lo, z_hi = (float(round(STEPS * Fraction(below[0]) / span)),) * 2 if z_lo != z_hi else (z_lo, z_hi)
-        q_lo, q_hi = _decided(lo, span, q_lo, q_hi)
+        z_lo, z_hi = (float(round(steps * Fraction(below[0]) / span)),) * 2 if z_lo != z_hi else (z_lo, z_hi)
+        q_lo, q_hi = _decided(lo, max(span / steps, Fraction(smallest)), q_lo, q_hi)
     elif not rounding.unit:
         z_lo = z_hi = float(np.rint(_snapped(np.array(z[0]))))
         q_lo = q_hi = np.rint(first)
@@ -66,10 +68,10 @@ def _snapped(t: Floats) -> Floats:
     return np.where(np.abs(t - halves) <= 1e-12 * np.abs(t), halves, t)
 
 
-def _decided(x: Floats, span: Fraction, lo: Floats, hi: Floats) -> Interval:
+def _decided(x: Floats, scale: Fraction, lo: Floats, hi: Floats) -> Interval:
     """`lo` and `hi` where they agree, the nearest integer to x / scale elsewhere."""
     lo, hi = lo.copy(), hi.copy()
     for i in np.flatnonzero(lo != hi).tolist():
-        nearest = round(Fraction(float(x.reshape(-1)[i])) * STEPS / span)
+        nearest = round(Fraction(float(x.reshape(-1)[i])) / scale)
         lo.reshape(-1)[i] = hi.reshape(-1)[i] = float(nearest)
     return lo, hi

@@ -36,7 +36,7 @@ def _granular(element: Element, shape: tuple[int, ...], where: str) -> QType:
     return element
 
 
-_BEYOND = 2.0**500
+FAR = 2.0**500
 """Stands for infinity: over any scale it is beyond every stored number, and a float64 still."""
 
 
@@ -74,7 +74,7 @@ class Quantize(ExactOperator, frozen=True, kw_only=True, tag="quantize"):
         lo, hi = x.lo, x.hi
         if x.is_point and not np.isfinite(lo).all():
             nan = np.isnan(lo)
-            lo = hi = np.clip(np.where(nan, 0.0, lo), -_BEYOND, _BEYOND)
+            lo = hi = np.clip(np.where(nan, 0.0, lo), -FAR, FAR)
 
         def magnitude() -> Floats:
             return np.maximum(np.abs(lo), np.abs(hi)) * m.approx

@@ -11,9 +11,12 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -25,6 +28,7 @@ from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -71,7 +75,13 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
     x = read[0]
     rank = len(out.shape)
     match node.op:
-        case Conv(groups=groups) | ConvInteger(groups=groups) | ConvPointwise(groups=groups) | ConvAdd(groups=groups):
+        case (
+            Conv(groups=groups)
+            | DynamicConv(groups=groups)
+            | ConvInteger(groups=groups)
+            | ConvPointwise(groups=groups)
+            | ConvAdd(groups=groups)
+        ):
             if groups == 1:
                 join(x[1], read[1][1])
             if isinstance(node.op, ConvAdd):
@@ -80,7 +90,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for bias in read[3 if isinstance(node.op, ConvAdd) else 2 :]:
                 join(read[1][0], bias[0])
             return [x[0], read[1][0] if groups == 1 else None, *(None for _ in range(rank - 2))]
-        case ConvTranspose(groups=groups):
+        case ConvTranspose(groups=groups) | DynamicConvTranspose(groups=groups):
             join(x[1], read[1][0])
             if len(read) > 2 and groups == 1:
                 join(read[1][1], read[2][0])
@@ -126,8 +136,22 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             for state in read[4:6]:
                 join(x[1], state[1])
             return [x[0], None, x[1], None] if rank == 4 else [None, x[1], None]
+        case Recurrent():
+            cell, op = len(x) == 2, node.op
+            for i in range(2 if op.bidirectional else 1):
+                join(x[-1], read[1 + 4 * i][1])
+            batch = x[0] if cell or op.batch_first else x[1]
+            for state in read[1 + 4 * op.n_cells :]:
+                join(batch, state[0 if cell else 1])
+            if rank == 2:
+                return [batch, None]
+            return [None, batch, None] if op.output != "y" else [*x[:2], None]
         case Embedding(axis=axis):
             return [*x[:axis], *read[1], *x[axis + 1 :]]
+        case FakeQuantize(axis=axis):
+            for one_a_channel in (labels for labels in read[1:] if labels):
+                join(x[axis], one_a_channel[0])
+            return x
         case BatchNorm() | InstanceNorm() | GroupNorm():
             for one_a_channel in read[1:]:
                 join(x[1], one_a_channel[0])
@@ -166,6 +190,9 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [None] * rank
         case GatherElements():
             return [None] * rank
+        case GridSample():
+            join(x[0], read[1][0])
+            return [x[0], x[1], read[1][1], read[1][2]]
         case IndexPut() | ConstantPad():
             grown = node.op.padding if isinstance(node.op, ConstantPad) else (1,) + (0,) * (2 * rank)
             return [None if grown[d] or grown[rank + d] else label for d, label in enumerate(x)]

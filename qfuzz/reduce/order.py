@@ -24,6 +24,7 @@ PLAIN: dict[str, Any] = {
     "count_include_pad": True,
     "divisor_override": 0,
     "descending": False,
+    "align_corners": False,
     "largest": True,
     "value": 0.0,
     "output_size": 1,

@@ -12,6 +12,7 @@ from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import Tensor, TensorType, qparams_at
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.movement import Reshape, Slice
@@ -20,7 +21,7 @@ from qfuzz.oracle.reference import image_of
 from qfuzz.reduce.edit import Array, Candidate, Pass, data_of, replace, take, with_arrays
 from qfuzz.reduce.links import linked_dimensions
 
-GROUPED = Conv | ConvInteger | ConvTranspose
+GROUPED = Conv | ConvInteger | ConvTranspose | DynamicConv | DynamicConvTranspose
 """Operators whose weights have a kernel, and channels in groups."""
 
 
@@ -66,7 +67,7 @@ def drop_groups(case: Case) -> Iterator[Candidate]:
         groups = node.op.groups
         channels = case.network.types[node.inputs[0]].shape[1] // groups
         filters = case.network.types[node.inputs[1]].shape[0] // groups
-        if isinstance(node.op, ConvTranspose):
+        if isinstance(node.op, ConvTranspose | DynamicConvTranspose):
             yield from _drop_groups_transposed(case, node, channels)
             continue
         for kept in _subsets(groups):

@@ -89,7 +89,7 @@ class Builder:
 
     def choose_call(self) -> None:
         """Which of torch's calls of one meaning: what an operator draws that has several."""
-        call = self.d.pick(("plain", "plain", "aten", "overload"))
+        call = self.d.pick(("plain", "plain", "aten", "overload", "swapped", "tensor"))
         if call != "plain":
             self.forms.append(("call", call))
 

@@ -175,6 +175,14 @@ def draw_conv_transpose(b: Builder) -> None:
     """A conv_transpose node: plain, grouped or depthwise; padded at either end, or said with the output's sizes."""
     if _draw_again(b, ConvTranspose):
         return
+    attributes, weight, says_sizes = draw_transposed_windows(b)
+    relu = draw_relu(b)
+    op = ConvTranspose(**attributes, relu=relu, says_sizes=says_sizes)
+    _add_layer(b, op, weight, relu, axis=1, groups=op.groups)
+
+
+def draw_transposed_windows(b: Builder) -> tuple[dict[str, Any], tuple[int, ...], bool]:
+    """Attributes of a transposed convolution of the current value, the weight's shape, and whether it says sizes."""
     d = b.d
     shape = b.type.shape
     channels, spatial = shape[1], len(shape) - 2
@@ -195,17 +203,14 @@ def draw_conv_transpose(b: Builder) -> None:
         after.append(pad + max(-uneven, 0))
         out.append(full - before[-1] - after[-1])
     groups, filters = _groups(b, channels, math.prod(out) * max(shape[0], 1), math.prod(kernel))
-    relu = draw_relu(b)
-    op = ConvTranspose(
-        strides=strides,
-        padding=(*before, *after),
-        dilations=dilations,
-        output_padding=more,
-        groups=groups,
-        relu=relu,
-        says_sizes=says_sizes,
-    )
-    _add_layer(b, op, (channels, filters // groups, *kernel), relu, axis=1, groups=groups)
+    attributes = {
+        "strides": strides,
+        "padding": (*before, *after),
+        "dilations": dilations,
+        "output_padding": more,
+        "groups": groups,
+    }
+    return attributes, (channels, filters // groups, *kernel), says_sizes
 
 
 def _add_layer(

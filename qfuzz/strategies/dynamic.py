@@ -1,15 +1,23 @@
-"""The drawing side of dynamic_quantize and dynamic_linear: float32 data, and what its range is like."""
+"""The drawing side of what is quantized as it comes: float32 data, what its range is like, and layers on it."""
 
 import math
+from typing import Any
 
 import numpy as np
 
 from qfuzz.ir.qtype import QType, QuantizedDType, float32
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize, Output
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.dynamic_range import STORED
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, RealRange
-from qfuzz.strategies.contraction import CHANNELS, MAX_PRODUCTS
+from qfuzz.strategies.contraction import (
+    CHANNELS,
+    MAX_PRODUCTS,
+    draw_transposed_windows,
+    draw_windows,
+    fits_conv,
+)
 from qfuzz.strategies.layer_forms import draw_entry
 
 _KINDS = (
@@ -47,32 +55,79 @@ def draw_dynamic_linear(b: Builder) -> None:
     rows, features = math.prod(shape[:-1]), shape[-1]
     most = min(MAX_PRODUCTS // max(rows * features, 1), MAX_VALUE_ELEMENTS // max(rows, 1))
     channels = d.pick([c for c in CHANNELS if c <= max(most, 1)])
-    by_torch = d.integer(0, 1) == 1
-    op = DynamicLinear(
-        chosen_as="torch" if by_torch else "onnx",
-        reduce_range=by_torch and d.rarely(4),
-        relu=by_torch and d.rarely(4),
-    )
+    choice, dtypes = _chosen(b)
+    op = DynamicLinear(**choice, relu=choice["chosen_as"] == "torch" and d.rarely(4))
+    b.add_node(op, (x, *_weights(b, x, (channels, features), channels, dtypes)), "float32")
+    draw_entry(b)
+    b.current = source
+
+
+def draw_dynamic_conv(b: Builder) -> None:
+    """A dynamic_conv node, which ends a branch."""
+    source = b.current
+    b.current = x = _image(b)
+    windows, weight = draw_windows(b)
+    choice, dtypes = _chosen(b)
+    b.add_node(DynamicConv(**windows, **choice), (x, *_weights(b, x, weight, weight[0], dtypes)), "float32")
+    b.current = source
+
+
+def draw_dynamic_conv_transpose(b: Builder) -> None:
+    """A dynamic_conv_transpose node, which ends a branch."""
+    source = b.current
+    b.current = x = _image(b)
+    windows, weight, _ = draw_transposed_windows(b)
+    choice, dtypes = _chosen(b)
+    op = DynamicConvTranspose(**windows, **choice)
+    b.add_node(op, (x, *_weights(b, x, weight, weight[1] * op.groups, dtypes, axis=1)), "float32")
+    b.current = source
+
+
+def _chosen(b: Builder) -> tuple[dict[str, Any], tuple[QuantizedDType, ...]]:
+    """How the data's scale is chosen, and what weights may be then."""
+    by_torch = b.d.integer(0, 1) == 1
+    choice = {"chosen_as": "torch" if by_torch else "onnx", "reduce_range": by_torch and b.d.rarely(4)}
+    return choice, ("int8", "int8") if by_torch else ("int8", "uint8")
+
+
+def _weights(
+    b: Builder,
+    x: str,
+    shape: tuple[int, ...],
+    n_channels: int,
+    dtypes: tuple[QuantizedDType, ...],
+    axis: int = 0,
+) -> tuple[str, ...]:
+    """A weight, per channel on `axis` now and then, and mostly a bias."""
+    d = b.d
     kind = d.integer(0, 7)
-    dtype: QuantizedDType = "uint8" if kind >= 6 and not by_torch else "int8"
+    dtype = dtypes[kind >= 6]
     low, high = (0, 255) if dtype == "uint8" else (-128, 127)
     middle = (low + high + 1) // 2
     zero_point = middle if kind < 5 else d.pick((middle, low, high, middle + 1))
     style = d.pick((fill.UNIFORM, fill.UNIFORM, fill.NARROW, fill.EXTREMES, fill.EDGES))
-    data = fill.quantized(d.key(), style, (channels, features), dtype, zero_point)
+    data = fill.quantized(d.key(), style, shape, dtype, zero_point)
     scale = b.scale(2.0**-6, 4)
     q = QType.per_tensor(dtype, scale, zero_point)
-    if kind in (1, 3, 6) and channels > 1:
-        steps = fill.below(fill.words(d.key(), channels), 5)
-        q = QType(dtype, tuple(float32(scale * 2.0 ** int(s - 2)) for s in steps), (zero_point,) * channels, 0)
-    inputs: tuple[str, ...] = (x, b.add_constant("w", q, data))
-    if d.integer(0, 1):
-        largest = b.ranges[x].magnitude * scale * 16 if x in b.ranges else scale
-        steps = fill.below(fill.words(d.key(), channels), 257) - 128
-        inputs = (*inputs, b.add_constant("b", "float32", (steps / 128 * largest).astype(np.float32)))
-    b.add_node(op, inputs, "float32")
-    draw_entry(b)
-    b.current = source
+    if kind in (1, 3, 6) and shape[axis] > 1:
+        steps = fill.below(fill.words(d.key(), shape[axis]), 5)
+        q = QType(dtype, tuple(float32(scale * 2.0 ** int(s - 2)) for s in steps), (zero_point,) * shape[axis], axis)
+    weight = b.add_constant("w", q, data)
+    if not d.integer(0, 1):
+        return (weight,)
+    largest = b.ranges[x].magnitude * scale * 16 if x in b.ranges else scale
+    steps = fill.below(fill.words(d.key(), n_channels), 257) - 128
+    return weight, b.add_constant("b", "float32", (steps / 128 * largest).astype(np.float32))
+
+
+def _image(b: Builder) -> str:
+    """A new float32 input of the current value's shape, where that is an image's."""
+    shape = b.type.shape
+    if not fits_conv(b):
+        shape = (1, 2, 4, 4)
+    x = b.add_input(shape, "float32")
+    b.ranges[x] = RealRange(b.d.pick(_KINDS), 2.0 ** b.d.pick(_MAGNITUDES))
+    return x
 
 
 def float_data(b: Builder, least_rank: int) -> str:

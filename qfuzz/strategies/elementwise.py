@@ -9,6 +9,7 @@ from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, Leaky
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Requantize
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
 from qfuzz.strategies import fill
@@ -75,6 +76,33 @@ def draw_mul(b: Builder) -> None:
     unit = b.qtype.scale[0] * b.types[other].qtype.scale[0]
     element = b.output(unit * 64, spread=3, unit=unit)
     b.add_node(Mul(relu=relu), (b.current, other), _plain_dtype(b, element))
+
+
+def draw_add_scalar(b: Builder) -> None:
+    """An add_scalar node: few or many steps, half steps, any number; beyond the range on either side."""
+    d = b.d
+    b.choose_call()
+    q = b.qtype
+    width = q.qmax - q.qmin + 1
+    steps = d.pick((d.integer(-9, 9), d.integer(-9, 9) + 0.5, d.integer(-3, 3) * width, d.integer(-300, 300) / 7, 0))
+    _add_scalar(b, AddScalar(other=float32(steps * q.scale[0]), relu=d.rarely(3)))
+
+
+def draw_mul_scalar(b: Builder) -> None:
+    """A mul_scalar node: by small numbers of either sign, by 0, by any."""
+    d = b.d
+    b.choose_call()
+    other = d.pick(
+        (1.0, 2.0, 0.5, 0.0, -1.0, -3.0, float32(d.integer(-300, 300) / 7), float32(d.integer(1, 99) / 1000))
+    )
+    _add_scalar(b, MulScalar(other=other, relu=d.rarely(3)))
+
+
+def _add_scalar(b: Builder, op: AddScalar | MulScalar) -> None:
+    """A node whose output mostly has the type that PyTorch derives."""
+    derived = op.derived(b.qtype).qtype(b.qtype)
+    element = b.output(derived.scale[0], unit=derived.scale[0]) if b.d.rarely(6) else derived
+    b.add_node(op, (b.current,), element)
 
 
 def _plain_dtype(b: Builder, q: QType) -> QType:

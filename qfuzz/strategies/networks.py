@@ -12,8 +12,9 @@ from qfuzz.ir.forms import CHOICES, forms_from
 from qfuzz.ir.network import Case, Input, Network
 from qfuzz.ir.qtype import BYTES, QType, QuantizedDType, integer_range
 from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.quantization import Quantize
-from qfuzz.strategies import fill, granular, layer_forms, weight_only
+from qfuzz.strategies import fake, fill, granular, layer_forms, weight_only
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
 from qfuzz.strategies.directed import direct
 from qfuzz.strategies.draw import Draw, strategy_of
@@ -32,7 +33,7 @@ WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
-_OWN_FORMS = (*weight_only.FORMS, *granular.FORMS, *layer_forms.FORMS, "call")
+_OWN_FORMS = (*weight_only.FORMS, *granular.FORMS, *layer_forms.FORMS, *fake.FORMS, "call")
 """Dimensions of form that operators draw themselves."""
 
 GENERAL_FORMS = tuple(c for c in CHOICES if c[0] not in _OWN_FORMS)
@@ -42,23 +43,41 @@ UNUSUAL = (
     *("requantize", "sub", "div", "minimum", "maximum", "where", "gelu", "layer_norm", "instance_norm", "mean"),
     *("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth", "argmax", "interpolate"),
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
+    *("dynamic_conv", "dynamic_conv_transpose"),
     *("dynamic_quantize", "dynamic_linear", "linear_fp16", "attention", "lstm", "embed_layer_norm", "moe"),
-    *("weight_only_linear", "embedding", "embedding_bag"),
+    *("weight_only_linear", "embedding", "embedding_bag", "embedding_rows", "recurrent"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
-    *("masked_fill", "index_put", "constant_pad"),
+    *("masked_fill", "index_put", "constant_pad", "grid_sample"),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
     *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
+    *("add_scalar", "mul_scalar"),
+    *("fake_quantize",),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
 OF_BYTES = ("conv_integer", "linear_integer", "matmul_integer")
 """Operators that have kernels on bytes only."""
 
-OWN_INPUT = ("quantize", "dynamic_quantize", "dynamic_linear", "linear_fp16")
+OWN_INPUT = (
+    "quantize",
+    "dynamic_quantize",
+    "dynamic_linear",
+    "dynamic_conv",
+    "dynamic_conv_transpose",
+    "linear_fp16",
+    "fake_quantize",
+)
 """Operators on float32, which connecting nodes do not give: they bring inputs of their own."""
 
-ENDING = ("dynamic_quantize", "dynamic_linear", "linear_fp16")
+ENDING = (
+    "dynamic_quantize",
+    "dynamic_linear",
+    "dynamic_conv",
+    "dynamic_conv_transpose",
+    "linear_fp16",
+    "fake_quantize",
+)
 """Of these, the operators whose results nothing reads."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
@@ -229,7 +248,7 @@ def _begin(b: Builder, first: str, alone: bool) -> None:
     """The first graph input, of a rank that `first` can read; only a shape where it is `alone` and brings its own."""
     d = b.d
     rank = d.pick(DRAWINGS[first].ranks)
-    rank = 4 if rank > 4 and b.flavour.common else rank
+    rank = 4 if rank > 4 and b.flavour.common and d.integer(0, 1) else rank
     batch = d.pick(BATCHES)
     if rank == 2:
         shape: tuple[int, ...] = (batch, d.pick(DIMS))
@@ -256,7 +275,10 @@ def _begin(b: Builder, first: str, alone: bool) -> None:
 
 def _step(network: Network, name: str) -> float:
     """The step on which reals fed to the value `name` are rounded: their halves are ties."""
-    q = next(n.element for n in network.nodes if name in n.inputs)
+    node = next(n for n in network.nodes if name in n.inputs)
+    if isinstance(node.op, FakeQuantize):
+        return float(network.constant_data[node.inputs[1]].array.reshape(-1)[0])
+    q = node.element
     return q.scale[0] if isinstance(q, QType) else 1.0
 
 

@@ -19,11 +19,15 @@ from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
+from qfuzz.ops.embedding_rows import EmbeddingRows
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.grid import GridSample
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -39,8 +43,10 @@ from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
+from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
+from qfuzz.ops.scalar import AddScalar, MulScalar
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -371,6 +377,15 @@ def _channel_shuffle(d: Draw) -> Case:
     return d.case(ChannelShuffle(groups=groups), [(shape, q)], q)
 
 
+def _grid_sample(d: Draw) -> Case:
+    shape, q = d.image_shape(2), d.qtype()
+    at = (shape[0], d.integer(1, 4), d.integer(1, 4), 2)
+    modes: Any = ("zeros", "border", "reflection")
+    op = GridSample(padding_mode=modes[d.integer(0, 2)], align_corners=d.chance(0.5))
+    grid = d.rng.uniform(-1.5, 1.5, at).astype(np.float32)
+    return d.case(op, [(shape, q)], q, constants={1: (TensorType(at, "float32"), grid)})
+
+
 def _unfold(d: Draw, shape: tuple[int, ...]) -> Operator:
     axis = d.integer(0, len(shape) - 1)
     return Unfold(axis=axis, size=d.integer(1, min(shape[axis], 3)), step=d.integer(1, 2))
@@ -407,6 +422,18 @@ def _float(d: Draw, *, to: bool) -> Case:
     q = d.qtype()
     shape = d.shape()
     return d.case(Quantize(), [(shape, "float32")], q) if to else d.case(Dequantize(), [(shape, q)], "float32")
+
+
+def _fake_quantize(d: Draw) -> Case:
+    shape = d.shape()
+    n = (shape[0],) if d.chance(0.5) else ()
+    scale = np.array([d.scale() for _ in range(math.prod(n))], np.float32).reshape(n)
+    zero_point = d.rng.integers(0, 128, n).astype(np.int32)
+    constants: dict[int, Any] = {
+        1: (TensorType(n, "float32"), scale),
+        2: (TensorType(n, "int32"), np.array(zero_point)),
+    }
+    return d.case(FakeQuantize(quant_min=-128), [(shape, "float32")], "float32", constants=constants)
 
 
 def _requantize(d: Draw) -> Case:
@@ -455,6 +482,11 @@ def _std(d: Draw) -> Case:
     n = math.prod(shape[a] for a in axes or range(len(shape)))
     op = Std(axes=axes, keepdims=d.chance(0.5), correction=min(d.integer(0, 1), n - 1))
     return d.case(op, [(shape, q)], q)
+
+
+def _scalar(d: Draw, op: AddScalar | MulScalar) -> Case:
+    q = d.qtype()
+    return d.case(op, [(d.shape(), q)], op.derived(q).qtype(q))
 
 
 def _prelu(d: Draw) -> Case:
@@ -545,6 +577,18 @@ def _dynamic_linear(d: Draw) -> Case:
     return d.case(op, [(q.shape, "float32")], "float32", constants=kept)
 
 
+def _dynamic_conv(kind: type[DynamicConv | DynamicConvTranspose]) -> Callable[[Draw], Case]:
+    def draw(d: Draw) -> Case:
+        static = (_conv if kind is DynamicConv else _conv_transpose)(d)
+        network, plain = static.network, static.network.nodes[0].op
+        kept = {i + 1: (c.type, c.data.array) for i, c in enumerate(network.constants)}
+        shared = {f: getattr(plain, f) for f in set(kind.__struct_fields__) & set(plain.__struct_fields__)}
+        op = kind(**shared, chosen_as=d.chooser, reduce_range=d.reduces())
+        return d.case(op, [(network.inputs[0].type.shape, "float32")], "float32", constants=kept)
+
+    return draw
+
+
 def _linear_fp16(d: Draw) -> Case:
     k, m = int(d.rng.choice([1, 2, 3, 7, 8, 16, 33])), d.integer(1, 18)
     weight = (d.rng.integers(-(2**13), 2**13 + 1, (m, k)) * 2.0 ** d.integer(-14, -12)).astype(np.float32)
@@ -590,6 +634,41 @@ def _lstm(d: Draw) -> Case:
         constants[3] = (TensorType((n, 8 * hidden), "float32"), d.rng.normal(0, 1, (n, 8 * hidden)).astype(np.float32))
     op = Lstm(direction=direction, output=("y", "y_h", "y_c")[d.integer(0, 2)])  # type: ignore[arg-type]
     return d.case(op, [((length, batch, features), "float32")], "float32", constants=constants)
+
+
+def _recurrent(d: Draw) -> Case:
+    cell = d.chance(0.5)
+    kind: Any = str(d.rng.choice(["rnn_tanh", "rnn_relu", "lstm", "gru"] if cell else ["lstm", "gru"]))
+    layers, directions = (1, 1) if cell else (d.integer(1, 2), d.integer(1, 2))
+    length, batch, features, hidden = (d.integer(1, 4) for _ in range(4))
+    rows = GATES[kind] * hidden
+    halves = d.chance(0.3)
+    constants: dict[int, tuple[TensorType, Any]] = {}
+
+    def add(element: Element, data: np.ndarray[Any, Any]) -> None:
+        constants[1 + len(constants)] = (TensorType(data.shape, element), data)
+
+    for i in range(layers * directions):
+        for read in (features if i < directions else directions * hidden, hidden):
+            if halves:
+                add("float32", d.rng.normal(0, 1, (rows, read)).astype(np.float32))
+            else:
+                q = QType.per_tensor("int8", d.scale(2.0**-8, 2.0**-5), 0)
+                add(q, d.rng.integers(-128, 128, (rows, read)).astype(np.int8))
+        for _ in "bc":
+            add("float32", d.rng.normal(0, 1, rows).astype(np.float32))
+    for _ in range(2 if kind == "lstm" else 1):
+        shape = (batch, hidden) if cell else (layers * directions, batch, hidden)
+        add("float32", d.rng.normal(0, 1, shape).astype(np.float32))
+    op = Recurrent(
+        kind=kind,
+        layers=layers,
+        bidirectional=directions == 2,
+        reduce_range=cell or d.chance(0.5),
+        output="c" if kind == "lstm" and d.chance(0.3) else "y",
+    )
+    lead = (batch,) if cell else (length, batch)
+    return d.case(op, [((*lead, features), "float32")], "float32", constants=constants)
 
 
 def _embed_layer_norm(d: Draw) -> Case:
@@ -661,6 +740,12 @@ def _embedding(d: Draw) -> Case:
     at = d.rng.integers(-rows, rows, (d.integer(1, 5), d.integer(1, 3))).astype(np.int64)
     constants = {0: _stored_weight(d, dtype, (rows, columns)), 1: (TensorType(at.shape, "int64"), at)}
     return d.case(Embedding(), [], "float32", constants=constants)
+
+
+def _embedding_rows(d: Draw) -> Case:
+    bits: Any = int(d.rng.choice([2, 4, 8]))
+    features = int(d.rng.choice([4, 8, 12, 32, 44, 68]))
+    return d.case(EmbeddingRows(bits=bits), [((d.integer(1, 5), features), "float32")], "float32")
 
 
 def _embedding_bag(d: Draw) -> Case:
@@ -744,6 +829,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "concat_relu": lambda d: _concat(d, ConcatRelu),
     "flip": _moved(lambda d, s: Flip(axes=tuple(a for a in range(len(s)) if d.chance(0.5)))),
     "channel_shuffle": _channel_shuffle,
+    "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
     "sort": _moved(lambda d, s: Sort(axis=d.integer(0, len(s) - 1), descending=d.chance(0.5))),
@@ -768,6 +854,8 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     ),
     "prelu": _prelu,
     "std": _std,
+    "add_scalar": lambda d: _scalar(d, AddScalar(other=float32(float(d.rng.normal(0, 9))), relu=d.chance(0.4))),
+    "mul_scalar": lambda d: _scalar(d, MulScalar(other=float32(float(d.rng.normal(0, 3))), relu=d.chance(0.4))),
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), _fixed(2.0**-8, 0, -128)),
     "hardswish": _unary(lambda d: Hardswish(), _free),
     "softmax": lambda d: d.case(
@@ -800,15 +888,20 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "linear_integer": _linear_integer,
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
+    "fake_quantize": _fake_quantize,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_conv": _dynamic_conv(DynamicConv),
+    "dynamic_conv_transpose": _dynamic_conv(DynamicConvTranspose),
     "linear_fp16": _linear_fp16,
     "attention": _attention,
     "lstm": _lstm,
+    "recurrent": _recurrent,
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
+    "embedding_rows": _embedding_rows,
     "tile": _moved(lambda d, shape: Tile(repeats=tuple(d.integer(1, 3) for _ in shape))),
     "gather_elements": _moved(_gather_elements),
     "linear_pointwise": _linear_pointwise,

@@ -26,7 +26,8 @@ from qfuzz.ops.attention import Attention
 from qfuzz.ops.binary import Div
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, unit_conv
-from qfuzz.ops.dynamic import DynamicLinear
+from qfuzz.ops.dynamic import DynamicLayer
+from qfuzz.ops.dynamic_convolution import DynamicConv
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.lstm import Lstm
@@ -88,7 +89,7 @@ def _pools_out_of_bounds(network: Network, node: Node) -> bool:
 
 def _channels_of_images(network: Network, node: Node) -> bool:
     """The reference evaluator's QLinearConv and ConvInteger lay what weights have per channel out for images only."""
-    if not isinstance(node.op, Conv | ConvInteger):
+    if not isinstance(node.op, Conv | ConvInteger | DynamicConv):
         return False
     return len(node.op.strides) != 2 and network.types[node.inputs[1]].qtype.axis is not None
 
@@ -139,7 +140,7 @@ def _divides_by_zero(case: Case) -> bool:
 def _saturates_pairs(network: Network, node: Node) -> bool:
     """Without VNNI, x86 kernels sum pairs of products in 16 bits."""
     has_pairs = platform.machine() == "x86_64" and not cpu_flags() & {"avx_vnni", "avx512_vnni", "amx_int8"}
-    summing = Conv | ConvInteger | Linear | LinearInteger | MatMul | MatMulInteger | DynamicLinear
+    summing = Conv | ConvInteger | Linear | LinearInteger | MatMul | MatMulInteger | DynamicLayer
     return has_pairs and isinstance(node.op, summing) and any(network.types[i].dtype == "int8" for i in node.inputs[:2])
 
 
@@ -247,7 +248,7 @@ def _known_bug(backend: Any, network: Network) -> bool:
             return True
         if (cubic or _rounds_passes(network, n)) and backend.format == "qoperator":
             return True
-        if isinstance(n.op, DynamicLinear) and _saturates_pairs(network, n):
+        if isinstance(n.op, DynamicLayer) and _saturates_pairs(network, n):
             return True  # MatMulInteger is in every form
         if backend.format == "qoperator" and _fails_as_a_layer(network, n):
             return True

@@ -3,29 +3,22 @@
 import re
 from collections.abc import Sequence
 from functools import cache
-from itertools import islice
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
 from qfuzz.backends.statuses import counts
 from qfuzz.backends.torch_coverage import COVERED, Covered
 from qfuzz.backends.torch_matrix import Row, rows, summary
 from qfuzz.backends.torch_operators import Operator, Torch, ask_torch
-from qfuzz.backends.torch_scope import GENERATED, NO_KERNEL, NOT_YET, OUT_OF_SCOPE, SECOND_NAME
-from qfuzz.ir.errors import BackendMissing, Unsupported
+from qfuzz.backends.torch_scope import GENERATED, NO_KERNEL, NOT_YET, OUT_OF_SCOPE
+from qfuzz.ir.errors import BackendMissing
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import cases_of
 
 pytest.importorskip("torch", reason="torch is not installed: it tells which operators there are")
 
 from torch_trace import DIALECTS, traced
-
-from qfuzz.backends.torch_calls import CallList
-from qfuzz.backends.torch_dialect import lower_eager
-from qfuzz.backends.torch_executor import Execution, Refusal
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent.parent / "scripts" / "constraints.txt"
 PINNED = re.findall(r"^torch==([\d.]+)", CONSTRAINTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -118,44 +111,6 @@ def test_what_is_generated_needs_no_entry() -> None:
     assert {"aten::quantize_per_tensor.out", "aten::int_repr.out"} <= generated
     assert not generated & {*NOT_YET, *OUT_OF_SCOPE}
     assert all(r.reason == GENERATED for r in rows(torch()) if r.name in generated and r.status == "out of scope")
-
-
-def _under_second_names(calls: CallList) -> CallList | None:
-    """The calls with operators of quantized:: replaced by those of _quantized:: that are said to be the same."""
-    second = {n.partition("::")[2].partition(".")[0] for n, why in OUT_OF_SCOPE.items() if why == SECOND_NAME}
-    prefix = "torch.ops.quantized."
-    parts = []
-    for part in (calls.prepare, calls.run):
-        renamed = []
-        for call in part:
-            operator = call.target.removeprefix(prefix).partition(".")[0]
-            if call.target.startswith(prefix) and operator in second:
-                renamed.append(call._replace(target=f"torch.ops._quantized.{operator}"))
-            else:
-                renamed.append(call)
-        parts.append(tuple(renamed))
-    changed = calls._replace(prepare=parts[0], run=parts[1])
-    return None if changed == calls else changed
-
-
-@pytest.mark.parametrize("op", ["add", "conv", "linear"])
-def test_operators_of_second_names_give_the_same_integers(op: str) -> None:
-    compared = 0
-    for case in islice(cases_of(0, 0, ops=(op,), max_nodes=1), 60):
-        constants = {name: t.array for name, t in case.network.constant_data.items()}
-        inputs = {i.name: t.array for i, t in zip(case.network.inputs, case.inputs, strict=True)}
-        try:
-            calls = lower_eager(case.network, "fbgemm")
-            renamed = _under_second_names(calls)
-            if renamed is None:
-                continue
-            results = [Execution(c, constants).run(inputs, case.network.outputs) for c in (calls, renamed)]
-        except (Unsupported, Refusal):
-            continue
-        for name, array in results[0].items():
-            assert np.array_equal(array, results[1][name])
-        compared += 1
-    assert compared > 10
 
 
 # Every claim is true.

@@ -5,7 +5,7 @@ import faulthandler
 import os
 import signal
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import count, cycle, islice
 
 from torch._C._profiler import _ExperimentalConfig
 from torch.autograd.profiler import profile
@@ -13,7 +13,8 @@ from torch.autograd.profiler import profile
 from qfuzz.backends.torch_backends import TorchBackend
 from qfuzz.backends.torch_operators import Operator
 from qfuzz.ir.errors import Rejected, Unsupported
-from qfuzz.ir.network import Case
+from qfuzz.ir.forms import CHOICES
+from qfuzz.ir.network import Case, Network
 from qfuzz.ir.protocols import Supported
 from qfuzz.strategies import cases_of
 
@@ -21,6 +22,9 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says on stderr t
 
 DIALECTS = {"eager": ("fbgemm", "onednn", "qnnpack", "x86"), "export": ("export",)}
 """Dialect to the engines that run it."""
+
+FORMS = tuple(f"{name}={value}" for name, value in CHOICES if name in ("entry", "calls", "packing"))
+"""Forms that other operators of torch are called in; every drawn case is said in one of them, too."""
 
 
 def traced(
@@ -34,8 +38,9 @@ def traced(
     backends = [TorchBackend(engine) for engine in DIALECTS[dialect]]
     found: set[str] = set()
     cases = (case for shard in count() for case in cases_of(0, shard, ops=(op,), max_nodes=1))
+    others = cycle(FORMS)
     for n_cases in (least, most - least):
-        drawn = islice(cases, n_cases)
+        drawn = (said for case in islice(cases, n_cases) for said in (case, _said(case, next(others))))
         tasks = [(b, c) for c in drawn for b in backends if isinstance(b.supports(c.network), Supported)]
         for line in _lines(tasks, operators):
             found.update(line.split())
@@ -44,6 +49,12 @@ def traced(
         if wanted <= found:
             break
     return frozenset(found)
+
+
+def _said(case: Case, form: str) -> Case:
+    """The case in this form only."""
+    n = case.network
+    return Case(Network(n.inputs, n.constants, n.nodes, n.outputs, (form,)), case.inputs)
 
 
 def _lines(tasks: list[tuple[TorchBackend, Case]], operators: dict[str, Operator]) -> Iterator[str]:

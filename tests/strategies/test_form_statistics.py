@@ -12,7 +12,7 @@ import pytest
 
 from qfuzz.ir.forms import CHOICES, DIMENSIONS
 from qfuzz.ops import OPERATOR_NAMES
-from qfuzz.strategies import granular, layer_forms, weight_only
+from qfuzz.strategies import fake, granular, layer_forms, weight_only
 from qfuzz.strategies.generate import SHARD_SIZE, DrawCount, cases_of
 from qfuzz.strategies.networks import GENERAL_FORMS
 
@@ -24,8 +24,12 @@ OWN_FORMS: Mapping[str, tuple[str, ...]] = {
     "embedding": ("table",),
     "embedding_bag": ("table",),
     "quantize": granular.FORMS,
+    "dequantize": granular.FORMS,
+    "fake_quantize": fake.FORMS,
     **dict.fromkeys(("conv", "linear", "dynamic_linear", "linear_fp16"), layer_forms.FORMS),
-    **dict.fromkeys(("clamp", "leaky_relu", "sigmoid", "threshold", "prelu", "batch_norm"), ("call",)),
+    **dict.fromkeys(
+        ("clamp", "leaky_relu", "sigmoid", "threshold", "prelu", "batch_norm", "add_scalar", "mul_scalar"), ("call",)
+    ),
 }
 """Operator to the dimensions of form that are about it, beside those of every network."""
 
