@@ -47,6 +47,7 @@ from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwi
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import (
     DepthToSpace,
@@ -751,8 +752,21 @@ def _fake_quantize(d: Dice) -> Case:
 def _dynamic_quantize(d: Dice) -> Case:
     shape = (*d.shape(1, 2), *d.pick((), (), (0,)))
     output = d.pick("y", "y", "scale", "zero_point")
-    op = DynamicQuantize(output=output)
+    op = DynamicQuantize(output=output, **_chosen(d))
     case = _case(d, op, [(shape, "float32")], "float32" if output == "scale" else "uint8")
+    return Case(case.network, (Tensor(_range(d, shape)),))
+
+
+def _choose_qparams(d: Dice) -> Case:
+    shape = d.shape(1, 3)
+    tokens, symmetric = d.chance(0.4), d.chance(0.4)
+    dtype, low, high = d.pick(("uint8", 0, 255), ("int8", -128, 127), ("int8", -127, 127), ("int16", -40, 3))
+    output = d.pick("scale", "zero_point")
+    op = ChooseQparams(
+        dtype=dtype, quant_min=low, quant_max=high, least=2.0 ** d.pick(-23, -10, 0, -40),
+        symmetric=symmetric, tokens=tokens, output=output,
+    )  # fmt: skip
+    case = _case(d, op, [(shape, "float32")], "float32" if output == "scale" else "int32")
     return Case(case.network, (Tensor(_range(d, shape)),))
 
 
@@ -1200,6 +1214,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "matmul_integer": _matmul_integer,
     "dynamic_quantize": _dynamic_quantize,
     "fake_quantize": _fake_quantize,
+    "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
     "dynamic_conv": _dynamic_conv(transposed=False),
     "dynamic_conv_transpose": _dynamic_conv(transposed=True),

@@ -1090,8 +1090,27 @@ def fake_quantize(op: Any, x: Values, scales: Values, zero_points: Values) -> tu
     return x.shape, rational(real)
 
 
+def choose_qparams(op: Any, x: Values) -> tuple[Shape, Real]:
+    steps = op.quant_max - op.quant_min
+    shape = (*x.shape[:-1], 1) if op.tokens else (1,)
+
+    def real(index: Index) -> Fraction:
+        row = [x.at((*index[:-1], k)) for k in range(x.shape[-1])] if op.tokens else x.stored
+        numbers = [Fraction(v) for v in row]
+        low, high = min([Fraction(0), *numbers]), max([Fraction(0), *numbers])
+        width = 2 * max(-low, high) if op.symmetric else high - low
+        scale = max(width / steps, Fraction(op.least))
+        if op.output == "scale":
+            return scale
+        if op.symmetric:
+            return Fraction(128 if op.dtype == "uint8" and not op.tokens else 0)
+        return Fraction(min(max(op.quant_min - half_even(low / scale), op.quant_min), op.quant_max))
+
+    return shape, rational(real)
+
+
 def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
-    scale, zero = own_qparams(x)
+    scale, zero = layer_qparams(op, x)
     match op.output:
         case "scale":
             return (), rational(lambda i: scale)
@@ -1479,6 +1498,7 @@ DEFINITIONS: dict[str, Definition] = {
     "matmul_integer": matmul_integer,
     "dynamic_quantize": dynamic_quantize,
     "fake_quantize": fake_quantize,
+    "choose_qparams": choose_qparams,
     "dynamic_linear": dynamic_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,

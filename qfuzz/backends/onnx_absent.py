@@ -17,6 +17,7 @@ ABSENT: Mapping[str, str] = MappingProxyType(
         "concat_relu": "ONNX concatenates and clips in two nodes",
         "grid_sample": "not said: ONNX GridSample has no kernel on quantized tensors",
         "fake_quantize": "ONNX says it with QuantizeLinear and DequantizeLinear, of whole types only",
+        "choose_qparams": "ONNX has DynamicQuantizeLinear only, of uint8 and without a smallest scale",
         "flip": "ONNX turns round by a Slice with a negative step, which slice has not",
         "channel_shuffle": "ONNX has no such node",
         "unfold": "ONNX has no such node",

@@ -88,7 +88,7 @@ FLOAT: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("torch.quantize_per_tensor", "torch.quantize_per_channel"), "torch.clone: 0"),
         "torch._int_mm": "torch.mm: 0 1",
         "torch._weight_int8pack_mm": "torch.nn.functional.linear: 0 1",
-        "torch.quantized_max_pool3d": "torch.nn.functional.max_pool3d: 0 1 2 3 4 5",
+        **{f"torch.quantized_max_pool{n}d": f"torch.nn.functional.max_pool{n}d: 0 1 2 3 4 5" for n in (1, 2, 3)},
     }
 )
 """Quantized calls to float ones. What is not listed and not of a quantized namespace is its own twin."""

@@ -84,7 +84,6 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
 
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
-        "aten::_choose_qparams_per_tensor": "choice of scale and zero point",
         "aten::_dyn_quant_matmul_4bit": "products with narrow weights",
         "aten::_dyn_quant_pack_4bit_weight": "products with narrow weights",
         "aten::_fused_moving_avg_obs_fq_helper": "fake quantization and observers",
@@ -134,13 +133,10 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::ne.Scalar_out": "comparisons",
         "aten::ne.Tensor": "comparisons",
         "aten::ne.Tensor_out": "comparisons",
-        "aten::quantize_per_tensor_dynamic": "quantization and dequantization",
         "aten::quantized_gru.data_legacy": "recurrent layers and cells",
         "aten::quantized_gru.input_legacy": "recurrent layers and cells",
         "aten::quantized_lstm.data_legacy": "recurrent layers and cells",
         "aten::quantized_lstm.input_legacy": "recurrent layers and cells",
-        "aten::quantized_max_pool1d": "pools",
-        "aten::quantized_max_pool2d": "pools",
         "aten::reflection_pad1d.out": "movement, sorting and indexing",
         "aten::reflection_pad2d.out": "movement, sorting and indexing",
         "aten::std.correction_out": "reductions",
@@ -173,11 +169,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "quantized::mul_scalar_out.Tensor": "add and mul with scalars, in place and into out=",
         "quantized::mul_scalar_relu_out": "add and mul with scalars, in place and into out=",
         "quantized::mul_scalar_relu_out.Tensor": "add and mul with scalars, in place and into out=",
-        "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl": "choice of scale and zero point",
-        "quantized_decomposed::choose_qparams.tensor": "choice of scale and zero point",
-        "quantized_decomposed::choose_qparams_per_token": "choice of scale and zero point",
-        "quantized_decomposed::choose_qparams_per_token_asymmetric": "choice of scale and zero point",
-        "quantized_decomposed::choose_qparams_symmetric.tensor": "choice of scale and zero point",
         "sparse::qlinear_relu_dynamic": "linear with block-sparse weights",
         "sparse::qlinear_unpack": "linear with block-sparse weights",
     }

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from qfuzz.findings.by_hand_functions import DECIMAL, activation_lines, fraction, function_lines
 from qfuzz.findings.by_hand_moved import filled, ordered, sampled
+from qfuzz.findings.by_hand_qparams import qparams_lines
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import qparams_at
@@ -24,6 +25,7 @@ from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
 from qfuzz.ops.deviation import Std
+from qfuzz.ops.dynamic import DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.grid import GridSample
@@ -36,6 +38,7 @@ from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.scalar import AddScalar
@@ -104,6 +107,8 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.reduced_extreme("max" if isinstance(node.op, Amax) else "min")
         case Argmax():
             return e.argmax()
+        case DynamicQuantize() | ChooseQparams():
+            return qparams_lines(node.op, e.arrays[0], index)
         case Interpolate():
             lines = e.interpolated()
         case _:

@@ -32,6 +32,7 @@ from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.recurrent import Recurrent
@@ -130,6 +131,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     BatchNorm,
     GroupNorm,
     FakeQuantize,
+    ChooseQparams,
     Celu,
     Threshold,
     Prelu,

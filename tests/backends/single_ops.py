@@ -41,6 +41,7 @@ from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwi
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.recurrent import GATES, Recurrent
@@ -565,8 +566,17 @@ def _interpolate(d: Draw) -> Case:
 
 def _dynamic_quantize(d: Draw) -> Case:
     output: Any = d.rng.choice(["y", "y", "scale", "zero_point"])
-    op = DynamicQuantize(output=str(output))  # type: ignore[arg-type]
+    op = DynamicQuantize(output=str(output), chosen_as=d.chooser, reduce_range=d.reduces())  # type: ignore[arg-type]
     return d.case(op, [(d.shape(), "float32")], "float32" if output == "scale" else "uint8")
+
+
+def _choose_qparams(d: Draw) -> Case:
+    output: Any = str(d.rng.choice(["scale", "zero_point"]))
+    low, high, symmetric = ((0, 255, False), (-128, 127, True), (-8, 7, False))[d.integer(0, 2)]
+    op = ChooseQparams(
+        dtype="uint8" if low == 0 else "int8", quant_min=low, quant_max=high, symmetric=symmetric, output=output
+    )
+    return d.case(op, [(d.shape(), "float32")], "float32" if output == "scale" else "int32")
 
 
 def _dynamic_linear(d: Draw) -> Case:
@@ -889,6 +899,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
     "fake_quantize": _fake_quantize,
+    "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
     "dynamic_conv": _dynamic_conv(DynamicConv),
     "dynamic_conv_transpose": _dynamic_conv(DynamicConvTranspose),
