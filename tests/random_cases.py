@@ -21,6 +21,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.comparison import Compare, CompareScalar
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
@@ -589,6 +590,20 @@ def _std(d: Dice) -> Case:
     n = math.prod(shape[a] for a in axes or range(len(shape)))
     op = Std(axes=axes, keepdims=d.chance(0.5), correction=min(d.pick(1, 0, 2), n - 1))
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))
+
+
+def _compare(d: Dice) -> Case:
+    shape, q = d.shape(), d.qtype()
+    other = q if d.chance(0.5) else d.qtype(math.log2(q.scale[0]))
+    op = Compare(relation=d.pick("eq", "ne", "lt", "le", "gt", "ge"))
+    return _case(d, op, [(shape, q), (d.broadcast(shape), other)], "bool")
+
+
+def _compare_scalar(d: Dice) -> Case:
+    q = d.qtype()
+    steps = d.pick(d.integer(-20, 20), d.integer(-20, 20) / 2, 0)
+    op = CompareScalar(relation=d.pick("eq", "ne", "lt", "le", "gt", "ge"), other=float32(steps * q.scale[0]))
+    return _case(d, op, [(d.shape(), q)], "bool")
 
 
 def _add_scalar(d: Dice) -> Case:
@@ -1243,6 +1258,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "prelu": _prelu,
     "std": _std,
     "add_scalar": _add_scalar,
+    "compare": _compare,
+    "compare_scalar": _compare_scalar,
     "mul_scalar": _mul_scalar,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""

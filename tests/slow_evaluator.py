@@ -151,6 +151,8 @@ class SlowResult:
     def _range(self) -> tuple[int, int]:
         """Smallest and largest integer that can be stored."""
         dtype = str(self.element.dtype if isinstance(self.element, QType) else self.element)
+        if dtype == "bool":
+            return 0, 1
         bits = int(dtype.removeprefix("u").removeprefix("int"))
         return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
@@ -349,6 +351,22 @@ def prelu(op: Any, x: Values, slope: Values) -> tuple[Shape, Real]:
         return value if value > 0 else value * slope.real((index[1] if slope.shape[0] > 1 else 0,))
 
     return x.shape, rational(real)
+
+
+RELATIONS: dict[str, Callable[[Fraction, Fraction], bool]] = {
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b,
+}
+
+
+def compare(op: Any, a: Values, b: Values) -> tuple[Shape, Real]:
+    shape, difference = without_relu(lambda x, y: x - y)(op, a, b)
+    relation = RELATIONS[op.relation]
+    return shape, rational(lambda i: Fraction(int(relation(difference(i, 0)[0], Fraction(0)))))
 
 
 def plus_steps(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1539,6 +1557,8 @@ DEFINITIONS: dict[str, Definition] = {
     "prelu": prelu,
     "std": std,
     "add_scalar": plus_steps,
+    "compare": compare,
+    "compare_scalar": elementwise(lambda op, x: Fraction(int(RELATIONS[op.relation](x, Fraction(op.other))))),
     "mul_scalar": elementwise(
         lambda op, x: max(x * Fraction(op.other), Fraction(0)) if op.relu else x * Fraction(op.other)
     ),

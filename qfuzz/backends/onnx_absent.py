@@ -32,6 +32,7 @@ ABSENT: Mapping[str, str] = MappingProxyType(
         "threshold": "ONNX ThresholdedRelu has 0 in the place of the value; PyTorch has a kernel of its own",
         "prelu": "ONNX PRelu is no kernel on stored integers; PyTorch has one",
         **dict.fromkeys(("add_scalar", "mul_scalar"), "ONNX says it as add or mul with a constant"),
+        **dict.fromkeys(("compare", "compare_scalar"), "ONNX Less and its kin compare integers as they are stored"),
         "std": "ONNX has no standard deviation: it is said as several nodes",
         "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
         "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",

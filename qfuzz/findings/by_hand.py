@@ -22,6 +22,7 @@ from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.comparison import Compare, CompareScalar
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
 from qfuzz.ops.deviation import Std
@@ -109,11 +110,18 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             return e.argmax()
         case DynamicQuantize() | ChooseQparams():
             return qparams_lines(node.op, e.arrays[0], index)
+        case Compare():
+            return [f"real = Fraction(({e.operand(0)}) {_RELATIONS[node.op.relation]} ({e.operand(1)}))"]
+        case CompareScalar():
+            return [f"real = Fraction(({e.operand(0)}) {_RELATIONS[node.op.relation]} {fraction(node.op.other)})"]
         case Interpolate():
             lines = e.interpolated()
         case _:
             lines = e.unary()
     return [*lines, *e.divided()]
+
+
+_RELATIONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
 class _Element:

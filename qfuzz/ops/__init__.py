@@ -7,6 +7,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.comparison import Compare, CompareScalar
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
@@ -138,6 +139,8 @@ OPERATORS: tuple[type[Operator], ...] = (
     Std,
     AddScalar,
     MulScalar,
+    Compare,
+    CompareScalar,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

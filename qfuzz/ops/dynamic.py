@@ -31,7 +31,8 @@ from qfuzz.exact.reals import Reals
 from qfuzz.exact.rounding import Floats, gamma
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, PlainInteger, QType
+from qfuzz.ir.operator import PlainOutput
+from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.contraction import Multiply, channel_magnitudes
 from qfuzz.ops.dynamic_range import (
@@ -116,7 +117,7 @@ class DynamicQuantize(ExactOperator, frozen=True, kw_only=True, tag="dynamic_qua
     chosen_as: Chooser = "onnx"
     reduce_range: bool = False
 
-    plain_outputs: ClassVar[tuple[PlainInteger, ...]] = (STORED,)
+    plain_outputs: ClassVar[tuple[PlainOutput, ...]] = (STORED,)
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         _check_data(inputs[0])

@@ -177,6 +177,8 @@ DRAWINGS: dict[str, Drawing] = {
     "prelu": Drawing(_ANY, elementwise.draw_prelu),
     "add_scalar": Drawing(elementwise.fits_mul, elementwise.draw_add_scalar),
     "mul_scalar": Drawing(elementwise.fits_mul, elementwise.draw_mul_scalar),
+    "compare": Drawing(_ANY, binary.draw_compare),
+    "compare_scalar": Drawing(_ANY, binary.draw_compare_scalar),
     "std": Drawing(functions.fits_mean, functions.draw_std, (4, 3, 2)),
 }
 

@@ -51,8 +51,8 @@ UNUSUAL = (
     *("masked_fill", "index_put", "constant_pad", "grid_sample"),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
     *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
-    *("add_scalar", "mul_scalar"),
     *("fake_quantize", "choose_qparams"),
+    *("add_scalar", "mul_scalar", "compare", "compare_scalar"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 

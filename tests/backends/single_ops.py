@@ -15,6 +15,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.comparison import Compare, CompareScalar
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
@@ -485,6 +486,12 @@ def _std(d: Draw) -> Case:
     return d.case(op, [(shape, q)], q)
 
 
+def _compare(d: Draw) -> Case:
+    shape, q = d.shape(), d.qtype()
+    op = Compare(relation="eq" if d.chance(0.5) else "ge")
+    return d.case(op, [(shape, q), (d.broadcast(shape), q if d.chance(0.6) else d.qtype())], "bool")
+
+
 def _scalar(d: Draw, op: AddScalar | MulScalar) -> Case:
     q = d.qtype()
     return d.case(op, [(d.shape(), q)], op.derived(q).qtype(q))
@@ -864,6 +871,12 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     ),
     "prelu": _prelu,
     "std": _std,
+    "compare": _compare,
+    "compare_scalar": lambda d: d.case(
+        CompareScalar(relation="lt" if d.chance(0.5) else "eq", other=float(d.integer(-3, 3))),
+        [(d.shape(), d.qtype())],
+        "bool",
+    ),
     "add_scalar": lambda d: _scalar(d, AddScalar(other=float32(float(d.rng.normal(0, 9))), relu=d.chance(0.4))),
     "mul_scalar": lambda d: _scalar(d, MulScalar(other=float32(float(d.rng.normal(0, 3))), relu=d.chance(0.4))),
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), _fixed(2.0**-8, 0, -128)),
