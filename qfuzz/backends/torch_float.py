@@ -87,7 +87,6 @@ FLOAT: Mapping[str, str] = MappingProxyType(
         **{f"torch.ops.onednn.{name}": said for name, said in _ONEDNN.items()},
         **dict.fromkeys(("torch.quantize_per_tensor", "torch.quantize_per_channel"), "torch.clone: 0"),
         "torch._int_mm": "torch.mm: 0 1",
-        "torch._weight_int8pack_mm": "torch.nn.functional.linear: 0 1",
         **{f"torch.quantized_max_pool{n}d": f"torch.nn.functional.max_pool{n}d: 0 1 2 3 4 5" for n in (1, 2, 3)},
     }
 )

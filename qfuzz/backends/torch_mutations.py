@@ -202,7 +202,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("shapes", (".masked_fill",), 1, reshape=to.grown(-1)),
     Mutation("element_count", ("torch.split",), 1, to.one_more),
     Mutation("negative_count", ("torch.chunk",), 1, to.one(-1)),
-    Mutation("channels", ("torch._int_mm", "torch._weight_int8pack_mm"), 0, reshape=to.grown(-1)),
+    Mutation("channels", ("torch._int_mm",), 0, reshape=to.grown(-1)),
     Mutation("weight_channels", ("torch.ops.quantized.prelu",), 1, reshape=to.grown(-1)),
     Mutation("scales_length", ("torch.quantize_per_channel",), 1, reshape=to.grown(-1)),
     *(
