@@ -61,6 +61,8 @@ def draw_add(b: Builder) -> None:
     relu = b.d.rarely(5) and not b.flavour.common
     scales = b.qtype.scale[0], b.types[other].qtype.scale[0]
     element = b.output(max(scales) * 1.5, unit=min(scales))
+    if b.d.rarely(8):
+        b.forms.append(("entry", "second"))
     b.add_node(Add(relu=relu), (b.current, other), _plain_dtype(b, element))
 
 
