@@ -326,6 +326,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "quantized::mul_relu.Scalar": _eager("mul_scalar"),
         "quantized::mul_relu.Scalar2": _eager("mul_scalar"),
         "quantized::mul_relu.Scalar_out": _eager("mul_scalar"),
+        "quantized::mul_relu.out": _eager("mul"),
         "quantized::mul_scalar": _eager("mul_scalar"),
         "quantized::mul_scalar.Tensor": _eager("mul_scalar"),
         "quantized::mul_scalar_out": _eager("mul_scalar"),

@@ -146,7 +146,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "quantized::conv_unpack": "convolution of older interfaces",
         "quantized::make_quantized_cell_params": "recurrent layers and cells",
         "quantized::mul_out": "add and mul with scalars, in place and into out=",
-        "quantized::mul_relu.out": "add and mul with scalars, in place and into out=",
         "quantized::mul_relu_out": "add and mul with scalars, in place and into out=",
         "sparse::qlinear_unpack": "linear with block-sparse weights",
     }
