@@ -18,6 +18,9 @@ Variant: TypeAlias = Callable[[Builder, Node, Call], tuple[Call, ...] | None]
 """The calls that stand for one call of a node, or None where it has no such variant."""
 
 
+_SCALAR_KERNELS = ("add_scalar", "add_scalar_relu", "mul_scalar", "mul_scalar_relu")
+
+
 def say_calls(b: Builder) -> None:
     """Put the variants that the network's form asks for in the place of calls."""
     variants = VARIANTS.get(b.network.form("calls"))
@@ -67,6 +70,17 @@ def _out(target: str, operands: int) -> Variant:
     return calls
 
 
+def _binary_out(kernel: str) -> Variant:
+    """As `_out`, of two tensors, or of a tensor and a number; that of a number and a tensor has none."""
+    tensors, scalar = (_out(f"torch.ops.quantized.{kernel}.{overload}", 2) for overload in ("out", "Scalar_out"))
+
+    def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+        first, second = (a.kind for a in call.args[:2])
+        return None if first == "literal" else (scalar if second == "literal" else tensors)(b, node, call)
+
+    return calls
+
+
 VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
     {
         "in_place": {
@@ -76,10 +90,8 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
             "torch.clamp": _in_place("torch.ops.aten.hardtanh_", 2),
         },
         "out": {
-            "torch.ops.quantized.add": _out("torch.ops.quantized.add.out", 2),
-            "torch.ops.quantized.add_relu": _out("torch.ops.quantized.add_relu.out", 2),
-            "torch.ops.quantized.mul": _out("torch.ops.quantized.mul.out", 2),
-            "torch.ops.quantized.mul_relu": _out("torch.ops.quantized.mul_relu.out", 2),
+            **{f"torch.ops.quantized.{k}": _binary_out(k) for k in ("add", "add_relu", "mul", "mul_relu")},
+            **{f"torch.ops.quantized.{k}": _out(f"torch.ops.quantized.{k}_out", 2) for k in _SCALAR_KERNELS},
             "torch.ops.quantized.cat": _out("torch.ops.quantized.cat_out", 2),
             "torch.ops.quantized.leaky_relu": _out("torch.ops.aten.leaky_relu.out", 2),
             "torch.nn.functional.hardsigmoid": _out("torch.ops.aten.hardsigmoid.out", 1),
