@@ -18,6 +18,7 @@ _MEMORY = "makes or resizes memory, and leaves its values open"
 _PROCESSOR = "tells what the processor can do"
 _STEP = "a step of packing float16 weights, called there without the dispatcher: linear_fp16 is judged with it"
 _SETTINGS = "tells a setting that a weight was packed with, and computes no values"
+_LISTS = "always refuses: 'with List[Tensor] for parameters is no longer supported', for scripts of older releases"
 _NO_ENGINE = "is refused on each engine: QNNPACK has no fused relu there, and the others no such kernel"
 
 OUTDATED = "always refuses: it is there for scripts of older releases, which it says are to be upgraded"
@@ -49,6 +50,10 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
         "aten::equal": "tells by one Python bool whether all elements and types are equal: no tensor",
         "aten::fake_quantize_per_channel_affine_cachemask_backward": _GRADIENT,
         "aten::fake_quantize_per_tensor_affine_cachemask_backward": _GRADIENT,
+        "aten::quantized_gru.data_legacy": _LISTS,
+        "aten::quantized_gru.input_legacy": _LISTS,
+        "aten::quantized_lstm.data_legacy": _LISTS,
+        "aten::quantized_lstm.input_legacy": _LISTS,
         "aten::resize_": _MEMORY,
         "aten::set_.source_Storage_storage_offset": _MEMORY,
         "mkldnn::_is_mkldnn_fp16_supported": _PROCESSOR,
@@ -126,10 +131,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::min.unary_out": "reductions",
         "aten::ne.Scalar_out": "comparisons",
         "aten::ne.Tensor_out": "comparisons",
-        "aten::quantized_gru.data_legacy": "recurrent layers and cells",
-        "aten::quantized_gru.input_legacy": "recurrent layers and cells",
-        "aten::quantized_lstm.data_legacy": "recurrent layers and cells",
-        "aten::quantized_lstm.input_legacy": "recurrent layers and cells",
         "aten::reflection_pad1d.out": "movement, sorting and indexing",
         "aten::reflection_pad2d.out": "movement, sorting and indexing",
         "aten::std.correction_out": "reductions",
