@@ -36,11 +36,12 @@ def _in_place(target: str, more: int = 0, *, flag: bool = False) -> Variant:
 
     def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
         kept = call.args[1 : 1 + more]
-        if node.element != b.type(node, 0).element or literal(None) in kept:
-            return None  # what it writes into has the input's scale and zero point; and bounds are numbers
+        if b.network.types[node.name] != b.type(node, 0) or literal(None) in kept:
+            return None  # what it writes into has the input's shape, scale and zero point; and bounds are numbers
         copy = b.fresh(f"{node.name}_copy")
         flags = (literal(True),) if flag else ()
-        return Call(copy, ".clone", call.args[:1]), Call(node.name, target, (variable(copy), *kept, *flags))
+        work = Call(node.name, target, (variable(copy), *kept, *flags), call.kwargs)
+        return Call(copy, ".clone", call.args[:1]), work
 
     return calls
 
@@ -61,10 +62,27 @@ def _out(target: str, operands: int) -> Variant:
         shape = literal(list(b.network.types[node.name].shape))
         return (
             Call(given, "torch._empty_affine_quantized", (shape,), named),
-            Call(node.name, target, call.args[:operands], (("out", variable(given)),)),
+            Call(node.name, target, call.args[:operands], (*call.kwargs, ("out", variable(given)))),
         )
 
     return calls
+
+
+def _binary(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+    """Of two tensors, or of one and a number; there is none of a number and a tensor."""
+    first, second = (arg.kind for arg in call.args[:2])
+    if first == "literal":
+        return None
+    older = "_out" if b.network.form("entry") == "older" else ".out"
+    return _out(call.target + (".Scalar_out" if second == "literal" else older), 2)(b, node, call)
+
+
+def _reflected(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+    """Reflection padding of one or two dimensions into a given tensor."""
+    sides, mode = call.args[1].value, call.args[2]
+    if mode != literal("reflect") or len(sides) > 4:
+        return None
+    return _out(f"torch.ops.aten.reflection_pad{len(sides) // 2}d.out", 2)(b, node, call)
 
 
 VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
@@ -74,13 +92,33 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
             "torch.ops.quantized.relu6": _in_place("torch.ops.quantized.relu6", flag=True),
             "torch.ops.quantized.leaky_relu": _in_place("torch.ops.aten.leaky_relu_", 1),
             "torch.clamp": _in_place("torch.ops.aten.hardtanh_", 2),
+            "torch.nn.functional.hardtanh": _in_place("torch.ops.aten.hardtanh_", 2),
+            "torch.nn.functional.leaky_relu": _in_place("torch.ops.aten.leaky_relu_", 1),
+            "torch.nn.functional.gelu": _in_place("torch.ops.aten.gelu_"),
+            ".masked_fill": _in_place(".masked_fill_", 2),
+            ".index_put": _in_place(".index_put_", 2),
         },
         "out": {
-            "torch.ops.quantized.add": _out("torch.ops.quantized.add.out", 2),
-            "torch.ops.quantized.add_relu": _out("torch.ops.quantized.add_relu.out", 2),
-            "torch.ops.quantized.mul": _out("torch.ops.quantized.mul.out", 2),
-            "torch.ops.quantized.mul_relu": _out("torch.ops.quantized.mul_relu.out", 2),
+            "torch.ops.quantized.add": _binary,
+            "torch.ops.quantized.add_relu": _binary,
+            "torch.ops.quantized.mul": _binary,
+            "torch.ops.quantized.mul_relu": _binary,
+            **{
+                f"torch.ops.quantized.{kernel}_scalar{relu}": _out(f"torch.ops.quantized.{kernel}_scalar{relu}_out", 2)
+                for kernel in ("add", "mul")
+                for relu in ("", "_relu")
+            },
             "torch.ops.quantized.cat": _out("torch.ops.quantized.cat_out", 2),
+            "torch.ops.quantized.cat_relu": _out("torch.ops.quantized.cat_relu_out", 2),
+            "torch.cat": _out("torch.ops.aten.cat.out", 2),
+            "torch.index_select": _out("torch.ops.aten.index_select.out", 3),
+            "torch.max": _out("torch.ops.aten.max.unary_out", 1),
+            "torch.min": _out("torch.ops.aten.min.unary_out", 1),
+            "torch.mean": _out("torch.ops.aten.mean.out", 3),
+            "torch.std": _out("torch.ops.aten.std.correction_out", 2),
+            "torch.nn.functional.pad": _reflected,
+            "torch.nn.functional.hardtanh": _out("torch.ops.aten.hardtanh.out", 3),
+            "torch.nn.functional.leaky_relu": _out("torch.ops.aten.leaky_relu.out", 2),
             "torch.ops.quantized.leaky_relu": _out("torch.ops.aten.leaky_relu.out", 2),
             "torch.nn.functional.hardsigmoid": _out("torch.ops.aten.hardsigmoid.out", 1),
             "torch.nn.functional.adaptive_avg_pool3d": _out("torch.ops.aten.adaptive_avg_pool3d.out", 2),
