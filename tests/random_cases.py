@@ -21,6 +21,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.comparison import Compare, CompareScalar
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
@@ -47,6 +48,7 @@ from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwi
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import (
     DepthToSpace,
@@ -590,6 +592,20 @@ def _std(d: Dice) -> Case:
     return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype(math.log2(q.scale[0])))
 
 
+def _compare(d: Dice) -> Case:
+    shape, q = d.shape(), d.qtype()
+    other = q if d.chance(0.5) else d.qtype(math.log2(q.scale[0]))
+    op = Compare(relation=d.pick("eq", "ne", "lt", "le", "gt", "ge"))
+    return _case(d, op, [(shape, q), (d.broadcast(shape), other)], "bool")
+
+
+def _compare_scalar(d: Dice) -> Case:
+    q = d.qtype()
+    steps = d.pick(d.integer(-20, 20), d.integer(-20, 20) / 2, 0)
+    op = CompareScalar(relation=d.pick("eq", "ne", "lt", "le", "gt", "ge"), other=float32(steps * q.scale[0]))
+    return _case(d, op, [(d.shape(), q)], "bool")
+
+
 def _add_scalar(d: Dice) -> Case:
     """Steps, half steps, and any."""
     q = d.qtype()
@@ -751,8 +767,21 @@ def _fake_quantize(d: Dice) -> Case:
 def _dynamic_quantize(d: Dice) -> Case:
     shape = (*d.shape(1, 2), *d.pick((), (), (0,)))
     output = d.pick("y", "y", "scale", "zero_point")
-    op = DynamicQuantize(output=output)
+    op = DynamicQuantize(output=output, **_chosen(d))
     case = _case(d, op, [(shape, "float32")], "float32" if output == "scale" else "uint8")
+    return Case(case.network, (Tensor(_range(d, shape)),))
+
+
+def _choose_qparams(d: Dice) -> Case:
+    shape = d.shape(1, 3)
+    tokens, symmetric = d.chance(0.4), d.chance(0.4)
+    dtype, low, high = d.pick(("uint8", 0, 255), ("int8", -128, 127), ("int8", -127, 127), ("int16", -40, 3))
+    output = d.pick("scale", "zero_point")
+    op = ChooseQparams(
+        dtype=dtype, quant_min=low, quant_max=high, least=2.0 ** d.pick(-23, -10, 0, -40),
+        symmetric=symmetric, tokens=tokens, output=output,
+    )  # fmt: skip
+    case = _case(d, op, [(shape, "float32")], "float32" if output == "scale" else "int32")
     return Case(case.network, (Tensor(_range(d, shape)),))
 
 
@@ -1200,6 +1229,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "matmul_integer": _matmul_integer,
     "dynamic_quantize": _dynamic_quantize,
     "fake_quantize": _fake_quantize,
+    "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
     "dynamic_conv": _dynamic_conv(transposed=False),
     "dynamic_conv_transpose": _dynamic_conv(transposed=True),
@@ -1228,6 +1258,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "prelu": _prelu,
     "std": _std,
     "add_scalar": _add_scalar,
+    "compare": _compare,
+    "compare_scalar": _compare_scalar,
     "mul_scalar": _mul_scalar,
 }
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""

@@ -151,6 +151,8 @@ class SlowResult:
     def _range(self) -> tuple[int, int]:
         """Smallest and largest integer that can be stored."""
         dtype = str(self.element.dtype if isinstance(self.element, QType) else self.element)
+        if dtype == "bool":
+            return 0, 1
         bits = int(dtype.removeprefix("u").removeprefix("int"))
         return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
@@ -349,6 +351,22 @@ def prelu(op: Any, x: Values, slope: Values) -> tuple[Shape, Real]:
         return value if value > 0 else value * slope.real((index[1] if slope.shape[0] > 1 else 0,))
 
     return x.shape, rational(real)
+
+
+RELATIONS: dict[str, Callable[[Fraction, Fraction], bool]] = {
+    "eq": lambda a, b: a == b,
+    "ne": lambda a, b: a != b,
+    "lt": lambda a, b: a < b,
+    "le": lambda a, b: a <= b,
+    "gt": lambda a, b: a > b,
+    "ge": lambda a, b: a >= b,
+}
+
+
+def compare(op: Any, a: Values, b: Values) -> tuple[Shape, Real]:
+    shape, difference = without_relu(lambda x, y: x - y)(op, a, b)
+    relation = RELATIONS[op.relation]
+    return shape, rational(lambda i: Fraction(int(relation(difference(i, 0)[0], Fraction(0)))))
 
 
 def plus_steps(op: Any, x: Values) -> tuple[Shape, Real]:
@@ -1090,8 +1108,27 @@ def fake_quantize(op: Any, x: Values, scales: Values, zero_points: Values) -> tu
     return x.shape, rational(real)
 
 
+def choose_qparams(op: Any, x: Values) -> tuple[Shape, Real]:
+    steps = op.quant_max - op.quant_min
+    shape = (*x.shape[:-1], 1) if op.tokens else (1,)
+
+    def real(index: Index) -> Fraction:
+        row = [x.at((*index[:-1], k)) for k in range(x.shape[-1])] if op.tokens else x.stored
+        numbers = [Fraction(v) for v in row]
+        low, high = min([Fraction(0), *numbers]), max([Fraction(0), *numbers])
+        width = 2 * max(-low, high) if op.symmetric else high - low
+        scale = max(width / steps, Fraction(op.least))
+        if op.output == "scale":
+            return scale
+        if op.symmetric:
+            return Fraction(128 if op.dtype == "uint8" and not op.tokens else 0)
+        return Fraction(min(max(op.quant_min - half_even(low / scale), op.quant_min), op.quant_max))
+
+    return shape, rational(real)
+
+
 def dynamic_quantize(op: Any, x: Values) -> tuple[Shape, Real]:
-    scale, zero = own_qparams(x)
+    scale, zero = layer_qparams(op, x)
     match op.output:
         case "scale":
             return (), rational(lambda i: scale)
@@ -1479,6 +1516,7 @@ DEFINITIONS: dict[str, Definition] = {
     "matmul_integer": matmul_integer,
     "dynamic_quantize": dynamic_quantize,
     "fake_quantize": fake_quantize,
+    "choose_qparams": choose_qparams,
     "dynamic_linear": dynamic_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
@@ -1519,6 +1557,8 @@ DEFINITIONS: dict[str, Definition] = {
     "prelu": prelu,
     "std": std,
     "add_scalar": plus_steps,
+    "compare": compare,
+    "compare_scalar": elementwise(lambda op, x: Fraction(int(RELATIONS[op.relation](x, Fraction(op.other))))),
     "mul_scalar": elementwise(
         lambda op, x: max(x * Fraction(op.other), Fraction(0)) if op.relu else x * Fraction(op.other)
     ),

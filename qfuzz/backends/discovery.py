@@ -66,6 +66,8 @@ DEFAULT_RIDES: tuple[tuple[str, int], ...] = (
     ("torch-x86", 1),
     ("torch-onednn", 1),
     ("torch-qnnpack", 1),
+    ("torch-export", 4),
+    ("torch-export?format=qdq", 4),
     ("onnxruntime", 1),
     ("onnxruntime?format=qdq&opt=disable", 1),
     ("onnxruntime?format=qdq&opt=all", 1),

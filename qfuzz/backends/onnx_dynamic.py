@@ -23,6 +23,8 @@ def _dynamic_quantize(b: Builder, node: Node) -> None:
     """The operator has three outputs, of which the node's carries its name."""
     op: Any = node.op
     assert isinstance(op, DynamicQuantize)
+    if op.chosen_as != "onnx":
+        raise Unsupported("chosen_as: DynamicQuantizeLinear has no smallest scale")
     outputs = [node.name if o == op.output else f"{node.name}/{o}" for o in _OUTPUTS]
     b.emit_all("DynamicQuantizeLinear", [node.inputs[0]], outputs)
 

@@ -33,6 +33,15 @@ CONTRACTS: Mapping[str, Contract] = MappingProxyType(
             accumulates_float=True,
             source="quantized/cpu/qmatmul.cpp without ruy: dequantize both, at::matmul in float32, quantize_per_tensor",
         ),
+        **dict.fromkeys(
+            ("compare", "compare_scalar"),
+            Contract(
+                terms="affine",
+                k=3,
+                tie="half_even",
+                source="quantized/cpu/TensorOperators.cpp: both are dequantized, and compared as float32",
+            ),
+        ),
         "celu": Contract(
             terms="affine",
             k=6,

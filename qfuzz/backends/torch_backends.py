@@ -10,7 +10,9 @@ from qfuzz.backends.executors import Executor, Loaded, executor, python_option
 from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_contracts import CONTRACTS
 from qfuzz.backends.torch_dialect import lower_eager
+from qfuzz.backends.torch_export_contracts import COMPILED_CONTRACTS, QDQ_CONTRACTS
 from qfuzz.backends.torch_export_dialect import lower_export
+from qfuzz.backends.torch_export_qdq import lower_qdq
 from qfuzz.backends.torch_float import float_twin
 from qfuzz.backends.torch_invalid import changed
 from qfuzz.backends.torch_isa import CAPS, capped_flags
@@ -69,14 +71,26 @@ class TorchBackend:
         The newest instruction set that torch's libraries may use, one of `CAPS`; empty for all that the CPU has.
     python
         The Python whose torch runs; empty for this one.
+    format
+        Of ``export``: ``onednn``, the calls that graphs are lowered to, or ``qdq``, float operators between
+        quantized_decomposed ones.
+    compile
+        Of ``qdq``: ``none``, or ``inductor``, by which torch.compile fuses them.
     """
 
-    fuses = False
-
     def __init__(
-        self, engine: str, threads: int | str = 1, layout: str = "contiguous", isa: str = "", python: str = ""
+        self,
+        engine: str,
+        threads: int | str = 1,
+        layout: str = "contiguous",
+        isa: str = "",
+        python: str = "",
+        format: str = "onednn",
+        compile: str = "none",
     ) -> None:
         self.engine = engine
+        self.format, self.compiler = _export_options(engine, format, compile)
+        self.fuses = bool(self.compiler)
         self.threads = _positive("threads", threads)
         if layout not in ("contiguous", "channels_last"):
             raise InvalidCase(f"layout: {layout!r}; one of contiguous, channels_last")
@@ -84,9 +98,12 @@ class TorchBackend:
             raise InvalidCase(f"isa: {isa!r}; one of {', '.join(CAPS)}")
         self.layout, self.isa = layout, isa
         options = [f"threads={self.threads}"] * (self.threads != 1) + [f"layout={layout}"] * (layout != "contiguous")
+        options += [f"format={format}"] * (format != "onednn") + [f"compile={compile}"] * (compile != "none")
         options += [f"isa={isa}"] * bool(isa) + python_option(python)
         self.name = f"torch-{engine}" + ("?" + "&".join(options) if options else "")
         self.contracts: Mapping[str, Contract] = CONTRACTS[engine]
+        if self.format == "qdq":
+            self.contracts = {**self.contracts, **(COMPILED_CONTRACTS if self.compiler else QDQ_CONTRACTS)}
         self._executor: Executor = executor("torch_executor", python, CAPS.get(isa, {}))
 
     def describe(self) -> dict[str, str]:
@@ -104,9 +121,18 @@ class TorchBackend:
 
     def _plain_calls(self, network: Network) -> CallList:
         """The calls of the network before its form changes them; the network keeps them."""
+        if self.format == "qdq":
+            return self._compiled(lower_qdq(network))
         if self.engine == EXPORT:
             return lower_export(network)
         return lower_eager(network, self.engine, "channels_last" if self.layout == "channels_last" else "")
+
+    def _compiled(self, calls: CallList) -> CallList:
+        """The calls as one compiled function, if they shall be: of one caller, where weights are constants."""
+        if not self.compiler:
+            return calls
+        kept = tuple(s for s in calls.settings if not s.startswith(("callers=", "packing=")))
+        return calls._replace(settings=(*kept, f"compile={self.compiler}"))
 
     def supports(self, network: Network) -> Support:
         """Whether every node lowers to a kernel."""
@@ -137,8 +163,11 @@ class TorchBackend:
         return ""
 
     def compile(self, network: Network, taps: Sequence[str] = ()) -> "TorchProgram":
-        """Prepack. Eager values can all be read, so `taps` change nothing."""
+        """Prepack. Eager values can all be read, so `taps` change nothing; compiled, all others may be fused away."""
         calls = self.calls(network)
+        if self.compiler:
+            wanted = (*network.outputs, *taps)
+            calls = calls._replace(values=tuple(d for d in calls.values if d.name in wanted))
         constants = {name: as_numpy_has_it(t.array) for name, t in network.constant_data.items()}
         try:
             execution = self._executor.load(calls, constants, self.threads)
@@ -208,6 +237,15 @@ def _judged(refusal: Exception) -> Unsupported | Rejected:
         if known.message in str(refusal):
             return Unsupported(f"{known.condition} ({known.source})")
     return Rejected(str(refusal))
+
+
+def _export_options(engine: str, format: str, compile: str) -> tuple[str, str]:
+    """The format of the export dialect and what compiles it, checked; empty where there is none."""
+    if format not in ("onednn", "qdq") or (format == "qdq" and engine != EXPORT):
+        raise InvalidCase(f"format: {format!r} of {engine}; onednn, or of the export dialect qdq")
+    if compile not in ("none", "inductor") or (compile == "inductor" and format != "qdq"):
+        raise InvalidCase(f"compile: {compile!r} of {format}; none, or of format qdq inductor")
+    return format if engine == EXPORT else "", "" if compile == "none" else compile
 
 
 def _positive(option: str, value: int | str) -> int:

@@ -128,7 +128,15 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
     )
 
 
-OF_ANY_TYPE = ("quantize", "dequantize", "fake_quantize", "embedding", "embedding_bag", "weight_only_linear")
+OF_ANY_TYPE = (
+    "quantize",
+    "dequantize",
+    "fake_quantize",
+    "choose_qparams",
+    "embedding",
+    "embedding_bag",
+    "weight_only_linear",
+)
 """Operators whose lowerings say themselves which types they take."""
 
 

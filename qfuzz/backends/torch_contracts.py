@@ -66,6 +66,20 @@ _DEQUANTIZE = Contract(
     tie="half_even",
     source="vec256_qint.h dequantize: fma(scale, q, fl(-scale*zp)); tails (q - zp) * scale",
 )
+_DYNAMIC_QUANTIZE = Contract(
+    terms="affine",
+    k=4,
+    tie="either_even",
+    source="QuantUtils.h ChooseQuantizationParams: in float64, the scale then a float32; fbgemm/QuantUtils.h Quantize: "
+    "x * fl(1/scale), + zero point before or after nearbyint",
+)
+_CHOOSE = Contract(
+    terms="real",
+    k=2,
+    tie="half_even",
+    source="torch/ao/quantization/utils.py determine_qparams, _decomposed.py: float32 (max - min) / steps; min / scale "
+    "rounded, from quant_min, or of tokens after that is taken off",
+)
 _FAKE_QUANTIZE = Contract(
     terms="affine",
     k=3,
@@ -145,6 +159,8 @@ _BAGS = Contract(
 _SHARED: dict[str, Contract] = {
     "quantize": _QUANTIZE,
     "dequantize": _DEQUANTIZE,
+    "dynamic_quantize": _DYNAMIC_QUANTIZE,
+    "choose_qparams": _CHOOSE,
     "fake_quantize": _FAKE_QUANTIZE,
     "fake_quantize?fake_quantizer=float_zero_points": replace(_FAKE_QUANTIZE, tie="either_even"),
     "add": _ELEMENTWISE,

@@ -18,6 +18,7 @@ from qfuzz.backends import (
     torch_movement,
     torch_norms,
     torch_pools,
+    torch_qparams,
     torch_quantization,
     torch_recurrent,
 )
@@ -40,6 +41,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
             torch_dynamic,
             torch_quantization,
             torch_fake_quantization,
+            torch_qparams,
             torch_elementwise,
             torch_embedding,
             torch_pools,

@@ -12,6 +12,7 @@ from qfuzz.ir.forms import form_of
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import float32
 from qfuzz.ops.activation import Celu, Clamp, Elu, LeakyRelu
+from qfuzz.ops.comparison import Compare, CompareScalar
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
@@ -73,6 +74,18 @@ def _scalar(b: Builder, node: Node, op: AddScalar | MulScalar, kernel: str) -> N
             b.call(node.name, f"torch.ops.quantized.{kernel}_scalar{relu}", x, tensor)
         case _:
             b.call(node.name, f"torch.ops.quantized.{kernel}_scalar{relu}", x, number)
+
+
+def _compare(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, Compare)
+    b.call(node.name, f"torch.{op.relation}", b.x(node, 0), b.x(node, 1))
+
+
+def _compare_scalar(b: Builder, node: Node) -> None:
+    op: Any = node.op
+    assert isinstance(op, CompareScalar)
+    b.call(node.name, f"torch.{op.relation}", b.x(node), literal(op.other))
 
 
 def _matmul(b: Builder, node: Node) -> None:
@@ -226,6 +239,8 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "add_scalar": _add_scalar,
         "mul_scalar": _mul_scalar,
         "matmul": _matmul,
+        "compare": _compare,
+        "compare_scalar": _compare_scalar,
         "relu": _relu,
         "clamp": _clamp,
         "sigmoid": _sigmoid,

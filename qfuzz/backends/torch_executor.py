@@ -105,7 +105,8 @@ class Execution:
         ``(engine, constants, prepare, inputs, run, values, settings)``; settings are forms, as ``name=value``:
         ``packing=saved`` (packed weights are saved and loaded), ``packing=copied``, ``packing=repacked`` (unpacked, and
         packed again); ``grad=off``, ``grad=inference``; ``threads=3`` of one operator; ``callers=2`` (threads that do
-        the run part at the same time; each run returns what another of them got).
+        the run part at the same time; each run returns what another of them got); ``compile=inductor`` (by which
+        torch.compile makes one function of the run part).
     constants
         Arrays by name.
     threads
@@ -127,6 +128,7 @@ class Execution:
         self._enter()
         with self._mode():
             _do(steps, self._variables, PACKINGS.get(said.get("packing", "")))
+        self._compiled = _compiled(self, said["compile"]) if "compile" in said else None
         self.compile_seconds = time.perf_counter() - start
 
     def run(self, inputs: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -153,7 +155,10 @@ class Execution:
 
     def _returned(self, variables: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
         with self._mode():
-            _do(self._run, variables)
+            if self._compiled is None:
+                _do(self._run, variables)
+            else:
+                self._compiled(variables)
             return {d[1]: _array(variables[d[0]], d) for d in self.values if d[1] in names}
 
     def _enter(self) -> None:
@@ -161,6 +166,48 @@ class Execution:
             torch.set_num_threads(self.threads)
         if self.engine:
             torch.backends.quantized.engine = self.engine
+
+
+def _compiled(execution: "Execution", compiler: str) -> Callable[[dict[str, Any]], None]:
+    """What does the run part of `execution` as one compiled function: weights are frozen, as for inference."""
+    names = [variable for variable, _ in execution.inputs]
+    kept = [declared[0] for declared in execution.values]
+    steps = [(out, function, args, kwargs) for out, _, function, args, kwargs in execution._run]
+    constants = sorted(execution._variables)
+
+    class Module(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            for number, name in enumerate(constants):
+                self.register_buffer(f"c{number}", execution._variables[name])
+
+        def forward(self, *inputs: Any) -> Any:
+            known = {name: getattr(self, f"c{number}") for number, name in enumerate(constants)}
+            known.update(zip(names, inputs))  # noqa: B905  Python 3.9
+            for out, function, args, kwargs in steps:
+                given = [
+                    known[v] if kind == "variable" else [known[w] for w in v] if kind == "variables" else v
+                    for kind, v in args
+                ]
+                known[out] = function(*given, **kwargs)
+            return [known[name] for name in kept]
+
+    import torch._inductor.config as settings
+
+    torch._dynamo.reset()
+    settings.compile_threads = 1
+    settings.freezing = True
+    module = torch.compile(Module().eval(), backend=compiler, dynamic=False)
+
+    def run(variables: dict[str, Any]) -> None:
+        try:
+            with torch.no_grad():
+                returned = module(*(variables[name] for name in names))
+        except _REFUSALS as e:
+            raise Refusal(f"torch.compile({compiler})", e) from None
+        variables.update(zip(kept, returned))  # noqa: B905  Python 3.9
+
+    return run
 
 
 @cache

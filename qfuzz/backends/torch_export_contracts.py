@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from qfuzz.ir.contract import Contract
+from msgspec import structs
+
+from qfuzz.ir.contract import Contract, Terms
 
 _ELTWISE = "oneDNN src/cpu/x64/injectors/jit_uni_eltwise_injector.cpp"
 _CHAIN = (
@@ -70,3 +72,69 @@ EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
     }
 )
 """Operator to contract."""
+
+_QUANTIZE = "quantized_decomposed: fl(fl(q - zp) * s); x * fl(1/s), nearest even, + zero point"
+
+
+def _float(k: int, kernel: str, *, sums: bool = False, ulps: float = 0.0, terms: Terms = "real") -> Contract:
+    """A float32 operator between quantized_decomposed calls."""
+    return Contract(
+        terms=terms,
+        k=k,
+        tie="half_even",
+        accumulates_float=sums,
+        function_ulps=ulps,
+        source=f"{_QUANTIZE}; between, float32 {kernel}: one rounding each, and those of the kernel",
+    )
+
+
+_COPIES = ("requantize", "relu", "clamp", "max_pool", "concat", "reshape", "flatten", "transpose", "slice", "pad",
+           "minimum", "maximum")  # fmt: skip
+_FOLLOWED = _float(
+    10, "convolution or product, and a function of sleef (1 ulp) or cpu/Activation.cpp", sums=True, ulps=4.0
+)
+
+QDQ_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
+    {
+        **dict.fromkeys(_COPIES, _float(3, "copies and comparisons")),
+        "conv": _float(6, "convolution (oneDNN direct, or im2col and sgemm)", sums=True),
+        "linear": _float(6, "product (sgemm)", sums=True),
+        "conv_transpose": _float(6, "transposed convolution (oneDNN, or sgemm and col2im)", sums=True),
+        "conv_pointwise": _FOLLOWED,
+        "linear_pointwise": _FOLLOWED,
+        "conv_add": _float(8, "convolution and sum", sums=True),
+        "linear_add": _float(8, "product and sum", sums=True),
+        "matmul": _float(5, "product (sgemm)", sums=True),
+        "add": _float(4, "sum"),
+        "sub": _float(4, "difference"),
+        "mul": _float(5, "product"),
+        "div": _float(5, "quotient"),
+        "avg_pool": _float(5, "mean", sums=True),
+        "global_avg_pool": _float(5, "mean", sums=True),
+        "adaptive_avg_pool": _float(5, "mean", sums=True),
+        "mean": _float(5, "mean", sums=True),
+        "sigmoid": _float(5, "1 / (1 + exp(-x)) (sleef, 1 ulp)", ulps=4.0),
+        "tanh": _float(5, "tanh (sleef, 1 ulp)", ulps=4.0),
+        "leaky_relu": _float(4, "product"),
+        "elu": _float(5, "expm1 (sleef) or exp - 1", ulps=4.0, terms="affine"),
+        "hardsigmoid": _float(7, "min(max(x + 3, 0), 6) / 6"),
+        "hardswish": _float(8, "x * min(max(x + 3, 0), 6) / 6"),
+        "softmax": _float(5, "exp(x - max) / sum (sleef, 1 ulp)", sums=True, ulps=4.0),
+        "gelu": _float(6, "x * 0.5 * (1 + erf(x * fl(sqrt(1/2)))), or of tanh (sleef, 1 ulp)", ulps=4.0),
+    }
+)
+"""Operator to contract, where nothing is fused."""
+
+COMPILED_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
+    {
+        op: structs.replace(
+            c,
+            k=max(c.k, 10),
+            tie="either_even",
+            adds_zero_point=True,
+            source=f"{c.source}; torch/_inductor/fx_passes/quantization.py fuses some to the onednn kernels: {_CHAIN}",
+        )
+        for op, c in QDQ_CONTRACTS.items()
+    }
+)
+"""The same, where inductor may fuse."""

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from qfuzz.backends import torch_decomposed, torch_export_layers, torch_export_products, torch_fake_quantization
+from qfuzz.backends import (
+    torch_decomposed,
+    torch_export_layers,
+    torch_export_products,
+    torch_fake_quantization,
+    torch_qparams,
+)
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
 from qfuzz.backends.torch_calls import Arg, CallList, literal, variables
 from qfuzz.backends.torch_decomposed import declared, feed
@@ -125,6 +131,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         **torch_export_layers.LOWERINGS,
         **torch_decomposed.LOWERINGS,
         **torch_fake_quantization.DECOMPOSED,
+        **torch_qparams.DECOMPOSED,
         **torch_export_products.LOWERINGS,
         "add": _add,
         "mul": _mul,

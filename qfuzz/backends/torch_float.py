@@ -77,7 +77,7 @@ FLOAT: Mapping[str, str] = MappingProxyType(
         **{f"torch.ops.quantized.{name}": said for name, said in _QUANTIZED.items()},
         **{f"torch.ops.onednn.{name}": said for name, said in _ONEDNN.items()},
         "torch.quantize_per_tensor": "torch.clone: 0",
-        "torch.quantized_max_pool3d": "torch.nn.functional.max_pool3d: 0 1 2 3 4 5",
+        **{f"torch.quantized_max_pool{n}d": f"torch.nn.functional.max_pool{n}d: 0 1 2 3 4 5" for n in (1, 2, 3)},
     }
 )
 """Quantized calls to float ones. What is not listed and not of a quantized namespace is its own twin."""

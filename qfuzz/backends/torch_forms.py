@@ -33,6 +33,8 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
             return _dynamic(engine, network, node) or _transposed(engine, network, node)
         case "recurrent":
             return _recurrent(engine, network, node)
+        case "dynamic_quantize" if engine == "qnnpack" and op.reduce_range:
+            return "reduce_range: QTensor.cpp sets it to false for QNNPACK"
         case "sigmoid" if engine == "qnnpack":
             return _qnnpack_sigmoid(network, node)
         case _:

@@ -16,9 +16,11 @@ def _max_pool(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, MaxPool)
     keep_qparams(b, node)
-    settings = (op.kernel, op.strides, _half_kernel(op.kernel, op.padding, op.dilations), op.dilations)
+    settings = (op.kernel, op.strides, half_kernel(op.kernel, op.padding, op.dilations), op.dilations)
     spatial = len(op.kernel)
-    target = "torch.quantized_max_pool3d" if spatial == 3 else f"torch.ops.quantized.max_pool{spatial}d"
+    # Two names of one kernel, of which the second is for quantized modules, and not in 3-d.
+    documented = spatial == 3 or max(op.dilations) == 1
+    target = f"torch.{'quantized_' if documented else 'ops.quantized.'}max_pool{spatial}d"
     b.call(node.name, target, b.x(node), *(literal(list(s)) for s in settings), literal(op.ceil_mode))
 
 
@@ -26,7 +28,7 @@ def _avg_pool(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, AvgPool)
     keep_qparams(b, node)
-    settings = (op.kernel, op.strides, _half_kernel(op.kernel, op.padding))
+    settings = (op.kernel, op.strides, half_kernel(op.kernel, op.padding))
     flags = [literal(op.ceil_mode), literal(op.count_include_pad)]
     if op.divisor_override:
         if len(op.kernel) == 1:
@@ -36,9 +38,7 @@ def _avg_pool(b: Builder, node: Node) -> None:
     b.call(node.name, target, b.x(node), *(literal(list(s)) for s in settings), *flags)
 
 
-def _half_kernel(
-    kernel: tuple[int, ...], padding: tuple[int, ...], dilations: tuple[int, ...] = (1, 1, 1)
-) -> list[int]:
+def half_kernel(kernel: tuple[int, ...], padding: tuple[int, ...], dilations: tuple[int, ...] = (1, 1, 1)) -> list[int]:
     """Symmetric padding of at most half the dilated kernel, as torch's pools take it."""
     sides = symmetric(padding)
     for side, size, dilation in zip(sides, kernel, dilations, strict=False):

@@ -15,15 +15,18 @@ import numpy.typing as npt
 
 from qfuzz.findings.by_hand_functions import DECIMAL, activation_lines, fraction, function_lines
 from qfuzz.findings.by_hand_moved import filled, ordered, sampled
+from qfuzz.findings.by_hand_qparams import qparams_lines
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import qparams_at
 from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.comparison import Compare, CompareScalar
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger, Correlation
 from qfuzz.ops.deviation import Std
+from qfuzz.ops.dynamic import DynamicQuantize
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.filling import ConstantPad, IndexPut, MaskedFill
 from qfuzz.ops.grid import GridSample
@@ -36,6 +39,7 @@ from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.scalar import AddScalar
@@ -104,11 +108,20 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
             lines = e.reduced_extreme("max" if isinstance(node.op, Amax) else "min")
         case Argmax():
             return e.argmax()
+        case DynamicQuantize() | ChooseQparams():
+            return qparams_lines(node.op, e.arrays[0], index)
+        case Compare():
+            return [f"real = Fraction(({e.operand(0)}) {_RELATIONS[node.op.relation]} ({e.operand(1)}))"]
+        case CompareScalar():
+            return [f"real = Fraction(({e.operand(0)}) {_RELATIONS[node.op.relation]} {fraction(node.op.other)})"]
         case Interpolate():
             lines = e.interpolated()
         case _:
             lines = e.unary()
     return [*lines, *e.divided()]
+
+
+_RELATIONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 
 
 class _Element:

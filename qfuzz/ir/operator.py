@@ -1,13 +1,16 @@
 """What every operator says of itself to the intermediate representation: name, arity, shape and type rule."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 import msgspec
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element, PlainInteger
 from qfuzz.ir.tensor import Tensor, TensorType
+
+PlainOutput: TypeAlias = PlainInteger | Literal["bool"]
+"""Types of plain results: accumulators, indices, truth values."""
 
 
 class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="op", tag=str.lower):
@@ -24,13 +27,13 @@ class Operator(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     takes_non_finite
         Whether it is defined on infinities and NaN.
     plain_outputs
-        Plain integer types that a node may give (accumulators, indices); nothing that reads them is defined.
+        Plain types that a node may give (accumulators, indices, truth values).
     """
 
     arity: ClassVar[tuple[int, int]] = (1, 1)
     constant_inputs: ClassVar[tuple[int, ...]] = ()
     takes_non_finite: ClassVar[bool] = False
-    plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ()
+    plain_outputs: ClassVar[tuple[PlainOutput, ...]] = ()
     free_inputs: ClassVar[tuple[int, ...]] = ()
 
     @property

@@ -16,7 +16,8 @@ from qfuzz.exact.reals import Reals
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import Element, PlainInteger
+from qfuzz.ir.operator import PlainOutput
+from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.quantization import check_dequantized
 from qfuzz.ops.rearrangement import normal_axis
@@ -52,7 +53,7 @@ class Argmax(ExactOperator, frozen=True, kw_only=True, tag="argmax"):
     keepdims: bool = True
     select_last_index: bool = False
 
-    plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ("int64",)
+    plain_outputs: ClassVar[tuple[PlainOutput, ...]] = ("int64",)
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         (x,) = inputs

@@ -13,7 +13,8 @@ import numpy as np
 
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import Element, PlainInteger
+from qfuzz.ir.operator import PlainOutput
+from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.contraction import (
     Multiply,
@@ -156,7 +157,7 @@ class ConvInteger(Correlation, frozen=True, kw_only=True, tag="conv_integer"):
 
     arity: ClassVar[tuple[int, int]] = (2, 2)
     constant_inputs: ClassVar[tuple[int, ...]] = (1,)
-    plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ("int32",)
+    plain_outputs: ClassVar[tuple[PlainOutput, ...]] = ("int32",)
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs

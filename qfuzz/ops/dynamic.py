@@ -31,7 +31,8 @@ from qfuzz.exact.reals import Reals
 from qfuzz.exact.rounding import Floats, gamma
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, PlainInteger, QType
+from qfuzz.ir.operator import PlainOutput
+from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.contraction import Multiply, channel_magnitudes
 from qfuzz.ops.dynamic_range import (
@@ -82,10 +83,18 @@ class QuantizationImage(SteppedImage):
         match self.output:
             case "y":
                 return steps.stored
+            case "scale" if contract.terms != "exact" and self.quantization.range.lo == 0:
+                return np.zeros(()), np.array(max(steps.scale_hi, FLOAT32_MAX))  # data may be all 0: any scale will do
             case "scale":
                 return np.array(steps.scale_lo), np.array(steps.scale_hi)
             case "zero_point":
                 return np.array(float(steps.zero_lo)), np.array(float(steps.zero_hi))
+
+
+def quantization(x: Operand, chosen_as: Chooser, *, reduce_range: bool) -> Quantization:
+    """How data are quantized as they come."""
+    smallest = SMALL_SCALE_THRESHOLD if chosen_as == "torch" else Fraction(0)
+    return Quantization(x, steps=QMAX // 2 if reduce_range else QMAX, smallest=smallest)
 
 
 def _check_data(x: TensorType) -> None:
@@ -100,11 +109,15 @@ class DynamicQuantize(ExactOperator, frozen=True, kw_only=True, tag="dynamic_qua
     ----------
     output
         ``y`` are plain uint8 integers of x's shape; ``scale``, float32, and ``zero_point``, plain uint8, are scalars.
+    chosen_as, reduce_range
+        As of dynamic layers: `torch.quantize_per_tensor_dynamic`, whose formula QuantUtils.h has.
     """
 
     output: Output = "y"
+    chosen_as: Chooser = "onnx"
+    reduce_range: bool = False
 
-    plain_outputs: ClassVar[tuple[PlainInteger, ...]] = (STORED,)
+    plain_outputs: ClassVar[tuple[PlainOutput, ...]] = (STORED,)
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         _check_data(inputs[0])
@@ -112,10 +125,13 @@ class DynamicQuantize(ExactOperator, frozen=True, kw_only=True, tag="dynamic_qua
         if element != wanted:
             got = element.dtype if isinstance(element, QType) else element
             raise InvalidCase(f"output: {got} elements; {self.output!r} is plain {wanted}")
+        if self.reduce_range and self.chosen_as == "onnx":
+            raise InvalidCase("reduce_range: DynamicQuantizeLinear divides the range by 255")
         return inputs[0].shape if self.output == "y" else ()
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
-        return QuantizationImage(Quantization(operands[0]), self.output)
+        q = quantization(operands[0], self.chosen_as, reduce_range=self.reduce_range)
+        return QuantizationImage(q, self.output)
 
 
 class ProductSteps(SteppedImage):
@@ -273,8 +289,7 @@ class DynamicLayer(ExactOperator, frozen=True, kw_only=True):
 
     def quantization(self, x: Operand) -> Quantization:
         """How the data are quantized."""
-        smallest = SMALL_SCALE_THRESHOLD if self.chosen_as == "torch" else Fraction(0)
-        return Quantization(x, steps=QMAX // 2 if self.reduce_range else QMAX, smallest=smallest)
+        return quantization(x, self.chosen_as, reduce_range=self.reduce_range)
 
 
 def check_sums(magnitudes: npt.NDArray[np.int64]) -> None:

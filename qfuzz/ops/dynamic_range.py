@@ -133,21 +133,21 @@ class Quantization:
             return Steps(0.0, 0.0 if exact else FLOAT32_MAX, 0, 0, nothing, nothing, True, True)
         if exact and self.x.is_point:
             rounded, zero = self.correct
-            scale_lo, scale_hi = _outward(self.scale.lo, self.scale.hi)
+            scale_lo, scale_hi = outward(self.scale.lo, self.scale.hi)
             return Steps(scale_lo, scale_hi, zero, zero, rounded, rounded, True, True)
         if self.scale.lo == 0:
             return self._maybe_zero(exact, k)
-        known = self.range.is_point and _is_float32(self.range.lo) and _is_float32(self.scale.lo) and k <= AS_WRITTEN
+        known = self.range.is_point and is_float32(self.range.lo) and is_float32(self.scale.lo) and k <= AS_WRITTEN
         away = Fraction(0) if known or exact else Fraction(gamma(max(k - 1, 0)))
         if not (known or exact) and self.scale.lo < 2 * FLOAT32_MIN_NORMAL:
             away += SUBNORMAL / self.scale.lo
         overflows = not exact and self.range.hi * (1 + Fraction(2) ** -23) > FLOAT32_MAX
         if away >= 1 or overflows:
-            most = np.inf if overflows else _outward(self.scale.hi * 3, self.scale.hi * 3)[1]
+            most = np.inf if overflows else outward(self.scale.hi * 3, self.scale.hi * 3)[1]
             return self._anything(most, is_defined=False)
-        scale_lo, scale_hi = _outward(self.scale.lo * (1 - away), self.scale.hi * (1 + away))
+        scale_lo, scale_hi = outward(self.scale.lo * (1 - away), self.scale.hi * (1 + away))
         u = Fraction(0) if exact else Fraction(UNIT_ROUNDOFF)
-        if known and _is_float32(self.zero.lo):
+        if known and is_float32(self.zero.lo):
             u = Fraction(0)
         unrounded = Between(self.zero.lo * (1 - u) / (1 + away), self.zero.hi * (1 + u) / (1 - away))
         zero_lo, zero_hi = _rounded(unrounded, contract.tie if unrounded.is_point else None)
@@ -157,7 +157,7 @@ class Quantization:
     def _maybe_zero(self, exact: bool, k: int) -> Steps:
         """Of uncertain data that may all be 0: the scale may be anything near 0, or what stands for none."""
         if exact:
-            return self._anything(_outward(self.scale.hi, self.scale.hi)[1], is_defined=True)
+            return self._anything(outward(self.scale.hi, self.scale.hi)[1], is_defined=True)
         overflows = self.range.hi * (1 + Fraction(2) ** -23) > FLOAT32_MAX
         return self._anything(np.inf if overflows else FLOAT32_MAX, is_defined=False)
 
@@ -198,13 +198,13 @@ def _share(part: Fraction, rest: Fraction) -> Fraction:
     return part / (part + rest) if part else Fraction(0)
 
 
-def _is_float32(x: Fraction) -> bool:
+def is_float32(x: Fraction) -> bool:
     """Whether a normal float32 is `x`."""
     nearest = float(x)
     return Fraction(nearest) == x and float32(nearest) == nearest and (x == 0 or abs(nearest) >= FLOAT32_MIN_NORMAL)
 
 
-def _outward(lo: Fraction, hi: Fraction) -> tuple[float, float]:
+def outward(lo: Fraction, hi: Fraction) -> tuple[float, float]:
     """float64 bounds of what lies between."""
     a, b = float(lo), float(hi)
     return (

@@ -14,7 +14,8 @@ import numpy as np
 from qfuzz.exact.combination import Multiplier, Term
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
-from qfuzz.ir.qtype import BYTES, INTEGER_RANGE, Element, PlainInteger
+from qfuzz.ir.operator import PlainOutput
+from qfuzz.ir.qtype import BYTES, INTEGER_RANGE, Element
 from qfuzz.ir.tensor import Tensor, TensorType, check_shape
 from qfuzz.ops.contraction import (
     MAX_EXACT,
@@ -159,7 +160,7 @@ class MatMulInteger(ExactOperator, frozen=True, kw_only=True, tag="matmul_intege
     omits_zeros: bool = False
 
     arity: ClassVar[tuple[int, int]] = (2, 2)
-    plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ("int32",)
+    plain_outputs: ClassVar[tuple[PlainOutput, ...]] = ("int32",)
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         check_accumulators(element, inputs)
@@ -187,7 +188,7 @@ class LinearInteger(ExactOperator, frozen=True, kw_only=True, tag="linear_intege
 
     arity: ClassVar[tuple[int, int]] = (2, 2)
     constant_inputs: ClassVar[tuple[int, ...]] = (1,)
-    plain_outputs: ClassVar[tuple[PlainInteger, ...]] = ("int32",)
+    plain_outputs: ClassVar[tuple[PlainOutput, ...]] = ("int32",)
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs

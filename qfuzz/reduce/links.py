@@ -28,6 +28,7 @@ from qfuzz.ops.normalization import GroupNorm, InstanceNorm
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements
@@ -203,6 +204,8 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             return [label if d in stays else None for d, label in enumerate(x)]
         case DynamicQuantize(output="scale" | "zero_point"):
             return []
+        case ChooseQparams(tokens=tokens):
+            return [*x[:-1], None] if tokens else [None]
         case _:
             merged = [None] * rank
             for labels, t in zip(read, types, strict=True):

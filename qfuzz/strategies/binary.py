@@ -1,8 +1,9 @@
 """The drawing side of sub, div, minimum, maximum, where."""
 
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.comparison import Compare, CompareScalar, Relation
 from qfuzz.ops.elementwise import broadcast_shape
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.strategies import fill
@@ -62,6 +63,31 @@ def _selected(b: Builder) -> tuple[tuple[str, str], QType]:
     pair = _operands(b, partner(b))
     scales = [b.types[name].qtype.scale[0] for name in pair]
     return pair, b.output(max(scales), unit=d.pick(scales))
+
+
+RELATIONS: tuple[Relation, ...] = ("eq", "lt", "ge", "le", "ne", "gt")
+
+
+def draw_compare(b: Builder) -> None:
+    """A compare node, which ends a branch in bool: what follows reads its input."""
+    source = b.current
+    shape = b.type.shape
+    if b.d.integer(0, 2) < 2:  # of one type, whose integers are often equal
+        other = b.add_input(broadcasting(b, shape) if shape and b.d.rarely(4) else shape, b.qtype)
+    else:
+        other = partner(b)
+    b.add_node(Compare(relation=b.d.pick(RELATIONS)), _operands(b, other), "bool")
+    b.current = source
+
+
+def draw_compare_scalar(b: Builder) -> None:
+    """A compare_scalar node: with numbers on steps, between them, and beyond the range."""
+    d = b.d
+    source, q = b.current, b.qtype
+    steps = d.pick((0.0, d.integer(q.qmin, q.qmax) - q.zero_point[0], d.integer(-40, 40) / 2, 4.0 * q.qmax))
+    op = CompareScalar(relation=d.pick(RELATIONS), other=float32(steps * q.scale[0]))
+    b.add_node(op, (source,), "bool")
+    b.current = source
 
 
 def draw_where(b: Builder) -> None:

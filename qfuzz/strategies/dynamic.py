@@ -1,14 +1,16 @@
 """The drawing side of what is quantized as it comes: float32 data, what its range is like, and layers on it."""
 
 import math
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from msgspec.structs import replace
 
 from qfuzz.ir.qtype import QType, QuantizedDType, float32
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize, Output
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.dynamic_range import STORED
+from qfuzz.ops.qparams import ChooseQparams, Stored
 from qfuzz.strategies import fill
 from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, RealRange
 from qfuzz.strategies.contraction import (
@@ -42,8 +44,50 @@ def draw_dynamic_quantize(b: Builder) -> None:
     source = b.current
     x = float_data(b, least_rank=1)
     output: Output = b.d.pick(("y", "y", "scale", "y", "zero_point"))
-    b.add_node(DynamicQuantize(output=output), (x,), "float32" if output == "scale" else STORED)
+    by_torch = b.d.integer(0, 1) == 1
+    op = DynamicQuantize(
+        output=output,
+        chosen_as="torch" if by_torch else "onnx",
+        reduce_range=by_torch and b.d.rarely(2),
+    )
+    b.add_node(op, (x,), "float32" if output == "scale" else STORED)
     b.current = source
+
+
+def draw_choose_qparams(b: Builder) -> None:
+    """A choose_qparams node, which ends a branch, too."""
+    d = b.d
+    source = b.current
+    x = float_data(b, least_rank=1)
+    if not b.types[x].n_elements:
+        x = b.add_input((8, 4), "float32")
+        b.ranges[x] = RealRange(d.pick(_KINDS), 2.0 ** d.pick(_MAGNITUDES))
+    output: Qparam = d.pick(("scale", "zero_point"))
+    op = d.pick(_CHOICES)
+    if not op.tokens:
+        dtype, low, high = d.pick(_RANGES)
+        least = 2.0 ** d.pick((-23, -23, -16, -40, -4, 0))
+        op = ChooseQparams(
+            dtype=dtype, quant_min=low, quant_max=high, least=float32(least), symmetric=op.symmetric, output=output
+        )
+    b.add_node(replace(op, output=output), (x,), "float32" if output == "scale" else "int32")
+    b.current = source
+
+
+Qparam: TypeAlias = Literal["scale", "zero_point"]
+_CHOICES = (
+    ChooseQparams(),
+    ChooseQparams(symmetric=True),
+    ChooseQparams(tokens=True, dtype="int8", quant_min=-128, quant_max=127),
+    ChooseQparams(
+        tokens=True, dtype="int8", quant_min=-127, quant_max=127, symmetric=True, least=float32(float32(1e-5) / 127)
+    ),
+)
+"""The last two are what quantized_decomposed chooses for tokens."""
+_RANGES: tuple[tuple[Stored, int, int], ...] = (
+    ("uint8", 0, 255), ("int8", -128, 127), ("int8", -127, 127), ("uint8", 0, 127), ("int8", -8, 7), ("uint8", 0, 15),
+    ("int16", -32768, 32767), ("uint16", 0, 65535), ("int8", 0, 127), ("int32", -(2**20), 2**20), ("int8", -1, 0),
+)  # fmt: skip
 
 
 def draw_dynamic_linear(b: Builder) -> None:

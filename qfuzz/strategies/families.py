@@ -171,11 +171,14 @@ DRAWINGS: dict[str, Drawing] = {
     "batch_norm": Drawing(functions.fits_batch_norm, functions.draw_batch_norm, (4, 3, 2, 5, 4, 5)),
     "group_norm": Drawing(functions.fits_instance_norm, functions.draw_group_norm, _VOLUMES),
     "fake_quantize": Drawing(_ANY, fake.draw_fake_quantize),
+    "choose_qparams": Drawing(_ANY, dynamic.draw_choose_qparams, (2, 2, 3, 4)),
     "celu": Drawing(_ANY, elementwise.draw_celu),
     "threshold": Drawing(_ANY, elementwise.draw_threshold),
     "prelu": Drawing(_ANY, elementwise.draw_prelu),
     "add_scalar": Drawing(elementwise.fits_mul, elementwise.draw_add_scalar),
     "mul_scalar": Drawing(elementwise.fits_mul, elementwise.draw_mul_scalar),
+    "compare": Drawing(_ANY, binary.draw_compare),
+    "compare_scalar": Drawing(_ANY, binary.draw_compare_scalar),
     "std": Drawing(functions.fits_mean, functions.draw_std, (4, 3, 2)),
 }
 

@@ -51,8 +51,8 @@ UNUSUAL = (
     *("masked_fill", "index_put", "constant_pad", "grid_sample"),
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
     *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
-    *("add_scalar", "mul_scalar"),
-    *("fake_quantize",),
+    *("fake_quantize", "choose_qparams"),
+    *("add_scalar", "mul_scalar", "compare", "compare_scalar"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
@@ -67,6 +67,7 @@ OWN_INPUT = (
     "dynamic_conv_transpose",
     "linear_fp16",
     "fake_quantize",
+    "choose_qparams",
 )
 """Operators on float32, which connecting nodes do not give: they bring inputs of their own."""
 
@@ -77,6 +78,7 @@ ENDING = (
     "dynamic_conv_transpose",
     "linear_fp16",
     "fake_quantize",
+    "choose_qparams",
 )
 """Of these, the operators whose results nothing reads."""
 

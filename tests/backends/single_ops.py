@@ -15,6 +15,7 @@ from qfuzz.ops.argmax import Argmax
 from qfuzz.ops.attention import Attention
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.binary import Div, Sub
+from qfuzz.ops.comparison import Compare, CompareScalar
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
@@ -41,6 +42,7 @@ from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwi
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.post_operation import Activation
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Dequantize, Quantize, Requantize
 from qfuzz.ops.rearrangement import DepthToSpace, Expand, Gather, SpaceToDepth, Split, Squeeze, Unsqueeze
 from qfuzz.ops.recurrent import GATES, Recurrent
@@ -484,6 +486,12 @@ def _std(d: Draw) -> Case:
     return d.case(op, [(shape, q)], q)
 
 
+def _compare(d: Draw) -> Case:
+    shape, q = d.shape(), d.qtype()
+    op = Compare(relation="eq" if d.chance(0.5) else "ge")
+    return d.case(op, [(shape, q), (d.broadcast(shape), q if d.chance(0.6) else d.qtype())], "bool")
+
+
 def _scalar(d: Draw, op: AddScalar | MulScalar) -> Case:
     q = d.qtype()
     return d.case(op, [(d.shape(), q)], op.derived(q).qtype(q))
@@ -565,8 +573,17 @@ def _interpolate(d: Draw) -> Case:
 
 def _dynamic_quantize(d: Draw) -> Case:
     output: Any = d.rng.choice(["y", "y", "scale", "zero_point"])
-    op = DynamicQuantize(output=str(output))  # type: ignore[arg-type]
+    op = DynamicQuantize(output=str(output), chosen_as=d.chooser, reduce_range=d.reduces())  # type: ignore[arg-type]
     return d.case(op, [(d.shape(), "float32")], "float32" if output == "scale" else "uint8")
+
+
+def _choose_qparams(d: Draw) -> Case:
+    output: Any = str(d.rng.choice(["scale", "zero_point"]))
+    low, high, symmetric = ((0, 255, False), (-128, 127, True), (-8, 7, False))[d.integer(0, 2)]
+    op = ChooseQparams(
+        dtype="uint8" if low == 0 else "int8", quant_min=low, quant_max=high, symmetric=symmetric, output=output
+    )
+    return d.case(op, [(d.shape(), "float32")], "float32" if output == "scale" else "int32")
 
 
 def _dynamic_linear(d: Draw) -> Case:
@@ -854,6 +871,12 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     ),
     "prelu": _prelu,
     "std": _std,
+    "compare": _compare,
+    "compare_scalar": lambda d: d.case(
+        CompareScalar(relation="lt" if d.chance(0.5) else "eq", other=float(d.integer(-3, 3))),
+        [(d.shape(), d.qtype())],
+        "bool",
+    ),
     "add_scalar": lambda d: _scalar(d, AddScalar(other=float32(float(d.rng.normal(0, 9))), relu=d.chance(0.4))),
     "mul_scalar": lambda d: _scalar(d, MulScalar(other=float32(float(d.rng.normal(0, 3))), relu=d.chance(0.4))),
     "hardsigmoid": _unary(lambda d: Hardsigmoid(), _fixed(2.0**-8, 0, -128)),
@@ -889,6 +912,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "matmul_integer": lambda d: d.case(MatMulInteger(omits_zeros=d.chance(0.5)), _matrices(d), "int32"),
     "dynamic_quantize": _dynamic_quantize,
     "fake_quantize": _fake_quantize,
+    "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
     "dynamic_conv": _dynamic_conv(DynamicConv),
     "dynamic_conv_transpose": _dynamic_conv(DynamicConvTranspose),

@@ -1,5 +1,6 @@
 """The torch backends against the exact reference: operator by operator, documented refusals, and printed calls."""
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,43 @@ def test_kernels_agree_with_the_reference(op: str, engine: str) -> None:
         assert verdict.outcome in (Outcome.JUDGED, Outcome.UNSUPPORTED), verdict.reason
         if not is_known_bug(engine, case):
             assert verdict.counts.violation == 0, (case.network.nodes, verdict.mismatches)
+
+
+@pytest.mark.parametrize("op", OPERATOR_NAMES)
+def test_float_operators_between_quantizers_agree_with_the_reference(op: str) -> None:
+    backend = TorchBackend("export", format="qdq")
+    assert backend.name == "torch-export?format=qdq"
+    for case in cases(op):
+        (verdict,) = check(case, [backend]).backends
+        assert verdict.outcome in (Outcome.JUDGED, Outcome.UNSUPPORTED), verdict.reason
+        assert verdict.counts.violation == 0, (case.network.nodes, verdict.mismatches)
+
+
+def test_compiled_networks_agree_with_the_reference() -> None:
+    """One of a layer and what follows it, which inductor fuses to one kernel of oneDNN."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed: inductor cannot compile")
+    backend = TorchBackend("export", format="qdq", compile="inductor")
+    assert backend.name == "torch-export?format=qdq&compile=inductor"
+    assert backend.fuses
+    case = next(c for c in cases("linear_pointwise") if isinstance(backend.supports(c.network), Supported))
+    (verdict,) = check(case, [backend]).backends
+    assert verdict.outcome is Outcome.JUDGED, verdict.reason
+    assert verdict.counts.violation == 0
+
+
+@pytest.mark.parametrize(
+    ("engine", "options", "reason"),
+    [
+        ("fbgemm", {"format": "qdq"}, "format: 'qdq' of fbgemm"),
+        ("export", {"format": "onnx"}, "format: 'onnx' of export"),
+        ("export", {"compile": "inductor"}, "compile: 'inductor' of onednn"),
+        ("export", {"format": "qdq", "compile": "gcc"}, "compile: 'gcc' of qdq"),
+    ],
+)
+def test_options_of_the_export_dialect_are_checked(engine: str, options: dict[str, str], reason: str) -> None:
+    with pytest.raises(InvalidCase, match=reason):
+        TorchBackend(engine, **options)
 
 
 @pytest.mark.parametrize("op", ["conv", "max_pool", "avg_pool", "global_avg_pool", "add"])

@@ -13,7 +13,7 @@ from torch.autograd.profiler import profile
 from qfuzz.backends.torch_backends import TorchBackend
 from qfuzz.backends.torch_operators import Operator
 from qfuzz.ir.errors import Rejected, Unsupported
-from qfuzz.ir.forms import CHOICES
+from qfuzz.ir.forms import CHOICES, forms_from
 from qfuzz.ir.network import Case, Network
 from qfuzz.ir.protocols import Supported
 from qfuzz.strategies import cases_of
@@ -23,7 +23,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says on stderr t
 DIALECTS = {"eager": ("fbgemm", "onednn", "qnnpack", "x86"), "export": ("export",)}
 """Dialect to the engines that run it."""
 
-FORMS = tuple(f"{name}={value}" for name, value in CHOICES if name in ("entry", "calls", "packing"))
+_CHOICES = [f"{name}={value}" for name, value in CHOICES if name in ("entry", "calls", "packing")]
+FORMS = (*((form,) for form in _CHOICES), *((a, b) for a in _CHOICES for b in ("calls=out",) if a.startswith("entry")))
 """Forms that other operators of torch are called in; every drawn case is said in one of them, too."""
 
 
@@ -51,10 +52,12 @@ def traced(
     return frozenset(found)
 
 
-def _said(case: Case, form: str) -> Case:
-    """The case in this form only."""
+def _said(case: Case, forms: tuple[str, ...]) -> Case:
+    """The case in these forms only."""
     n = case.network
-    return Case(Network(n.inputs, n.constants, n.nodes, n.outputs, (form,)), case.inputs)
+    return Case(
+        Network(n.inputs, n.constants, n.nodes, n.outputs, forms_from(f.split("=") for f in forms)), case.inputs
+    )
 
 
 def _lines(tasks: list[tuple[TorchBackend, Case]], operators: dict[str, Operator]) -> Iterator[str]:
