@@ -82,7 +82,7 @@ def test_version_and_usage(tmp_path: Path) -> None:
 
 
 def test_a_run_that_finds_nothing(folder: Path) -> None:
-    read = document(folder, RUN, "run", "-b", "reference", "--max-examples", "30", "--seed", "7")
+    read = document(folder, RUN, "run", "-b", "reference", "--max-examples", "30", "--seed", "7", "--invalid", "0")
     assert (read["seed"], read["examples"], read["findings"]) == (7, 30, [])
     (backend,) = read["backends"]
     assert (backend["name"], backend["examples"], backend["unsupported"]) == ("reference", 30, 0)

@@ -190,7 +190,7 @@ def run_campaign(control: Control, python: str, folder: Path) -> Campaign:
     """Each backend there is followed by the same one here."""
     backends = [option for form in control.forms for p in (python, "") for option in ("-b", spec(form, p))]
     ops = [option for pattern in control.ops for option in ("--ops", pattern)]
-    bounds = ["--seed", str(SEED), "--max-examples", str(control.examples)]
+    bounds = ["--seed", str(SEED), "--max-examples", str(control.examples), "--invalid", "0"]
     document = json.loads(qfuzz_says(folder, "run", *backends, *ops, *bounds, "--json", code=1))
     jsonschema.Draft202012Validator(RUN).validate(document)
     assert [b["version"] for b in document["backends"]] == [control.release, installed()] * len(control.forms)

@@ -44,6 +44,11 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         for words in ("Unknown keyword argument", "is missing value for argument", "Expected at most")
     ),
     KnownRefusal(
+        "QNNPACK only supports",
+        "QNNPACK unpacks weights of conv2d alone: none of other convolutions are saved, copied or packed again",
+        "aten/src/ATen/native/quantized/cpu/qconv_unpack_impl.cpp: 'QNNPACK only supports conv2d_unpack right now'",
+    ),
+    KnownRefusal(
         "Quantized copy only works with contiguous and NHWC Tensors",
         "a value lies in memory in a way that the call copies to",
         "aten/src/ATen/native/quantized/Copy.cpp: assignment of a non-contiguous quantized subtensor is not supported",

@@ -1,7 +1,8 @@
 """Other operators of torch that are said to compute the same as those which networks are lowered to. Pure.
 
-``second``: `_quantized::`, under which kernels are registered once more. ``sparse``: linear layers whose weights are
-packed in blocks of which those of zeros are left out (`torch.ao.nn.sparse.quantized`), for any weight.
+``aten``: functions for tensors of any kind. ``second``: `_quantized::`, under which kernels are registered once more.
+``sparse``: linear layers whose weights are packed in blocks, of which those of zeros are left out
+(`torch.ao.nn.sparse.quantized`), for any weight.
 """
 
 from collections.abc import Mapping
@@ -62,10 +63,11 @@ _SPARSE = {
     "linear_dynamic": Instead("torch.ops.sparse.qlinear_dynamic", kept=2),
     "linear_prepack": Instead("torch.ops.sparse.qlinear_prepack", _BLOCKS),
 }
+_ATEN = {f"max_pool{d}d": Instead(f"torch.max_pool{d}d") for d in (1, 2)}
 ENTRIES: Mapping[str, Mapping[str, Instead]] = MappingProxyType(
     {
         form: MappingProxyType({f"torch.ops.quantized.{name}": instead for name, instead in table.items()})
-        for form, table in (("second", _SECOND), ("sparse", _SPARSE))
+        for form, table in (("aten", _ATEN), ("second", _SECOND), ("sparse", _SPARSE))
     }
 )
 """Form to the target of a call to what takes its place."""

@@ -254,9 +254,11 @@ def _repack(target: str, function: Callable[..., Any], given: Sequence[Any]) -> 
     def repack(packed: Any) -> Any:
         if "_prepack" not in target:  # cells, which hold weights that were packed again already
             return packed
-        unpacked = _lookup(target.replace("_prepack", "_unpack"))(packed)
+        # What packs has a second name in _quantized, what unpacks has not.
+        unpacked = _lookup(target.replace("_prepack", "_unpack").replace("._quantized.", ".quantized."))(packed)
         parts = (unpacked,) if isinstance(unpacked, torch.Tensor) else unpacked
-        return function(*parts, *given[len(parts) :])
+        flat = [p for part in parts for p in (part if isinstance(part, list) else [part])]  # sizes of sparse blocks
+        return function(*flat, *given[len(flat) :])
 
     return repack
 

@@ -17,6 +17,8 @@ PACKERS: tuple[str, ...] = (
     "torch.ops.quantized.linear_prepack",
     "torch.ops.onednn.qconv_prepack",
     "torch.ops.onednn.qlinear_prepack",
+    "torch.ops.quantized.linear_prepack_fp16",
+    "torch.ops.quantized.embedding_bag_prepack",
 )
 """Calls that pack a weight with what belongs to it. The float operator takes what they were given."""
 
@@ -32,13 +34,20 @@ _QUANTIZED: Mapping[str, str] = MappingProxyType(
         **{
             f"linear{relu}{dynamic}": "torch.nn.functional.linear: 0 p0 p1"
             for relu in ("", "_relu")
-            for dynamic in ("", "_dynamic")
+            for dynamic in ("", "_dynamic", "_dynamic_fp16")
         },
         "add": "torch.add: 0 1",
         "add_relu": "torch.add: 0 1",
         "mul": "torch.mul: 0 1",
         "mul_relu": "torch.mul: 0 1",
         "cat": "torch.cat: 0 1",
+        "cat_relu": "torch.cat: 0 1",
+        "clamp": "torch.clamp: 0 1 2",
+        "threshold": "torch.nn.functional.threshold: 0 1 2",
+        "prelu": "torch.prelu: 0 1",
+        "celu": "torch.nn.functional.celu: 0 3",
+        **dict.fromkeys(("embedding_byte", "embedding_4bit"), "torch.nn.functional.embedding: 1 p0"),
+        **dict.fromkeys(("embedding_bag_byte", "embedding_bag_4bit"), "torch.nn.functional.embedding_bag: 1 p0 2"),
         "relu6": "torch.nn.functional.relu6: 0",
         "sigmoid": "torch.sigmoid: 0",
         "hardswish": "torch.nn.functional.hardswish: 0",
@@ -76,7 +85,8 @@ FLOAT: Mapping[str, str] = MappingProxyType(
     {
         **{f"torch.ops.quantized.{name}": said for name, said in _QUANTIZED.items()},
         **{f"torch.ops.onednn.{name}": said for name, said in _ONEDNN.items()},
-        "torch.quantize_per_tensor": "torch.clone: 0",
+        **dict.fromkeys(("torch.quantize_per_tensor", "torch.quantize_per_channel"), "torch.clone: 0"),
+        "torch._int_mm": "torch.mm: 0 1",
         **{f"torch.quantized_max_pool{n}d": f"torch.nn.functional.max_pool{n}d: 0 1 2 3 4 5" for n in (1, 2, 3)},
     }
 )

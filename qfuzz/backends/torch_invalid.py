@@ -7,8 +7,9 @@ the float twin of what comes out.
 from fnmatch import fnmatchcase
 
 from qfuzz.backends.torch_calls import Arg, Call, CallList, literal
+from qfuzz.backends.torch_changes import NOTHING, Changed, Mutation, Site
 from qfuzz.backends.torch_float import QUANTIZERS, float_twin
-from qfuzz.backends.torch_mutations import DOCUMENTED, MUTATIONS, NOTHING, Changed, Mutation, Site
+from qfuzz.backends.torch_mutations import DOCUMENTED, MUTATIONS
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network
 
@@ -26,39 +27,46 @@ def changed(calls: CallList, network: Network, kind: str = "") -> CallList:
     kind = kind or network.form("invalid")
     mine = [m for m in MUTATIONS if m.kind == kind]
     prepare, run, n = list(calls.prepare), list(calls.run), 0
-    for part in (prepare, run):
+    for part, before in ((prepare, []), (run, prepare)):
         for call in list(part):
-            for m in mine:
+            for m in mine if part is run or not call.target.startswith(".") else ():
                 if any(fnmatchcase(call.target, t) for t in m.targets):
-                    n += _make(m, Site(call, network), calls, prepare, run)
+                    n += _make(m, Site(call, network), part, before)
     if not n:
         raise Unsupported(f"{kind}: no call of {network.nodes[0].op.name} here has what would be changed")
     values = tuple(d._replace(dtype="") for d in calls.values)
     return calls._replace(prepare=tuple(prepare), run=tuple(run), values=values)
 
 
-def _make(m: Mutation, site: Site, calls: CallList, prepare: list[Call], run: list[Call]) -> bool:
-    """Make a change in `prepare` or `run`; whether it says anything here."""
+def _make(m: Mutation, site: Site, part: list[Call], before: list[Call]) -> bool:
+    """Make a change in the part that the call is of, or in what comes `before`; whether it says anything here."""
     if m.change is not None:
-        return _change(m, m.change, site, prepare if site.call in prepare else run)
+        return _change(m, m.change, site, part)
     assert m.reshape is not None
     if m.position >= len(site.call.args):
         return False
     arg = site.call.args[m.position]
     name = arg.value[-1] if arg.kind == "variables" else arg.value
-    if arg.kind not in ("variable", "variables") or (arg.kind == "variables" and len(set(arg.value)) < 2):
+    if arg.kind not in ("variable", "variables") or (arg.kind == "variables" and len(set(arg.value)) < len(arg.value)):
         return False
     if sum(_reads(a, name) for a in site.call.args) > 1:
         return False  # both operands would change
-    made = next((c for c in (*prepare, *run) if c.out == name and c.target in QUANTIZERS), None)
+    made = next((c for c in (*before, *part) if c.out == name and c.target in QUANTIZERS), None)
     array = name if made is None else made.args[0].value
     call = m.reshape(array, site)
     if call is None:
         return False
-    part = prepare if array in {a.variable for a in calls.constants} else run
-    at = part.index(made) if made in part else 0
-    part.insert(at, call)
+    if made is None:
+        part.insert(_place(site, part), call)
+    else:
+        where = before if made in before else part
+        where.insert(where.index(made), call)
     return True
+
+
+def _place(site: Site, part: list[Call]) -> int:
+    """Where the call is by now, whatever was changed in it."""
+    return next(i for i, call in enumerate(part) if (call.out, call.target) == (site.call.out, site.call.target))
 
 
 def _reads(arg: Arg, name: str) -> bool:
@@ -66,7 +74,7 @@ def _reads(arg: Arg, name: str) -> bool:
 
 
 def _change(m: Mutation, change: Changed, site: Site, part: list[Call]) -> bool:
-    at = next(i for i, call in enumerate(part) if call.out == site.call.out and call.target == site.call.target)
+    at = _place(site, part)
     args = list(part[at].args)
     if m.position > len(args) or (m.position < len(args) and args[m.position].kind != "literal"):
         return False

@@ -18,13 +18,17 @@ _MEMORY = "makes or resizes memory, and leaves its values open"
 _PROCESSOR = "tells what the processor can do"
 _STEP = "a step of packing float16 weights, called there without the dispatcher: linear_fp16 is judged with it"
 _SETTINGS = "tells a setting that a weight was packed with, and computes no values"
-_OUTDATED = "always refuses: 'This model uses an outdated version', for scripts of older releases"
+_LISTS = "always refuses: 'with List[Tensor] for parameters is no longer supported', for scripts of older releases"
+_NO_ENGINE = "is refused on each engine: QNNPACK has no fused relu there, and the others no such kernel"
+
+OUTDATED = "always refuses: it is there for scripts of older releases, which it says are to be upgraded"
+"""A reason that a test looks at."""
 
 OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
     {
         "_quantized::conv3d": NO_KERNEL,
         "_quantized::conv3d_relu": NO_KERNEL,
-        "_quantized::linear_prepack_fp16_legacy": _OUTDATED,
+        "_quantized::linear_prepack_fp16_legacy": OUTDATED,
         "_quantized::linear_prepack_legacy": NO_KERNEL,
         "aten::_convert_weight_to_int4pack": NO_KERNEL,
         "aten::_empty_affine_quantized": _MEMORY,
@@ -38,6 +42,7 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
         "aten::_scaled_grouped_mm_v2": NO_KERNEL,
         "aten::_weight_int4pack_mm": NO_KERNEL,
         "aten::_weight_int4pack_mm_with_scales_and_zeros": NO_KERNEL,
+        "aten::choose_qparams_optimized": "searches greedily, for a loss that only its code defines",
         "aten::empty.memory_format": _MEMORY,
         "aten::empty_like": _MEMORY,
         "aten::empty_quantized": _MEMORY,
@@ -45,6 +50,10 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
         "aten::equal": "tells by one Python bool whether all elements and types are equal: no tensor",
         "aten::fake_quantize_per_channel_affine_cachemask_backward": _GRADIENT,
         "aten::fake_quantize_per_tensor_affine_cachemask_backward": _GRADIENT,
+        "aten::quantized_gru.data_legacy": _LISTS,
+        "aten::quantized_gru.input_legacy": _LISTS,
+        "aten::quantized_lstm.data_legacy": _LISTS,
+        "aten::quantized_lstm.input_legacy": _LISTS,
         "aten::resize_": _MEMORY,
         "aten::set_.source_Storage_storage_offset": _MEMORY,
         "mkldnn::_is_mkldnn_fp16_supported": _PROCESSOR,
@@ -75,9 +84,13 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
         "quantized::conv_transpose3d_padding": _SETTINGS,
         "quantized::conv_transpose3d_stride": _SETTINGS,
         "quantized::conv_transpose3d_transpose": _SETTINGS,
-        "quantized::linear_prepack_fp16_legacy": _OUTDATED,
-        "quantized::linear_prepack_legacy": _OUTDATED,
+        "quantized::linear_prepack_fp16_legacy": OUTDATED,
+        "quantized::linear_prepack_legacy": OUTDATED,
+        "quantized::linear_unpack.legacy": OUTDATED,
+        "quantized::linear_unpack_fp16.legacy": OUTDATED,
+        "quantized_decomposed::_choose_qparams_per_token_asymmetric_impl": "another name of the one without _impl",
         "quantized_decomposed::convert_element_type.no_fuse": "converts a type as Tensor.to does: nothing is quantized",
+        "sparse::qlinear_relu_dynamic": _NO_ENGINE,
         "static_runtime::dequantize_copy.self": NO_KERNEL,
     }
 )
@@ -87,13 +100,11 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
     {
         "aten::_dyn_quant_matmul_4bit": "products with narrow weights",
         "aten::_dyn_quant_pack_4bit_weight": "products with narrow weights",
-        "aten::_fused_moving_avg_obs_fq_helper": "fake quantization and observers",
         "aten::_int_mm.out": "products with narrow weights",
         "aten::_scaled_mm": "products with narrow weights",
         "aten::_scaled_mm.out": "products with narrow weights",
         "aten::_scaled_mm_v2": "products with narrow weights",
         "aten::_scaled_mm_v2.out": "products with narrow weights",
-        "aten::choose_qparams_optimized": "choice of scale and zero point",
         "aten::eq.Scalar_out": "comparisons",
         "aten::eq.Tensor_out": "comparisons",
         "aten::fbgemm_linear_fp16_weight.out": "linear with float16 weights",
@@ -101,7 +112,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::fbgemm_linear_quantize_weight": "linear of older interfaces",
         "aten::fbgemm_pack_quantized_matrix.KN": "linear of older interfaces",
         "aten::fill_.Tensor": "movement, sorting and indexing",
-        "aten::fused_moving_avg_obs_fake_quant": "fake quantization and observers",
         "aten::ge.Scalar_out": "comparisons",
         "aten::ge.Tensor_out": "comparisons",
         "aten::gt.Scalar_out": "comparisons",
@@ -112,27 +122,17 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::lt.Tensor_out": "comparisons",
         "aten::ne.Scalar_out": "comparisons",
         "aten::ne.Tensor_out": "comparisons",
-        "aten::quantized_gru.data_legacy": "recurrent layers and cells",
-        "aten::quantized_gru.input_legacy": "recurrent layers and cells",
-        "aten::quantized_lstm.data_legacy": "recurrent layers and cells",
-        "aten::quantized_lstm.input_legacy": "recurrent layers and cells",
         "onednn::qconv2d_pointwise.binary_tensor": "post-operators and output types of onednn",
         "onednn::qconv2d_pointwise.tensor": "post-operators and output types of onednn",
         "onednn::qconv_pointwise.tensor": "post-operators and output types of onednn",
         "onednn::qlinear_pointwise.binary_tensor": "post-operators and output types of onednn",
         "onednn::qlinear_pointwise.tensor": "post-operators and output types of onednn",
-        "quantized::add_relu.Scalar_out": "add and mul with scalars, in place and into out=",
+        "quantized::add_out": "add and mul with scalars, in place and into out=",
         "quantized::add_relu_out": "add and mul with scalars, in place and into out=",
-        "quantized::add_scalar_relu_out.Tensor": "add and mul with scalars, in place and into out=",
-        "quantized::conv3d_unpack": "weights taken out of their packed form",
         "quantized::conv_unpack": "convolution of older interfaces",
-        "quantized::linear_unpack.legacy": "linear of older interfaces",
-        "quantized::linear_unpack_fp16.legacy": "linear with float16 weights",
         "quantized::make_quantized_cell_params": "recurrent layers and cells",
-        "quantized::mul_relu.Scalar_out": "add and mul with scalars, in place and into out=",
+        "quantized::mul_out": "add and mul with scalars, in place and into out=",
         "quantized::mul_relu_out": "add and mul with scalars, in place and into out=",
-        "quantized::mul_scalar_relu_out.Tensor": "add and mul with scalars, in place and into out=",
-        "sparse::qlinear_relu_dynamic": "linear with block-sparse weights",
         "sparse::qlinear_unpack": "linear with block-sparse weights",
     }
 )

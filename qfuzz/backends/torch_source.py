@@ -45,10 +45,11 @@ def _packed_again(call: Sequence[Any], packing: str) -> tuple[str, ...]:
         return ("import copy", f"{out} = copy.deepcopy({out})")
     if not prepacks:
         return ()
+    unpack = target.replace("_prepack", "_unpack").replace("._quantized.", ".quantized.")
     if len(args) == 1:
-        return (f"w = {target.replace('_prepack', '_unpack')}({out})", f"{out} = {target}(w)")
+        return (f"w = {unpack}({out})", f"{out} = {target}(w)")
     again = call_source((out, target, (("variable", "w"), ("variable", "b"), *args[2:]), kwargs))
-    return (f"w, b = {target.replace('_prepack', '_unpack')}({out})", again)
+    return (f"w, b = {unpack}({out})[:2]", again)
 
 
 def _at_once(run: Sequence[str], inputs: Sequence[Any]) -> list[str]:

@@ -18,6 +18,9 @@ Variant: TypeAlias = Callable[[Builder, Node, Call], tuple[Call, ...] | None]
 """The calls that stand for one call of a node, or None where it has no such variant."""
 
 
+_SCALAR_KERNELS = ("add_scalar", "add_scalar_relu", "mul_scalar", "mul_scalar_relu")
+
+
 def say_calls(b: Builder) -> None:
     """Put the variants that the network's form asks for in the place of calls."""
     variants = VARIANTS.get(b.network.form("calls"))
@@ -68,13 +71,15 @@ def _out(target: str, operands: int) -> Variant:
     return calls
 
 
-def _binary(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
-    """Of two tensors, or of one and a number; there is none of a number and a tensor."""
-    first, second = (arg.kind for arg in call.args[:2])
-    if first == "literal":
-        return None
-    older = "_out" if b.network.form("entry") == "older" else ".out"
-    return _out(call.target + (".Scalar_out" if second == "literal" else older), 2)(b, node, call)
+def _binary_out(kernel: str) -> Variant:
+    """As `_out`, of two tensors, or of a tensor and a number; that of a number and a tensor has none."""
+    tensors, scalar = (_out(f"torch.ops.quantized.{kernel}.{overload}", 2) for overload in ("out", "Scalar_out"))
+
+    def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+        first, second = (a.kind for a in call.args[:2])
+        return None if first == "literal" else (scalar if second == "literal" else tensors)(b, node, call)
+
+    return calls
 
 
 def _reflected(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
@@ -99,15 +104,8 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
             ".index_put": _in_place(".index_put_", 2),
         },
         "out": {
-            "torch.ops.quantized.add": _binary,
-            "torch.ops.quantized.add_relu": _binary,
-            "torch.ops.quantized.mul": _binary,
-            "torch.ops.quantized.mul_relu": _binary,
-            **{
-                f"torch.ops.quantized.{kernel}_scalar{relu}": _out(f"torch.ops.quantized.{kernel}_scalar{relu}_out", 2)
-                for kernel in ("add", "mul")
-                for relu in ("", "_relu")
-            },
+            **{f"torch.ops.quantized.{k}": _binary_out(k) for k in ("add", "add_relu", "mul", "mul_relu")},
+            **{f"torch.ops.quantized.{k}": _out(f"torch.ops.quantized.{k}_out", 2) for k in _SCALAR_KERNELS},
             "torch.ops.quantized.cat": _out("torch.ops.quantized.cat_out", 2),
             "torch.ops.quantized.cat_relu": _out("torch.ops.quantized.cat_relu_out", 2),
             "torch.cat": _out("torch.ops.aten.cat.out", 2),

@@ -32,7 +32,9 @@ INVALID = (
     *("no", "zero_stride", "negative_stride", "zero_dilation", "negative_dilation", "negative_padding"),
     *("large_padding", "zero_kernel", "large_window", "many_numbers", "zero_divisor", "negative_size"),
     *("zero_groups", "indivisible_groups", "weight_channels", "bias_length", "channels"),
-    *("statistics_length", "output_padding"),
+    *("statistics_length", "scales_length", "output_padding", "zero_size", "zero_factor", "negative_factor"),
+    *("index_above", "index_below", "offsets_beyond", "offsets_below", "zero_block", "indivisible_block"),
+    *("large_count",),
     *("shapes", "ranks", "rank_low", "rank_high"),
     *("axis_above", "axis_below", "zero_step", "negative_step", "element_count", "inferred_twice", "negative_count"),
     *("repeated_axis", "missing_axis", "reversed_axes", "padding_beyond", "odd_padding", "no_bounds"),
@@ -117,8 +119,8 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension(
         "fake_quantizer",
-        ("numbers", "tensors", "mask", "learnable", "float_zero_points"),
-        "torch's fake quantizers: of numbers, of tensors, with the mask of gradients, learnable, of float zero points",
+        ("numbers", "tensors", "mask", "learnable", "float_zero_points", "observed"),
+        "torch's fake quantizers: of numbers, of tensors, with a mask, learnable, of float zero points, of a range",
     ),
     Dimension(
         "entry",

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from qfuzz.ir.errors import Corrupted, Rejected, Unsupported
-from qfuzz.ir.network import Case
+from qfuzz.ir.network import Case, Network
 from qfuzz.ir.protocols import Backend, KnowsInvalid
 from qfuzz.oracle.memory import BANDS, Guarded, limit_reached
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome, legible
@@ -18,7 +18,7 @@ def judge_invalid(case: Case, backend: Backend) -> BackendVerdict:
     is invalid.
     """
     network = case.network
-    kind = network.form("invalid")
+    kind = invalid_of(network)
     spent = [0.0, 0.0]
 
     def verdict(outcome: Outcome, reason: str) -> BackendVerdict:
@@ -64,7 +64,12 @@ def judge_invalid(case: Case, backend: Backend) -> BackendVerdict:
     return verdict(Outcome.ACCEPTED_INVALID, f"{got} returned; {why}")
 
 
+def invalid_of(network: Network) -> str:
+    """What is invalid of it. That kernels take what is empty is weaker evidence, and told apart."""
+    is_empty = any(0 in t.shape for t in network.types.values())
+    return network.form("invalid") + (", empty" if is_empty else "")
+
+
 def told_of(case: Case, reason: str) -> str:
     """How a process died of `case`, with what is invalid of it: other such forms are other bugs."""
-    network = case.network
-    return f"{network.form('invalid')}: {reason}" if network.is_invalid else reason
+    return f"{case.network.form('invalid')}: {reason}" if case.network.is_invalid else reason

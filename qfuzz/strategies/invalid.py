@@ -6,6 +6,7 @@ import msgspec
 
 from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_dialect import ENGINES, LOWERINGS, lower_eager
+from qfuzz.backends.torch_export_dialect import LOWERINGS as EXPORTED
 from qfuzz.backends.torch_export_dialect import lower_export
 from qfuzz.backends.torch_invalid import kinds_of
 from qfuzz.backends.torch_mutations import MUTATIONS
@@ -34,14 +35,15 @@ def draw_invalid(d: Draw, selected: Sequence[str], draw: Callable[[Draw, Sequenc
         Draws a valid case of one node of these operators.
     """
     op = ""
-    known = [name for name in selected if name in LOWERINGS] or list(selected)
+    known = [name for name in selected if name in LOWERINGS or name in EXPORTED] or list(selected)
     for i in range(OPS * TRIES):
         op = d.pick(known) if i % TRIES == 0 else op
         case = draw(d, (op,))
-        kinds = invalid_kinds(case.network)
+        plain = msgspec.structs.replace(case.network, forms=())
+        kinds = invalid_kinds(plain)
         if kinds:
             forms = forms_from([("invalid", d.pick([kind for kind in kinds for _ in range(_weight(kind))]))])
-            return Case(msgspec.structs.replace(case.network, forms=forms), case.inputs)
+            return Case(msgspec.structs.replace(plain, forms=forms), case.inputs)
     return case
 
 

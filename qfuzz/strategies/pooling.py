@@ -38,6 +38,8 @@ def _window(b: Builder, *, dilated: bool) -> dict[str, tuple[int, ...]]:
 
 def draw_max_pool(b: Builder) -> None:
     """A max_pool node."""
+    if b.d.rarely(5):
+        b.forms.append(("entry", "aten"))
     window = _window(b, dilated=True)
     b.add_node(MaxPool(**window, ceil_mode=b.d.rarely(4)), (b.current,), b.same_or_output(b.qtype.scale[0]))
 

@@ -26,7 +26,7 @@ def fits_channels(b: Builder) -> bool:
 
 def with_groups(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Channels that several groups can be made of."""
-    groups = d.pick((2, 3, 4, 2))
+    groups = d.pick((1, 2, 3, 4, 2, 3, 4, 2))
     return (shape[0], groups * max(1, min(shape[1], 33) // groups), *shape[2:])
 
 

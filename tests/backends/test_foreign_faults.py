@@ -283,6 +283,7 @@ def test_a_campaign_outlives_kernels_elsewhere(tmp_path: Path) -> None:
     assert 0 < len(guilty) < len(carried)
     deadly, honest = spec_of("abort"), spec_of("")
     args = ["-b", deadly, "-b", honest, "--ops", "add", "--ops", "relu", "--max-nodes", "2", "--seed", "3"]
+    args += ["--invalid", "0"]
     d = document(tmp_path, RUN, "run", *args, "--max-examples", str(n), "--jobs", "1", code=1)
     died, lived = d["backends"]
     assert d["examples"] == n

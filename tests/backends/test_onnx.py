@@ -306,7 +306,19 @@ def test_error_near_ties_stays_within_the_contract(op: str, backend: Any) -> Non
 @every_backend
 def test_a_campaign_finds_nothing_new(backend: Any, tmp_path: Path) -> None:
     """Drawn networks in all their forms, in processes of their own: kernels die of some. The corpus knows which."""
-    options = ["--max-examples", str(DRAWN), "--seed", "3", "--max-nodes", "3", "--jobs", "1", "--json"]
+    options = [
+        "--max-examples",
+        str(DRAWN),
+        "--seed",
+        "3",
+        "--max-nodes",
+        "3",
+        "--jobs",
+        "1",
+        "--json",
+        "--invalid",
+        "0",
+    ]
     command = ["run", "-b", backend.name, *options, "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-c", "from qfuzz.cli import main; main()", *command],

@@ -12,13 +12,13 @@ from qfuzz.backends.statuses import counts
 from qfuzz.backends.torch_coverage import COVERED, Covered
 from qfuzz.backends.torch_matrix import Row, rows, summary
 from qfuzz.backends.torch_operators import Operator, Torch, ask_torch
-from qfuzz.backends.torch_scope import GENERATED, NO_KERNEL, NOT_YET, OUT_OF_SCOPE
+from qfuzz.backends.torch_scope import GENERATED, NO_KERNEL, NOT_YET, OUT_OF_SCOPE, OUTDATED
 from qfuzz.ir.errors import BackendMissing
 from qfuzz.ops import OPERATOR_NAMES
 
-pytest.importorskip("torch", reason="torch is not installed: it tells which operators there are")
+torch_itself = pytest.importorskip("torch", reason="torch is not installed: it tells which operators there are")
 
-from torch_trace import DIALECTS, traced
+from torch_trace import DIALECTS, traced  # noqa: E402  after the skip
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent.parent / "scripts" / "constraints.txt"
 PINNED = re.findall(r"^torch==([\d.]+)", CONSTRAINTS.read_text(encoding="utf-8"), flags=re.MULTILINE)
@@ -111,6 +111,20 @@ def test_what_is_generated_needs_no_entry() -> None:
     assert {"aten::quantize_per_tensor.out", "aten::int_repr.out"} <= generated
     assert not generated & {*NOT_YET, *OUT_OF_SCOPE}
     assert all(r.reason == GENERATED for r in rows(torch()) if r.name in generated and r.status == "out of scope")
+
+
+@pytest.mark.parametrize("name", [n for n, why in OUT_OF_SCOPE.items() if why == OUTDATED])
+def test_what_is_outdated_refuses(name: str) -> None:
+    if name not in operators():
+        pytest.skip(f"torch {torch().version} has no {name}")
+    namespace, _, rest = name.partition("::")
+    operator, _, overload = rest.partition(".")
+    call = getattr(getattr(getattr(torch_itself.ops, namespace), operator), overload or "default")
+    weight = torch_itself.ones(2, 4)
+    if "QuantizedCPU" in operators()[name].kernels:
+        weight = torch_itself.quantize_per_tensor(weight, 1.0, 0, torch_itself.qint8)
+    with pytest.raises(RuntimeError, match=r"outdated|upgrade"):
+        call(weight)
 
 
 # Every claim is true.

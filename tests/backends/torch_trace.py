@@ -13,7 +13,7 @@ from torch.autograd.profiler import profile
 from qfuzz.backends.torch_backends import TorchBackend
 from qfuzz.backends.torch_operators import Operator
 from qfuzz.ir.errors import Rejected, Unsupported
-from qfuzz.ir.forms import CHOICES, forms_from
+from qfuzz.ir.forms import CHOICES
 from qfuzz.ir.network import Case, Network
 from qfuzz.ir.protocols import Supported
 from qfuzz.strategies import cases_of
@@ -23,9 +23,11 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says on stderr t
 DIALECTS = {"eager": ("fbgemm", "onednn", "qnnpack", "x86"), "export": ("export",)}
 """Dialect to the engines that run it."""
 
-_CHOICES = [f"{name}={value}" for name, value in CHOICES if name in ("entry", "calls", "packing")]
-FORMS = (*((form,) for form in _CHOICES), *((a, b) for a in _CHOICES for b in ("calls=out",) if a.startswith("entry")))
-"""Forms that other operators of torch are called in; every drawn case is said in one of them, too."""
+FORMS = tuple(f"{name}={value}" for name, value in CHOICES if name in ("entry", "calls", "packing"))
+"""Forms that other operators of torch are called in; drawn cases are said in them, too."""
+
+STEP = 50
+"""How many cases are drawn at a time."""
 
 
 def traced(
@@ -37,27 +39,28 @@ def traced(
     that plain tensors have other kernels for count where a quantized tensor is an argument.
     """
     backends = [TorchBackend(engine) for engine in DIALECTS[dialect]]
-    found: set[str] = set()
     cases = (case for shard in count() for case in cases_of(0, shard, ops=(op,), max_nodes=1))
-    others = cycle(FORMS)
-    for n_cases in (least, most - least):
-        drawn = (said for case in islice(cases, n_cases) for said in (case, _said(case, next(others))))
-        tasks = [(b, c) for c in drawn for b in backends if isinstance(b.supports(c.network), Supported)]
-        for line in _lines(tasks, operators):
-            found.update(line.split())
-            if n_cases != least and wanted <= found:
-                break
+    drawn = [said for case, form in zip(islice(cases, least), cycle(FORMS)) for said in (case, _said(case, form))]
+    found = {name for line in _lines(_tasks(backends, drawn), operators) for name in line.split()}
+    for _ in range(least, most, STEP):
         if wanted <= found:
             break
+        drawn = [said for case in islice(cases, STEP) for said in (case, *(_said(case, form) for form in FORMS))]
+        for line in _lines(_tasks(backends, drawn), operators):
+            found.update(line.split())
+            if wanted <= found:
+                break
     return frozenset(found)
 
 
-def _said(case: Case, forms: tuple[str, ...]) -> Case:
-    """The case in these forms only."""
+def _said(case: Case, form: str) -> Case:
+    """The case in this form only."""
     n = case.network
-    return Case(
-        Network(n.inputs, n.constants, n.nodes, n.outputs, forms_from(f.split("=") for f in forms)), case.inputs
-    )
+    return Case(Network(n.inputs, n.constants, n.nodes, n.outputs, (form,)), case.inputs)
+
+
+def _tasks(backends: list[TorchBackend], cases: list[Case]) -> list[tuple[TorchBackend, Case]]:
+    return [(b, c) for c in cases for b in backends if isinstance(b.supports(c.network), Supported)]
 
 
 def _lines(tasks: list[tuple[TorchBackend, Case]], operators: dict[str, Operator]) -> Iterator[str]:
