@@ -1,4 +1,4 @@
-"""Laws of add_scalar, mul_scalar, compare, threshold, prelu, celu and std."""
+"""Laws of layers with what follows them: an activation alone, a sum with nothing, a layer as it is."""
 
 from typing import Any
 
@@ -6,118 +6,103 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from one_node import LAW, apply, network_of, qtypes, stored
+from one_node import LAW, apply, qtypes, stored
 
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import Element, QType, float32
+from qfuzz.ir.qtype import Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.activation import Celu, Elu, Relu
-from qfuzz.ops.comparison import Compare, CompareScalar, Relation
-from qfuzz.ops.deviation import Std
-from qfuzz.ops.prelu import Prelu
-from qfuzz.ops.scalar import AddScalar, MulScalar
-from qfuzz.ops.threshold import Threshold
+from qfuzz.ops.activation import Clamp, Hardswish, LeakyRelu, Relu, Tanh
+from qfuzz.ops.convolution import unit_conv
+from qfuzz.ops.gelu import Gelu
+from qfuzz.ops.linear import Linear
+from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
+from qfuzz.ops.quantization import Requantize
 from qfuzz.oracle.reference import exact_outputs
 
-Q = QType.per_tensor("uint8", 0.5, 128)
-OPPOSITES: tuple[tuple[Relation, Relation], ...] = (("eq", "ne"), ("lt", "ge"), ("le", "gt"))
+Array = np.ndarray[Any, Any]
+ALONE: dict[str, Operator] = {
+    "none": Requantize(),
+    "relu": Relu(),
+    "hardtanh": Clamp(min=-1.0, max=2.0),
+    "leaky_relu": LeakyRelu(negative_slope=0.25),
+    "hardswish": Hardswish(),
+    "tanh": Tanh(),
+    "gelu": Gelu(),
+    "gelu_tanh": Gelu(approximate="tanh"),
+}
+EYE = np.eye(3, dtype=np.int8)
 
 
-def drawn(data: st.DataObject, *shape: int, dyadic: bool = False) -> tuple[Any, QType]:
-    q = data.draw(qtypes(dyadic=dyadic))
-    return data.draw(stored(q, shape)), q
+def layer(op: Operator, x: tuple[Array, QType], weight: Array, out: Element, *others: tuple[Array, QType]) -> Array:
+    """The correctly rounded output of one node, whose weight has scale 1."""
+    fed = [x, *others]
+    inputs = tuple(Input(f"x{i}", TensorType(a.shape, q)) for i, (a, q) in enumerate(fed))
+    q_w = QType.per_tensor("int8", 1.0, 0)
+    constant = Constant("w", TensorType(weight.shape, q_w), Tensor(weight))
+    node = Node("y", op, ("x0", "w", *(v.name for v in inputs[1:])), out)
+    feeds = tuple(Tensor(a.astype(q.dtype)) for a, q in fed)
+    return exact_outputs(Case(Network(inputs, (constant,), (node,), ("y",)), feeds))["y"]
 
 
-@LAW
+@pytest.mark.parametrize("activation", ALONE)
 @given(data=st.data())
-def test_the_type_that_add_scalar_derives_moves_integers_only_where_it_must(data: st.DataObject) -> None:
-    x, q = drawn(data, 7)
-    op = AddScalar(other=float32(data.draw(st.integers(-1000, 1000)) / 3 * q.scale[0]))
-    out = op.derived(q).qtype(q)
-    y = apply(op, [(x, q)], out).astype(int)
-    if out.scale == q.scale:
-        assert np.array_equal(y, x)
-    else:
-        assert out.scale > q.scale
-        assert out.zero_point[0] in (q.qmin, q.qmax)
-        assert (np.abs(np.diff(np.sort(y))) <= np.diff(np.sort(x.astype(int))) + 1).all()
-
-
 @LAW
-@given(data=st.data(), sign=st.sampled_from((1.0, -1.0)))
-def test_the_type_that_mul_scalar_derives_keeps_or_mirrors_integers(data: st.DataObject, sign: float) -> None:
-    x, q = drawn(data, 7)
-    op = MulScalar(other=float32(sign * data.draw(st.integers(1, 999)) / 7))
-    y = apply(op, [(x, q)], op.derived(q).qtype(q)).astype(int)
-    assert np.array_equal(y, x if sign > 0 else q.qmin + q.qmax - x.astype(int))
+def test_after_a_layer_that_changes_nothing_an_activation_is_itself(activation: Any, data: st.DataObject) -> None:
+    q, out = data.draw(qtypes()), data.draw(qtypes())
+    x = data.draw(stored(q, (2, 3)))
+    op = LinearPointwise(activation=activation, negative_slope=0.25, min=-1.0, max=2.0)
+    assert np.array_equal(layer(op, (x, q), EYE, out), apply(ALONE[activation], [(x, q)], out))
 
 
-@LAW
-@given(data=st.data(), opposite=st.sampled_from(OPPOSITES))
-def test_a_relation_holds_where_its_opposite_does_not(data: st.DataObject, opposite: tuple[Relation, Relation]) -> None:
-    (a, q_a), (b, q_b) = drawn(data, 2, 3), drawn(data, 3)
-    yes, no = (apply(Compare(relation=r), [(a, q_a), (b, q_b)], "bool") for r in opposite)
-    assert yes.dtype == np.bool_
-    assert np.array_equal(yes, ~no)
-
-
-@LAW
 @given(data=st.data())
-def test_equal_types_compare_as_their_integers(data: st.DataObject) -> None:
-    a, q = drawn(data, 6)
-    b = data.draw(stored(q, (6,)))
-    assert np.array_equal(apply(Compare(relation="lt"), [(a, q), (b, q)], "bool"), a < b)
-    zero = CompareScalar(relation="gt", other=0.0)
-    assert np.array_equal(apply(zero, [(a, q)], "bool"), a.astype(int) > q.zero_point[0])
-
-
 @LAW
+def test_swish_is_least_left_of_zero(data: st.DataObject) -> None:
+    q = data.draw(qtypes())
+    x = data.draw(stored(q, (4, 3)))
+    real = layer(LinearPointwise(activation="swish"), (x, q), EYE, "float32")
+    assert (real >= np.float32(-0.27846456)).all()
+    stands_for = (x.astype(np.float64) - q.zero_point[0]) * q.scale[0]
+    assert np.array_equal(np.sign(real[np.abs(real) > 1e-30]), np.sign(stands_for[np.abs(real) > 1e-30]))
+
+
+@pytest.mark.parametrize("relu", [False, True])
 @given(data=st.data())
-def test_threshold_and_prelu_of_nothing_are_relu(data: st.DataObject) -> None:
-    x, q = drawn(data, 2, 3)
-    relu = apply(Relu(), [(x, q)], q)
-    assert np.array_equal(apply(Threshold(threshold=0.0, value=0.0), [(x, q)], q), relu)
-    slope = QType.per_tensor("int8", 1.0, 7)
-    c = Constant("w", TensorType((1,), slope), Tensor(np.array([7], np.int8)))
-    node = Node("y", Prelu(), ("x", "w"), q)
-    case = Case(Network((Input("x", TensorType((2, 3), q)),), (c,), (node,), ("y",)), (Tensor(x),))
-    assert np.array_equal(exact_outputs(case)["y"], relu)
-
-
 @LAW
+def test_a_sum_with_zero_is_the_layer(relu: bool, data: st.DataObject) -> None:
+    q, other, out = (data.draw(qtypes()) for _ in range(3))
+    x = data.draw(stored(q, (2, 3)))
+    weight = data.draw(stored(QType.per_tensor("int8", 1.0, 0), (4, 3)))
+    nothing = np.full((2, 4), other.zero_point[0])
+    added = layer(LinearAdd(relu=relu), (x, q), weight, out, (nothing, other))
+    assert np.array_equal(added, layer(Linear(relu=relu), (x, q), weight, out))
+
+
 @given(data=st.data())
-def test_celu_of_1_is_elu(data: st.DataObject) -> None:
-    x, q = drawn(data, 9)
-    out = data.draw(qtypes())
-    assert np.array_equal(apply(Celu(), [(x, q)], out), apply(Elu(), [(x, q)], out))
-
-
 @LAW
-@given(data=st.data())
-def test_std_ignores_a_shift_and_follows_the_scale(data: st.DataObject) -> None:
-    x, q = drawn(data, 3, 4)
-    op = Std(axes=(1,), correction=data.draw(st.sampled_from((0, 1))))
-    moved = QType.per_tensor(q.dtype, q.scale[0], data.draw(st.integers(q.qmin, q.qmax)))
-    assert np.array_equal(apply(op, [(x, q)], Q), apply(op, [(x, moved)], Q))
-    assert (apply(op, [(x[:, :1].repeat(4, axis=1), q)], Q) == Q.zero_point[0]).all()
+def test_convolutions_of_one_pixel_are_products(data: st.DataObject) -> None:
+    q, other, out = (data.draw(qtypes()) for _ in range(3))
+    x, added = data.draw(stored(q, (2, 3))), data.draw(stored(other, (2, 4)))
+    weight = data.draw(stored(QType.per_tensor("int8", 1.0, 0), (4, 3)))
+    windows: Any = {name: getattr(unit_conv(1), name) for name in ("strides", "padding", "dilations")}
+    pixel = (x[..., None], q)
+    followed = layer(ConvPointwise(**windows, activation="hardswish"), pixel, weight[..., None], out)
+    assert np.array_equal(followed[..., 0], layer(LinearPointwise(activation="hardswish"), (x, q), weight, out))
+    summed = layer(ConvAdd(**windows), pixel, weight[..., None], out, (added[..., None], other))
+    assert np.array_equal(summed[..., 0], layer(LinearAdd(), (x, q), weight, out, (added, other)))
 
 
 @pytest.mark.parametrize(
-    ("op", "shapes", "out", "message"),
+    ("op", "others", "reason"),
     [
-        (AddScalar(other=2.0**30), [(3,)], Q, "other: .*; at most"),
-        (MulScalar(other=1e-5), [(3,)], Q, "other: 1e-05; needs a finite float32"),
-        (Compare(), [(3,), (2,)], "bool", "do not broadcast"),
-        (Compare(), [(3,), (3,)], Q, "output: needs bool"),
-        (Threshold(threshold=float("inf"), value=0.0), [(3,)], Q, "threshold: inf; needs a finite float32"),
-        (Celu(alpha=0.0), [(3,)], Q, "alpha: 0.0; needs more than 0"),
-        (Elu(scale=-1.0), [(3,)], Q, "scale: -1.0; needs more than 0"),
-        (Std(axes=(0,), correction=3), [(3,)], Q, "correction: 3; needs 0 at least, and less than the 3 elements"),
-        (Std(axes=(1, 0)), [(3, 2)], Q, r"axes: \(1, 0\); needs ascending axes"),
+        (LinearPointwise(activation="hardtanh", min=1.0, max=0.0), (), "min is at most max"),
+        (LinearPointwise(activation="leaky_relu", negative_slope=0.1), (), "needs a finite float32"),
+        (LinearAdd(), ((2, 2),), r"other: shape \(2, 2\)"),
     ],
 )
-def test_what_does_not_fit_is_named(op: Operator, shapes: Any, out: Element, message: str) -> None:
-    with pytest.raises(InvalidCase, match=message):
-        network_of(op, [(s, Q) for s in shapes], out)
+def test_what_is_no_layer_is_refused(op: Operator, others: tuple[tuple[int, ...], ...], reason: str) -> None:
+    q = QType.per_tensor("uint8", 1.0, 0)
+    x = np.zeros((2, 3), np.uint8)
+    with pytest.raises(InvalidCase, match=reason):
+        layer(op, (x, q), EYE, q, *((np.zeros(shape, np.uint8), q) for shape in others))
