@@ -26,7 +26,11 @@ DIALECTS = {
 }
 """Dialect to the backends that run it."""
 
-FORMS = tuple(f"{name}={value}" for name, value in CHOICES if name in ("entry", "calls", "packing"))
+FORMS = (
+    *((f"{name}={value}",) for name, value in CHOICES if name in ("entry", "calls", "packing")),
+    *(("packing=repacked", f"entry={name}") for name in ("older", "sparse")),
+    ("calls=out", "entry=second"),
+)
 """Forms that other operators of torch are called in; drawn cases are said in them, too."""
 
 STEP = 50
@@ -56,10 +60,10 @@ def traced(
     return frozenset(found)
 
 
-def _said(case: Case, form: str) -> Case:
-    """The case in this form only."""
+def _said(case: Case, forms: tuple[str, ...]) -> Case:
+    """The case in these forms only."""
     n = case.network
-    return Case(Network(n.inputs, n.constants, n.nodes, n.outputs, (form,)), case.inputs)
+    return Case(Network(n.inputs, n.constants, n.nodes, n.outputs, forms), case.inputs)
 
 
 def _tasks(backends: list[Backend], cases: list[Case]) -> list[tuple[Backend, Case]]:
