@@ -83,8 +83,15 @@ def _ended(b: Builder, op: Operator, inputs: tuple[str, ...], element: Element) 
     """A node; what follows reads its input where it gives real numbers."""
     source = b.current
     b.add_node(op, inputs, element)
+    _says_tensors(b)
     if element == "float32":
         b.current = source
+
+
+def _says_tensors(b: Builder) -> None:
+    """Seldom: scales and zero points of activations are tensors."""
+    if b.d.rarely(4):
+        b.forms.append(("quantizer", "tensors"))
 
 
 def _add(b: Builder, op: Operator, shape: tuple[int, ...], inputs: tuple[str, ...], element: QType) -> None:
@@ -95,3 +102,4 @@ def _add(b: Builder, op: Operator, shape: tuple[int, ...], inputs: tuple[str, ..
         dtype: QuantizedDType = element.dtype if kind < 7 else d.pick(("uint8", "int8"))
         q = QType.per_tensor(dtype, b.scale(element.scale[0], 4), draw_zero_point(d, dtype))
     b.add_node(op, (*inputs[:2], b.add_input(shape, q), *inputs[2:]), element)
+    _says_tensors(b)
