@@ -50,7 +50,7 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
         "aten::equal": "tells by one Python bool whether all elements and types are equal: no tensor",
         "aten::fake_quantize_per_channel_affine_cachemask_backward": _GRADIENT,
         "aten::fake_quantize_per_tensor_affine_cachemask_backward": _GRADIENT,
-        "aten::fbgemm_pack_quantized_matrix.KN": "calls the overload without the sizes, which is covered, and ignores them (QuantizedLinear.cpp)",
+        "aten::fbgemm_pack_quantized_matrix.KN": "calls the overload without sizes, and ignores them",
         "aten::quantized_gru.data_legacy": _LISTS,
         "aten::quantized_gru.input_legacy": _LISTS,
         "aten::quantized_lstm.data_legacy": _LISTS,
