@@ -9,13 +9,14 @@ import pytest
 
 from qfuzz.backends.discovery import BUILT_IN, is_installed, load_backend
 from qfuzz.ir.errors import QfuzzError
-from qfuzz.ir.network import Case, Input, Network, Node
+from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.protocols import NotSupported
 from qfuzz.ir.qtype import Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
 from qfuzz.ops.binary import Div
 from qfuzz.ops.dynamic import DynamicQuantize
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.quantization import Quantize
 from qfuzz.oracle.check import check
@@ -30,6 +31,7 @@ BACKENDS = (
     "torch-onednn",
     "torch-x86",
     "torch-qnnpack",
+    "torch-export",
 )
 
 U8 = QType.per_tensor("uint8", 1.0, 3)
@@ -41,6 +43,17 @@ def _case(op: Operator, element: Element, *inputs: tuple[list[float], Element], 
     return Case(
         network, tuple(Tensor(np.array(d, dtype=v.type.dtype)) for v, (d, _) in zip(values, inputs, strict=True))
     )
+
+
+def _fake_quantized(x: list[float], n: tuple[int, ...]) -> Case:
+    """Levels of scale 1 and zero point 3, from 0 to 255."""
+    constants = tuple(
+        Constant(name, TensorType(n, element), Tensor(np.full(n, value, dtype=element)))
+        for name, element, value in (("s", "float32", 1), ("z", "int32", 3))
+    )
+    values = (Input("x0", TensorType(np.shape(x), "float32")),)
+    node = Node("y", FakeQuantize(), ("x0", "s", "z"), "float32")
+    return Case(Network(values, constants, (node,), ("y",)), (Tensor(np.array(x, dtype=np.float32)),))  # type: ignore[arg-type]
 
 
 NO_KERNEL = "\u2013"
@@ -60,6 +73,11 @@ CORNERS: dict[str, Case] = {
     ),
     "div 0 by 0, to uint8 of zero point 7": _case(Div(), QType.per_tensor("uint8", 1.0, 7), ([3], U8), ([3], U8)),
     "dynamic_quantize zeros: scale": _case(DynamicQuantize(output="scale"), "float32", ([0, 0], "float32")),
+    "the same, as torch chooses it": _case(
+        DynamicQuantize(output="scale", chosen_as="torch"), "float32", ([0, 0], "float32")
+    ),
+    "fake_quantize NaN, zero point 3": _fake_quantized([float("nan")], ()),
+    "the same, on an axis": _fake_quantized([float("nan")], (1,)),
     "dynamic_quantize nothing: scale": _case(DynamicQuantize(output="scale"), "float32", ([], "float32")),
     "interpolate: 0 and 1 averaged on stored uint8": _case(
         Interpolate(scales=(1.0, 1.0, 1.0, 2.0), mode="linear", coordinates="align_corners"),

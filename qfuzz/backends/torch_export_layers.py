@@ -16,7 +16,7 @@ from qfuzz.backends.torch_calls import Arg, literal, torch_name, variable
 from qfuzz.backends.torch_kernels import qtype_out
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import BYTES, QType
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
@@ -29,8 +29,16 @@ def _conv(b: Builder, node: Node) -> None:
     _refuse_unfused("relu" if op.relu else "none", len(op.strides))
     qtype_out(node)
     packed, weight, settings = _convolution(b, node)
-    b.call(node.name, f"{_CONV}.default", *packed, *weight, _bias(b, node), *settings, *output_arguments(node),
-           *_clipped(op.relu))  # fmt: skip
+    b.call(
+        node.name,
+        _kernel(b, "qconv_pointwise", "default"),
+        *packed,
+        *weight,
+        _bias(b, node),
+        *settings,
+        *output_arguments(node),
+        *_clipped(op.relu),
+    )
 
 
 def _conv_pointwise(b: Builder, node: Node) -> None:
@@ -38,9 +46,18 @@ def _conv_pointwise(b: Builder, node: Node) -> None:
     assert isinstance(op, ConvPointwise)
     _refuse_unfused(op.activation, len(op.strides))
     packed, weight, settings = _convolution(b, node)
-    kernel = f"torch.ops.onednn.qconv{len(op.strides)}d_pointwise.default"
-    b.call(node.name, kernel, *packed, *weight, _bias(b, node), *settings, *output_arguments(node),
-           *_post_operation(op.post))  # fmt: skip
+    of_rank = len(op.strides) == 2 or not _with_tensors(b)  # of the others, only the general one takes tensors
+    kernel = _kernel(b, f"qconv{f'{len(op.strides)}d' if of_rank else ''}_pointwise", "default")
+    b.call(
+        node.name,
+        kernel,
+        *packed,
+        *weight,
+        _bias(b, node),
+        *settings,
+        *output_arguments(node),
+        *_post_operation(op.post),
+    )
 
 
 def _conv_add(b: Builder, node: Node) -> None:
@@ -50,9 +67,20 @@ def _conv_add(b: Builder, node: Node) -> None:
         raise Unsupported(f"conv{len(op.strides)}d: what is added is fused with conv2d only")
     packed, weight, settings = _convolution(b, node)
     other = _accumulated(b, node, memory_format=torch_name("torch.channels_last"))
-    b.call(node.name, "torch.ops.onednn.qconv2d_pointwise.binary", *packed, *weight, other[0],
-           _bias(b, node, 3), *settings, *output_arguments(node), *other[1:], literal("sum"), literal(None),
-           *_clipped(op.relu))  # fmt: skip
+    b.call(
+        node.name,
+        _kernel(b, "qconv2d_pointwise", "binary"),
+        *packed,
+        *weight,
+        other[0],
+        _bias(b, node, 3),
+        *settings,
+        *output_arguments(node),
+        *other[1:],
+        literal("sum"),
+        literal(None),
+        *_clipped(op.relu),
+    )
 
 
 def _refuse_unfused(activation: Activation, spatial: int) -> None:
@@ -79,8 +107,7 @@ def _convolution(b: Builder, node: Node) -> tuple[list[Arg], list[Arg], list[Arg
         literal(op.groups),
         literal(None),
     )
-    x = [b.x(node), scale_of(q_x), zero_point_of(q_x), packed]
-    return x, [scales, zero_points], [*settings, literal(op.groups)]
+    return [*_activation(b, node), packed], [scales, zero_points], [*settings, literal(op.groups)]
 
 
 def _linear(b: Builder, node: Node) -> None:
@@ -88,31 +115,74 @@ def _linear(b: Builder, node: Node) -> None:
     assert isinstance(op, Linear)
     refuse_factors(node)
     qtype_out(node)
-    b.call(node.name, f"{_LINEAR}.default", *_product(b, node), _bias(b, node), *output_arguments(node),
-           *_clipped(op.relu))  # fmt: skip
+    b.call(
+        node.name,
+        _kernel(b, "qlinear_pointwise", "default"),
+        *_product(b, node),
+        _bias(b, node),
+        *output_arguments(node),
+        *_clipped(op.relu),
+    )
 
 
 def _linear_pointwise(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, LinearPointwise)
-    b.call(node.name, f"{_LINEAR}.default", *_product(b, node), _bias(b, node), *output_arguments(node),
-           *_post_operation(op.post))  # fmt: skip
+    b.call(
+        node.name,
+        _kernel(b, "qlinear_pointwise", "default"),
+        *_product(b, node),
+        _bias(b, node),
+        *output_arguments(node),
+        *_post_operation(op.post),
+    )
 
 
 def _linear_add(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, LinearAdd)
     other = _accumulated(b, node)
-    b.call(node.name, f"{_LINEAR}.binary", *_product(b, node), other[0], _bias(b, node, 3), *output_arguments(node),
-           *other[1:], literal("sum"), literal(1.0), *_clipped(op.relu))  # fmt: skip
+    b.call(
+        node.name,
+        _kernel(b, "qlinear_pointwise", "binary"),
+        *_product(b, node),
+        other[0],
+        _bias(b, node, 3),
+        *output_arguments(node),
+        *other[1:],
+        literal("sum"),
+        literal(1.0),
+        *_clipped(op.relu),
+    )
 
 
 def _product(b: Builder, node: Node) -> list[Arg]:
     """The activation with its qparams, and the packed weight with its own."""
-    q_x = b.type(node, 0).qtype
     weight, scales, zero_points = _weight(b, node)
     packed = b.prepare_call(b.fresh(f"{node.name}_packed"), "torch.ops.onednn.qlinear_prepack", weight, literal(None))
-    return [b.x(node), scale_of(q_x), zero_point_of(q_x), packed, scales, zero_points]
+    return [*_activation(b, node), packed, scales, zero_points]
+
+
+def _with_tensors(b: Builder) -> bool:
+    """Whether scale and zero point of the activation are tensors, as where they are computed."""
+    return b.network.form("quantizer") in ("tensors", "list")
+
+
+def _activation(b: Builder, node: Node) -> list[Arg]:
+    """The activation with its scale and zero point."""
+    q = b.type(node, 0).qtype
+    if q.dtype not in BYTES:
+        raise Unsupported(f"x: {q.dtype}; the kernel takes uint8 and int8")
+    if not _with_tensors(b):
+        return [b.x(node), scale_of(q), zero_point_of(q)]
+    scale = b.number(f"{node.name}_scale", q.scale[0], "float32")
+    return [b.x(node), scale, b.number(f"{node.name}_zero_point", q.zero_point[0], "int64")]
+
+
+def _kernel(b: Builder, name: str, overload: str) -> str:
+    """The overload of an onednn operator for this form."""
+    tensor = {"default": "tensor", "binary": "binary_tensor"}
+    return f"torch.ops.onednn.{name}.{tensor[overload] if _with_tensors(b) else overload}"
 
 
 def _weight(b: Builder, node: Node) -> tuple[Arg, Arg, Arg]:
@@ -149,9 +219,10 @@ def _accumulated(b: Builder, node: Node, **layout: Arg) -> tuple[Arg, Arg, Arg]:
 def output_arguments(node: Node) -> tuple[Arg, Arg, Arg]:
     """Scale, zero point and dtype of the output."""
     q = node.element
-    if q == "float32":
-        return literal(1.0), literal(0), torch_name("torch.float32")
-    assert isinstance(q, QType)
+    if not isinstance(q, QType):
+        return literal(1.0), literal(0), torch_name(f"torch.{q}")
+    if q.dtype not in BYTES:
+        raise Unsupported(f"output: {q.dtype}; the kernel gives uint8, int8, float32 and bfloat16")
     return scale_of(q), zero_point_of(q), torch_name(f"torch.{q.dtype}")
 
 
@@ -171,9 +242,6 @@ def _post_operation(post: PostOperation) -> tuple[Arg, Arg, Arg]:
         case _:
             return literal(post.activation), literal([]), literal("")
 
-
-_CONV = "torch.ops.onednn.qconv_pointwise"
-_LINEAR = "torch.ops.onednn.qlinear_pointwise"
 
 FUSED_WITH_CONV: Mapping[int, tuple[Activation, ...]] = MappingProxyType(
     {1: ("none", "relu"), 2: ("none", "relu", "hardtanh", "hardswish", "swish"), 3: ("none",)}

@@ -10,8 +10,9 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
     """Why `engine` has no kernel for the types of `node`; nothing where it has, or where no engine has."""
     op: Any = node.op
     match op.name:
-        case "conv":
-            return _contraction(engine, network, node, f"conv{len(op.strides)}d")
+        case "conv" | "conv_pointwise":
+            kernel = f"conv{len(op.strides)}d"
+            return _contraction(engine, network, node, kernel) or _unpacked(engine, network, node)
         case "conv_transpose":
             kernel = f"conv_transpose{len(op.strides)}d"
             return _contraction(engine, network, node, kernel) or _transposed(engine, network, node)
@@ -20,15 +21,15 @@ def refused_form(engine: str, network: Network, node: Node) -> str:
         case "linear_pointwise":
             fused = "" if op.activation in ("none", "relu") else f"quantized::linear_{op.activation}"
             return _contraction(engine, network, node, "linear") or _onednn_only(engine, fused)
-        case "conv_pointwise":
-            return _contraction(engine, network, node, f"conv{len(op.strides)}d")
         case "conv_add":
             kernel = f"conv{len(op.strides)}d"
             return _contraction(engine, network, node, kernel) or _added(engine, network, node)
         case "linear_fp16":
             return _float16(engine, network, node)
-        case "dynamic_linear" | "dynamic_conv":
+        case "dynamic_linear":
             return _dynamic(engine, network, node)
+        case "dynamic_conv":
+            return _dynamic(engine, network, node) or _unpacked(engine, network, node)
         case "dynamic_conv_transpose":
             return _dynamic(engine, network, node) or _transposed(engine, network, node)
         case "recurrent":
@@ -74,6 +75,13 @@ def _added(engine: str, network: Network, node: Node) -> str:
     if network.types[node.inputs[2]].dtype != "uint8":
         return "other: 'The output tensor should have same dtype as the accum tensor.' (qconv.cpp)"
     return _onednn_only(engine, "quantized::conv2d_add")
+
+
+def _unpacked(engine: str, network: Network, node: Node) -> str:
+    op: Any = node.op
+    if engine == "qnnpack" and network.form("packing") != "fresh" and len(op.strides) == 3:
+        return "packing: 'QNNPACK only supports conv2d_unpack right now.' (conv_serialization.h, qconv_unpack.cpp)"
+    return ""
 
 
 def _to_reals(engine: str, network: Network, node: Node) -> str:

@@ -18,6 +18,9 @@ Variant: TypeAlias = Callable[[Builder, Node, Call], tuple[Call, ...] | None]
 """The calls that stand for one call of a node, or None where it has no such variant."""
 
 
+_SCALAR_KERNELS = ("add_scalar", "add_scalar_relu", "mul_scalar", "mul_scalar_relu")
+
+
 def say_calls(b: Builder) -> None:
     """Put the variants that the network's form asks for in the place of calls."""
     variants = VARIANTS.get(b.network.form("calls"))
@@ -36,11 +39,12 @@ def _in_place(target: str, more: int = 0, *, flag: bool = False) -> Variant:
 
     def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
         kept = call.args[1 : 1 + more]
-        if node.element != b.type(node, 0).element or literal(None) in kept:
-            return None  # what it writes into has the input's scale and zero point; and bounds are numbers
+        if b.network.types[node.name] != b.type(node, 0) or literal(None) in kept:
+            return None  # what it writes into has the input's shape, scale and zero point; and bounds are numbers
         copy = b.fresh(f"{node.name}_copy")
         flags = (literal(True),) if flag else ()
-        return Call(copy, ".clone", call.args[:1]), Call(node.name, target, (variable(copy), *kept, *flags))
+        work = Call(node.name, target, (variable(copy), *kept, *flags), call.kwargs)
+        return Call(copy, ".clone", call.args[:1]), work
 
     return calls
 
@@ -61,10 +65,29 @@ def _out(target: str, operands: int) -> Variant:
         shape = literal(list(b.network.types[node.name].shape))
         return (
             Call(given, "torch._empty_affine_quantized", (shape,), named),
-            Call(node.name, target, call.args[:operands], (("out", variable(given)),)),
+            Call(node.name, target, call.args[:operands], (*call.kwargs, ("out", variable(given)))),
         )
 
     return calls
+
+
+def _binary_out(kernel: str) -> Variant:
+    """As `_out`, of two tensors, or of a tensor and a number; that of a number and a tensor has none."""
+    tensors, scalar = (_out(f"torch.ops.quantized.{kernel}.{overload}", 2) for overload in ("out", "Scalar_out"))
+
+    def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+        first, second = (a.kind for a in call.args[:2])
+        return None if first == "literal" else (scalar if second == "literal" else tensors)(b, node, call)
+
+    return calls
+
+
+def _reflected(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+    """Reflection padding of one or two dimensions into a given tensor."""
+    sides, mode = call.args[1].value, call.args[2]
+    if mode != literal("reflect") or len(sides) > 4:
+        return None
+    return _out(f"torch.ops.aten.reflection_pad{len(sides) // 2}d.out", 2)(b, node, call)
 
 
 VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
@@ -74,13 +97,26 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
             "torch.ops.quantized.relu6": _in_place("torch.ops.quantized.relu6", flag=True),
             "torch.ops.quantized.leaky_relu": _in_place("torch.ops.aten.leaky_relu_", 1),
             "torch.clamp": _in_place("torch.ops.aten.hardtanh_", 2),
+            "torch.nn.functional.hardtanh": _in_place("torch.ops.aten.hardtanh_", 2),
+            "torch.nn.functional.leaky_relu": _in_place("torch.ops.aten.leaky_relu_", 1),
+            "torch.nn.functional.gelu": _in_place("torch.ops.aten.gelu_"),
+            ".masked_fill": _in_place(".masked_fill_", 2),
+            ".index_put": _in_place(".index_put_", 2),
         },
         "out": {
-            "torch.ops.quantized.add": _out("torch.ops.quantized.add.out", 2),
-            "torch.ops.quantized.add_relu": _out("torch.ops.quantized.add_relu.out", 2),
-            "torch.ops.quantized.mul": _out("torch.ops.quantized.mul.out", 2),
-            "torch.ops.quantized.mul_relu": _out("torch.ops.quantized.mul_relu.out", 2),
+            **{f"torch.ops.quantized.{k}": _binary_out(k) for k in ("add", "add_relu", "mul", "mul_relu")},
+            **{f"torch.ops.quantized.{k}": _out(f"torch.ops.quantized.{k}_out", 2) for k in _SCALAR_KERNELS},
             "torch.ops.quantized.cat": _out("torch.ops.quantized.cat_out", 2),
+            "torch.ops.quantized.cat_relu": _out("torch.ops.quantized.cat_relu_out", 2),
+            "torch.cat": _out("torch.ops.aten.cat.out", 2),
+            "torch.index_select": _out("torch.ops.aten.index_select.out", 3),
+            "torch.max": _out("torch.ops.aten.max.unary_out", 1),
+            "torch.min": _out("torch.ops.aten.min.unary_out", 1),
+            "torch.mean": _out("torch.ops.aten.mean.out", 3),
+            "torch.std": _out("torch.ops.aten.std.correction_out", 2),
+            "torch.nn.functional.pad": _reflected,
+            "torch.nn.functional.hardtanh": _out("torch.ops.aten.hardtanh.out", 3),
+            "torch.nn.functional.leaky_relu": _out("torch.ops.aten.leaky_relu.out", 2),
             "torch.ops.quantized.leaky_relu": _out("torch.ops.aten.leaky_relu.out", 2),
             "torch.nn.functional.hardsigmoid": _out("torch.ops.aten.hardsigmoid.out", 1),
             "torch.nn.functional.adaptive_avg_pool3d": _out("torch.ops.aten.adaptive_avg_pool3d.out", 2),

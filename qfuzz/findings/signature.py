@@ -152,8 +152,8 @@ def _windows(case: Case, node: Node) -> set[str]:
     """Whether, in one dimension, a window of a convolution holds padding only, or there is a stride but one window.
 
     And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether
-    a transposed convolution has other numbers of channels and filters a group, neither of them 1; whether integer
-    products are summed at all, and those with stored weights in 16 at a time.
+    a transposed convolution has other numbers of channels and filters a group, neither of them 1, or gaps; whether
+    integer products are summed at all, and those with stored weights in 16 at a time.
     """
     op = node.op
     if isinstance(op, AvgPool | MaxPool | AdaptiveAvgPool):
@@ -166,7 +166,8 @@ def _windows(case: Case, node: Node) -> set[str]:
         return {"one summed"} if case.network.types[node.inputs[0]].shape[-1:] == (1,) else set()
     if isinstance(op, ConvTranspose):
         channels, filters = case.network.types[node.inputs[1]].shape[:2]
-        return {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
+        form = {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
+        return form | ({"gaps"} if _has_gaps(case, node, op) else set())
     if not isinstance(op, Correlation):
         return set()
     form = set()
@@ -180,6 +181,16 @@ def _windows(case: Case, node: Node) -> set[str]:
         if y[d] == 1 and op.strides[d] > 1:
             form.add("one strided window")
     return form
+
+
+def _has_gaps(case: Case, node: Node, op: ConvTranspose) -> bool:
+    """Whether nothing falls on some place of a transposed convolution's output."""
+    x, w, y = (case.network.types[name].shape[2:] for name in (*node.inputs[:2], node.name))
+    for d, size in enumerate(y):
+        places = {i * op.strides[d] + k * op.dilations[d] - op.padding[d] for i in range(x[d]) for k in range(w[d])}
+        if not places.issuperset(range(size)):
+            return True
+    return False
 
 
 def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:

@@ -119,8 +119,8 @@ DIMENSIONS: tuple[Dimension, ...] = (
     ),
     Dimension(
         "fake_quantizer",
-        ("numbers", "tensors", "mask", "learnable", "float_zero_points"),
-        "torch's fake quantizers: of numbers, of tensors, with the mask of gradients, learnable, of float zero points",
+        ("numbers", "tensors", "mask", "learnable", "float_zero_points", "observed"),
+        "torch's fake quantizers: of numbers, of tensors, with a mask, learnable, of float zero points, of a range",
     ),
     Dimension(
         "entry",

@@ -230,13 +230,13 @@ class Elu(UnaryOperator, frozen=True, kw_only=True, tag="elu"):
         check_float32("alpha", self.alpha)
         if self.alpha < 0:
             raise InvalidCase(f"alpha: {self.alpha!r}; needs at least 0")
-        if self.alpha:
-            check_multipliers([self.alpha, self.scale * self.alpha], element, "alpha")
         for name, factor in (("scale", self.scale), ("input_scale", self.input_scale)):
             check_float32(name, factor)
             if not factor > 0:
                 raise InvalidCase(f"{name}: {factor!r}; needs more than 0")
             check_multipliers([factor * per_tensor(inputs[0], "x").scale[0]], element, name)
+        if self.alpha:
+            check_multipliers([self.alpha, self.scale * self.alpha], element, "alpha")
         return super().infer(inputs, element)
 
     def table(self, x: Operand, element: Element) -> Image:

@@ -69,9 +69,9 @@ def _activation(b: Builder, activations: tuple[Activation, ...]) -> dict[str, An
 
 
 def _stored(b: Builder, attributes: dict[str, Any], element: QType) -> Element:
-    """The output's type: a scale that the activation's values fill; seldom float32."""
+    """The output's type: a scale that the activation's values fill; seldom float32 or bfloat16."""
     if b.d.rarely(4):
-        return "float32"
+        return "bfloat16" if b.d.rarely(3) else "float32"
     if attributes["activation"] in ("tanh", "hardtanh") and b.d.rarely(2):
         largest = max(abs(attributes.get("min", 1.0)), abs(attributes.get("max", 1.0)), 2.0**-4)
         scale = b.scale(largest / 128, 2)
@@ -83,8 +83,15 @@ def _ended(b: Builder, op: Operator, inputs: tuple[str, ...], element: Element) 
     """A node; what follows reads its input where it gives real numbers."""
     source = b.current
     b.add_node(op, inputs, element)
-    if element == "float32":
+    _says_tensors(b)
+    if not isinstance(element, QType):
         b.current = source
+
+
+def _says_tensors(b: Builder) -> None:
+    """Seldom: scales and zero points of activations are tensors."""
+    if b.d.rarely(4):
+        b.forms.append(("quantizer", "tensors"))
 
 
 def _add(b: Builder, op: Operator, shape: tuple[int, ...], inputs: tuple[str, ...], element: QType) -> None:
@@ -95,3 +102,4 @@ def _add(b: Builder, op: Operator, shape: tuple[int, ...], inputs: tuple[str, ..
         dtype: QuantizedDType = element.dtype if kind < 7 else d.pick(("uint8", "int8"))
         q = QType.per_tensor(dtype, b.scale(element.scale[0], 4), draw_zero_point(d, dtype))
     b.add_node(op, (*inputs[:2], b.add_input(shape, q), *inputs[2:]), element)
+    _says_tensors(b)

@@ -18,8 +18,10 @@ from qfuzz.ir.tensor import TensorType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.activation import Relu
 from qfuzz.ops.elementwise import Add
+from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.pooling import AvgPool, MaxPool
+from qfuzz.ops.views import ChannelShuffle
 from qfuzz.oracle.check import check
 from qfuzz.oracle.verdicts import Outcome
 
@@ -57,6 +59,8 @@ def is_known_bug(engine: str, case: Case) -> bool:
         return True  # the result is stored with the input's scale and zero point
     if op.name in ("conv", "linear", "conv_transpose") and not HAS_VNNI:
         return True  # pairs of u8 x s8 products saturate at 16 bits
+    if op.name == "recurrent" and not (HAS_VNNI or op.reduce_range):
+        return True  # and here
     if engine in ("x86", "onednn") and op.name == "conv_transpose":
         channels, filters = case.network.constants[0].type.shape[:2]
         return 1 < filters != channels // op.groups > 1
@@ -182,6 +186,14 @@ REFUSED = [
     ("range min must be below range max", DRAW.case(Add(relu=True), [((2, 3), U8), ((2, 3), U8)], FULL)),
     ("1x1 pooling is meaningless", DRAW.case(MaxPool(**UNIT_POOL, dilations=(1, 1)), [((1, 1, 2, 2), U8)], U8)),
     ("1x1 pooling is meaningless", DRAW.case(AvgPool(**UNIT_POOL), [((1, 1, 2, 2), U8)], U8)),
+    (
+        "doesn't support of quantized_max_pool3d",
+        DRAW.case(
+            MaxPool(kernel=(2, 1, 1), strides=(1, 1, 1), padding=(0,) * 6, dilations=(1, 1, 1)),
+            [((1, 1, 2, 1, 1), U8)],
+            U8,
+        ),
+    ),
 ]
 
 
@@ -199,6 +211,42 @@ def test_documented_refusals_are_what_qnnpack_says(
     (verdict,) = check(anew, [TorchBackend("qnnpack")]).backends
     assert verdict.outcome is Outcome.REJECTED
     assert words in verdict.reason + capfd.readouterr().err
+
+
+S8 = QType.per_tensor("int8", 1.0, 0)
+NEAREST: dict[str, Any] = {"coordinates": "asymmetric", "nearest_mode": "floor"}
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "case"),
+    [
+        ("channel_shuffle", (1,), DRAW.case(ChannelShuffle(groups=1), [((1, 2, 3), U8)], U8)),
+        ("channel_shuffle", (2,), DRAW.case(ChannelShuffle(groups=2), [((1, 2, 1, 1), S8)], S8)),
+        (
+            "nn.functional.interpolate",
+            ([1, 1, 1],),
+            DRAW.case(Interpolate(sizes=(0, 1, 1, 1, 1), **NEAREST), [((0, 1, 2, 2, 2), U8)], U8),
+        ),
+        (
+            "nn.functional.interpolate",
+            ([0, 1],),
+            DRAW.case(Interpolate(sizes=(1, 1, 0, 1), **NEAREST), [((1, 1, 2, 2), U8)], U8),
+        ),
+    ],
+)
+def test_a_quoted_refusal_is_torchs_own(call: str, arguments: tuple[Any, ...], case: Case) -> None:
+    import torch
+
+    reason = TorchBackend("fbgemm").supports(case.network)
+    assert isinstance(reason, NotSupported)
+    quoted = reason.reason.split("'")[-2]
+    make = torch._make_per_tensor_quantized_tensor  # type: ignore[attr-defined]
+    x = make(torch.from_numpy(case.inputs[0].array.copy()), 1.0, 0)
+    function: Any = torch
+    for name in call.split("."):
+        function = getattr(function, name)
+    with pytest.raises(RuntimeError, match=quoted):
+        function(x, *arguments)
 
 
 @every_engine
