@@ -1114,11 +1114,11 @@ def _post_operation(d: Dice) -> dict[str, Any]:
 
 
 def _gives_reals(d: Dice, case: Case) -> Case:
-    """The case, or one that ends with float32."""
-    if d.chance(0.7):
+    """The case, or one that ends with reals."""
+    if d.chance(0.6):
         return case
     (node,) = case.network.nodes
-    real = Node(node.name, node.op, node.inputs, "float32")
+    real = Node(node.name, node.op, node.inputs, d.pick("float32", "bfloat16"))
     return Case(Network(case.network.inputs, case.network.constants, (real,), case.network.outputs), case.inputs)
 
 

@@ -136,6 +136,8 @@ OF_ANY_TYPE = (
     "embedding",
     "embedding_bag",
     "weight_only_linear",
+    "linear_pointwise",
+    "conv_pointwise",
 )
 """Operators whose lowerings say themselves which types they take."""
 

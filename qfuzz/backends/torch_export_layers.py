@@ -16,7 +16,7 @@ from qfuzz.backends.torch_calls import Arg, literal, torch_name, variable
 from qfuzz.backends.torch_kernels import qtype_out
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import BYTES, QType
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
@@ -171,6 +171,8 @@ def _with_tensors(b: Builder) -> bool:
 def _activation(b: Builder, node: Node) -> list[Arg]:
     """The activation with its scale and zero point."""
     q = b.type(node, 0).qtype
+    if q.dtype not in BYTES:
+        raise Unsupported(f"x: {q.dtype}; the kernel takes uint8 and int8")
     if not _with_tensors(b):
         return [b.x(node), scale_of(q), zero_point_of(q)]
     scale = b.number(f"{node.name}_scale", q.scale[0], "float32")
@@ -217,9 +219,10 @@ def _accumulated(b: Builder, node: Node, **layout: Arg) -> tuple[Arg, Arg, Arg]:
 def output_arguments(node: Node) -> tuple[Arg, Arg, Arg]:
     """Scale, zero point and dtype of the output."""
     q = node.element
-    if q == "float32":
-        return literal(1.0), literal(0), torch_name("torch.float32")
-    assert isinstance(q, QType)
+    if not isinstance(q, QType):
+        return literal(1.0), literal(0), torch_name(f"torch.{q}")
+    if q.dtype not in BYTES:
+        raise Unsupported(f"output: {q.dtype}; the kernel gives uint8, int8, float32 and bfloat16")
     return scale_of(q), zero_point_of(q), torch_name(f"torch.{q.dtype}")
 
 

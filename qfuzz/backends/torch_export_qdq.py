@@ -14,7 +14,7 @@ from qfuzz.backends.torch_calls import Arg, CallList, literal, torch_name, varia
 from qfuzz.backends.torch_pools import half_kernel
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import BYTES, QType
 from qfuzz.ops.post_operation import PostOperation
 
 Reals: TypeAlias = list[Arg]
@@ -63,6 +63,8 @@ class _Float:
             if q != "float32":
                 raise Unsupported(f"{name}: {q}; float operators take float32")
             return given
+        if q.dtype not in BYTES or q.block:
+            raise Unsupported(f"{name}: {q.dtype}; bytes are dequantized here, with a scale for each channel at most")
         ends = literal(q.qmin), literal(q.qmax), torch_name(f"torch.{q.dtype}")
         if q.is_per_tensor:
             numbers = literal(q.scale[0]), literal(q.zero_point[0])
@@ -83,9 +85,11 @@ class _Float:
     def finish(self, real: Arg) -> None:
         """Quantize the result, or give it as it is."""
         q, name = self.node.element, self.node.name
-        if not isinstance(q, QType):
+        if q == "float32":
             self.b.call(name, "torch.clone", real)
             return
+        if not isinstance(q, QType) or q.dtype not in BYTES:
+            raise Unsupported(f"output: {q}; float operators give float32, which is quantized to bytes here")
         numbers = literal(q.scale[0]), literal(q.zero_point[0])
         ends = literal(q.qmin), literal(q.qmax), torch_name(f"torch.{q.dtype}")
         self.b.call(name, f"{_DECOMPOSED}.quantize_per_tensor.default", real, *numbers, *ends)

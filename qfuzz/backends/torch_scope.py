@@ -50,6 +50,7 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
         "aten::equal": "tells by one Python bool whether all elements and types are equal: no tensor",
         "aten::fake_quantize_per_channel_affine_cachemask_backward": _GRADIENT,
         "aten::fake_quantize_per_tensor_affine_cachemask_backward": _GRADIENT,
+        "aten::fbgemm_pack_quantized_matrix.KN": "calls the overload without sizes, and ignores them",
         "aten::quantized_gru.data_legacy": _LISTS,
         "aten::quantized_gru.input_legacy": _LISTS,
         "aten::quantized_lstm.data_legacy": _LISTS,
@@ -108,7 +109,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
         "aten::fbgemm_linear_fp16_weight.out": "linear with float16 weights",
         "aten::fbgemm_linear_fp16_weight_fp32_activation.out": "linear with float16 weights",
         "aten::fbgemm_linear_quantize_weight": "linear of older interfaces",
-        "aten::fbgemm_pack_quantized_matrix.KN": "linear of older interfaces",
         "aten::fill_.Tensor": "movement, sorting and indexing",
         "quantized::make_quantized_cell_params": "recurrent layers and cells",
     }

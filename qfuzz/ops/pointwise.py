@@ -44,7 +44,7 @@ def _check_layer(inputs: Sequence[TensorType], element: Element, channels: int, 
     """Raise `InvalidCase` unless the types of `x`, `weight` and `bias` are a layer's, and the output may be so."""
     x, weight = inputs[0], inputs[1]
     per_tensor(x, "x")
-    if element == "float32":
+    if element in ("float32", "bfloat16"):
         check_finite(x.qtype, weight.qtype, n_summed)
     else:
         quantized_output(element)

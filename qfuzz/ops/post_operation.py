@@ -185,7 +185,7 @@ def _enclose_hardswish(x: Fraction, bits: int) -> Bounds:
 
 
 def _terms_of_hardswish(x: Floats) -> Floats:
-    """X / 6 and 1 / 2 are added, then clipped and multiplied by x."""
+    """A sixth of x and 1 / 2 are added, then clipped and multiplied by x."""
     return np.where(x <= -3.01, 0.0, np.abs(x) * np.minimum(np.abs(x) / 6.0 + 0.5, 1.0))
 
 
@@ -199,8 +199,8 @@ def _enclose_swish(x: Fraction, bits: int) -> Bounds:
 
 
 def _terms_of_gelu(x: Floats) -> Floats:
-    """X / 2 is multiplied with 1 plus what is next to -1 far left: until that is -1 itself, in float32."""
-    return np.where(x < -10.0, 0.0, np.abs(x))
+    """Half of x is multiplied with 1 plus what is next to -1 far left, and from -10 on -1 itself: 1e-22 is lost."""
+    return np.where(x < -10.0, 1e-15, np.abs(x))
 
 
 _FUNCTIONS: dict[str, _Function] = {

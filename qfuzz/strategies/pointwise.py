@@ -69,9 +69,9 @@ def _activation(b: Builder, activations: tuple[Activation, ...]) -> dict[str, An
 
 
 def _stored(b: Builder, attributes: dict[str, Any], element: QType) -> Element:
-    """The output's type: a scale that the activation's values fill; seldom float32."""
+    """The output's type: a scale that the activation's values fill; seldom float32 or bfloat16."""
     if b.d.rarely(4):
-        return "float32"
+        return "bfloat16" if b.d.rarely(3) else "float32"
     if attributes["activation"] in ("tanh", "hardtanh") and b.d.rarely(2):
         largest = max(abs(attributes.get("min", 1.0)), abs(attributes.get("max", 1.0)), 2.0**-4)
         scale = b.scale(largest / 128, 2)
@@ -84,7 +84,7 @@ def _ended(b: Builder, op: Operator, inputs: tuple[str, ...], element: Element) 
     source = b.current
     b.add_node(op, inputs, element)
     _says_tensors(b)
-    if element == "float32":
+    if not isinstance(element, QType):
         b.current = source
 
 
