@@ -17,9 +17,9 @@ FRAMEWORKS = ("torch-", "onnxruntime", "onnx-reference")
 
 
 def test_it_is_small() -> None:
-    assert 20 < len(FILES) <= 420
+    assert 20 < len(FILES) <= 480
     assert max(p.stat().st_size for p in FILES) <= 16 * 1024
-    assert sum(p.stat().st_size for p in FILES) < 700_000
+    assert sum(p.stat().st_size for p in FILES) < 800_000
 
 
 def test_every_operator_has_a_case_that_must_hold() -> None:
