@@ -1137,10 +1137,13 @@ def _linear_followed(d: Dice) -> Case:
 def _and_add(d: Dice, layer: Case, op: Operator) -> Case:
     """The layer with another activation, before its bias."""
     network, (node,) = layer.network, layer.network.nodes
-    q = d.qtype(math.log2(node.element.scale[0])) if isinstance(node.element, QType) else d.qtype()
+    q: Any = d.qtype(math.log2(node.element.scale[0])) if isinstance(node.element, QType) else d.qtype()
+    q = "float32" if d.chance(0.2) else q
     other = Input("other", TensorType(network.types[node.name].shape, q))
     added = Node(node.name, op, (*node.inputs[:2], "other", *node.inputs[2:]), node.element)
-    fed = (*layer.inputs, Tensor(d.data(other.type.shape, q)))
+    shape = other.type.shape
+    reals = np.array([d.float32(-99.0, 99.0) for _ in range(math.prod(shape))], dtype=np.float32).reshape(shape)
+    fed = (*layer.inputs, Tensor(reals if q == "float32" else d.data(shape, q)))
     return Case(Network((*network.inputs, other), network.constants, (added,), network.outputs), fed)
 
 

@@ -16,7 +16,7 @@ from qfuzz.backends.torch_calls import Arg, literal, torch_name, variable
 from qfuzz.backends.torch_kernels import qtype_out
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
-from qfuzz.ir.qtype import BYTES, QType
+from qfuzz.ir.qtype import BYTES, QType, dtype_of
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.pointwise import ConvAdd, ConvPointwise, LinearAdd, LinearPointwise
@@ -141,7 +141,11 @@ def _linear_pointwise(b: Builder, node: Node) -> None:
 def _linear_add(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, LinearAdd)
-    other = _accumulated(b, node)
+    how = "sum"
+    if b.type(node, 2).element == "float32" and isinstance(node.element, QType):
+        how, other = "add", (b.x(node, 2), literal(1.0), literal(0))
+    else:
+        other = _accumulated(b, node)
     b.call(
         node.name,
         _kernel(b, "qlinear_pointwise", "binary"),
@@ -150,7 +154,7 @@ def _linear_add(b: Builder, node: Node) -> None:
         _bias(b, node, 3),
         *output_arguments(node),
         *other[1:],
-        literal("sum"),
+        literal(how),
         literal(1.0),
         *_clipped(op.relu),
     )
@@ -206,13 +210,13 @@ def _bias(b: Builder, node: Node, position: int = 2) -> Arg:
 
 def _accumulated(b: Builder, node: Node, **layout: Arg) -> tuple[Arg, Arg, Arg]:
     """A copy of what is added, for the kernel writes its sum into it; its scale and zero point."""
-    q, q_y = b.type(node, 2).qtype, qtype_out(node)
-    if q.dtype != q_y.dtype:
-        raise Unsupported(
-            f"other: {q.dtype}; the sum is written into it, so that its dtype is the output's, {q_y.dtype}"
-        )
+    q, y = b.type(node, 2).element, node.element
+    if dtype_of(q) != dtype_of(y):
+        raise Unsupported(f"other: {dtype_of(q)}; the sum is written into it, so that its dtype is the output's")
     name = b.fresh(f"{node.name}_other")
     b.call(name, ".clone", b.x(node, 2), **layout)
+    if not isinstance(q, QType):
+        return variable(name), literal(1.0), literal(0)
     return variable(name), scale_of(q), zero_point_of(q)
 
 

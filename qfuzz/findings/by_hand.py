@@ -206,7 +206,10 @@ class _Element:
     def operand(self, position: int) -> str:
         """An input's own element as a real number."""
         scale, zero = self.scale(position)
-        return f"({int(self.arrays[position][self.own(position)])} - {zero}) * {scale}"
+        value = self.arrays[position][self.own(position)]
+        if not isinstance(self.types[position].element, QType):
+            return fraction(float(value))
+        return f"({int(value)} - {zero}) * {scale}"
 
     def pool(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]

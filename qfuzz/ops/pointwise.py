@@ -56,7 +56,8 @@ def _check_addend(addend: TensorType, shape: tuple[int, ...], element: Element) 
     """Raise `InvalidCase` unless `addend` is what a layer of that output adds."""
     if addend.shape != shape:
         raise InvalidCase(f"other: shape {addend.shape}; what is added has the layer's own, {shape}")
-    check_multipliers(per_tensor(addend, "other").scale, element, "other")
+    if addend.element != "float32":
+        check_multipliers(per_tensor(addend, "other").scale, element, "other")
 
 
 def linear_shape(x: TensorType, weight: TensorType) -> tuple[int, ...]:
@@ -169,7 +170,7 @@ class ConvPointwise(Correlation, frozen=True, kw_only=True, tag="conv_pointwise"
 class LinearAdd(ExactOperator, frozen=True, kw_only=True, tag="linear_add"):
     """``x * weight^T + bias + other``: `x` [..., K], `weight` [M, K], `other` [..., M], `bias` [M] in this order.
 
-    `other` is another activation.
+    `other` is another activation, or float32.
 
     Attributes
     ----------
@@ -203,7 +204,7 @@ class LinearAdd(ExactOperator, frozen=True, kw_only=True, tag="linear_add"):
 class ConvAdd(Correlation, frozen=True, kw_only=True, tag="conv_add"):
     """A cross-correlation plus `other`: `x` [N, C, *spatial], `weight` [M, C/groups, *kernel], `other`, `bias` [M].
 
-    `other` is another activation, of the output's shape.
+    `other` is another activation, or float32, of the output's shape.
 
     Attributes
     ----------

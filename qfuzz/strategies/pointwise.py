@@ -95,11 +95,17 @@ def _says_tensors(b: Builder) -> None:
 
 
 def _add(b: Builder, op: Operator, shape: tuple[int, ...], inputs: tuple[str, ...], element: QType) -> None:
-    """A node that adds another activation: of the output's type, as an in-place sum has it, or of any."""
+    """A node that adds another activation: of the output's type, as an in-place sum has it, or of any; or float32."""
     d = b.d
-    q, kind = element, d.integer(0, 7)
-    if kind:
-        dtype: QuantizedDType = element.dtype if kind < 7 else d.pick(("uint8", "int8"))
+    source, kind = b.current, d.integer(0, 7)
+    q: Element = element
+    y: Element = element
+    if kind == 6:
+        q, y = "float32", "float32" if d.integer(0, 1) else element
+    elif kind:
+        dtype: QuantizedDType = element.dtype if kind < 6 else d.pick(("uint8", "int8"))
         q = QType.per_tensor(dtype, b.scale(element.scale[0], 4), draw_zero_point(d, dtype))
-    b.add_node(op, (*inputs[:2], b.add_input(shape, q), *inputs[2:]), element)
+    b.add_node(op, (*inputs[:2], b.add_input(shape, q), *inputs[2:]), y)
     _says_tensors(b)
+    if y == "float32":
+        b.current = source
