@@ -114,6 +114,7 @@ def test_what_is_generated_needs_no_entry() -> None:
     assert all(r.reason == GENERATED for r in rows(torch()) if r.name in generated and r.status == "out of scope")
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 @pytest.mark.parametrize("name", [n for n, why in OUT_OF_SCOPE.items() if why == OUTDATED])
 def test_what_is_outdated_refuses(name: str) -> None:
     if name not in operators():
