@@ -10,6 +10,8 @@ import pytest
 import qfuzz
 from qfuzz.backends.onnx_coverage import summary
 from qfuzz.backends.onnx_kernels import ask_runtime
+from qfuzz.backends.torch_matrix import summary as torch_summary
+from qfuzz.backends.torch_operators import ask_torch
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -55,3 +57,14 @@ def test_the_counts_of_the_readme_are_those_of_the_runtime() -> None:
     if f"ONNX Runtime {runtime.version}" not in said:
         pytest.skip(f"the README tells of another release than the installed {runtime.version}")
     assert summary(runtime) in said, f"README.md is to say: {summary(runtime)}"
+
+
+def test_the_counts_of_the_readme_are_those_of_torch() -> None:
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    torch = ask_torch()
+    release = torch.version.partition("+")[0]
+    said = " ".join(README.read_text(encoding="utf-8").split())
+    if f"PyTorch {release} that" not in said:
+        pytest.skip(f"the README tells of another release than the installed {release}")
+    assert torch_summary(torch) in said, f"README.md is to say: {torch_summary(torch)}"

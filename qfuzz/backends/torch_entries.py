@@ -57,6 +57,9 @@ _SECOND = {
         )
     }
 }
+_SECOND |= {
+    f"{name}.out": Instead(f"torch.ops.quantized.{name}_out") for name in ("add", "add_relu", "mul", "mul_relu")
+}
 _SPARSE = {
     "linear": Instead("torch.ops.sparse.qlinear"),
     "linear_relu": Instead("torch.ops.sparse.qlinear_relu"),

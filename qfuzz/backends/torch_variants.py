@@ -71,6 +71,20 @@ def _out(target: str, operands: int) -> Variant:
     return calls
 
 
+def _truths_out(target: str) -> Variant:
+    """`target` into a tensor of truth values."""
+
+    def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...]:
+        given = b.fresh(f"{node.name}_given")
+        shape = literal(list(b.network.types[node.name].shape))
+        return (
+            Call(given, "torch.empty", (shape,), (("dtype", torch_name("torch.bool")),)),
+            Call(node.name, target, call.args, (("out", variable(given)),)),
+        )
+
+    return calls
+
+
 def _binary_out(kernel: str) -> Variant:
     """As `_out`, of two tensors, or of a tensor and a number; that of a number and a tensor has none."""
     tensors, scalar = (_out(f"torch.ops.quantized.{kernel}.{overload}", 2) for overload in ("out", "Scalar_out"))
@@ -90,6 +104,9 @@ def _reflected(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
     return _out(f"torch.ops.aten.reflection_pad{len(sides) // 2}d.out", 2)(b, node, call)
 
 
+RELATIONS = ("eq", "ne", "ge", "gt", "le", "lt")
+"""Comparisons, as torch names them."""
+
 VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
     {
         "in_place": {
@@ -106,6 +123,7 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
         "out": {
             **{f"torch.ops.quantized.{k}": _binary_out(k) for k in ("add", "add_relu", "mul", "mul_relu")},
             **{f"torch.ops.quantized.{k}": _out(f"torch.ops.quantized.{k}_out", 2) for k in _SCALAR_KERNELS},
+            **{f"torch.{relation}": _truths_out(f"torch.{relation}") for relation in RELATIONS},
             "torch.ops.quantized.cat": _out("torch.ops.quantized.cat_out", 2),
             "torch.ops.quantized.cat_relu": _out("torch.ops.quantized.cat_relu_out", 2),
             "torch.cat": _out("torch.ops.aten.cat.out", 2),

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from qfuzz.backends.discovery import BUILT_IN, parse_spec
 from qfuzz.backends.statuses import counts
 from qfuzz.backends.torch_coverage import COVERED, Covered
 from qfuzz.backends.torch_matrix import Row, rows, summary
@@ -151,6 +152,11 @@ def test_what_is_said_to_be_covered_is_called_and_nothing_else(op: str, dialect:
     assert not silent, f"drawn cases of {op} do not call {sorted(silent)}"
     stale = called(op, dialect) & set(NOT_YET)
     assert not stale, f"drawn cases of {op} call {sorted(stale)}: say so in COVERED of qfuzz/backends/torch_coverage.py"
+
+
+def test_every_backend_of_torch_is_asked() -> None:
+    asked = {parse_spec(spec)[0] for specs in DIALECTS.values() for spec in specs}
+    assert asked == {name for name, known in BUILT_IN.items() if known.framework == "torch"}
 
 
 def test_every_claim_names_operators_of_qfuzz() -> None:

@@ -10,20 +10,27 @@ from itertools import count, cycle, islice
 from torch._C._profiler import _ExperimentalConfig
 from torch.autograd.profiler import profile
 
-from qfuzz.backends.torch_backends import TorchBackend
+from qfuzz.backends.discovery import load_backend
 from qfuzz.backends.torch_operators import Operator
 from qfuzz.ir.errors import Rejected, Unsupported
 from qfuzz.ir.forms import CHOICES
 from qfuzz.ir.network import Case, Network
-from qfuzz.ir.protocols import Supported
+from qfuzz.ir.protocols import Backend, Supported
 from qfuzz.strategies import cases_of
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler says on stderr that it starts and stops
 
-DIALECTS = {"eager": ("fbgemm", "onednn", "qnnpack", "x86"), "export": ("export",)}
-"""Dialect to the engines that run it."""
+DIALECTS = {
+    "eager": ("torch-fbgemm", "torch-onednn", "torch-qnnpack", "torch-x86"),
+    "export": ("torch-export", "torch-export?format=qdq"),
+}
+"""Dialect to the backends that run it."""
 
-FORMS = tuple(f"{name}={value}" for name, value in CHOICES if name in ("entry", "calls", "packing"))
+FORMS = (
+    *((f"{name}={value}",) for name, value in CHOICES if name in ("entry", "calls", "packing")),
+    *(("packing=repacked", f"entry={name}") for name in ("older", "sparse")),
+    ("calls=out", "entry=second"),
+)
 """Forms that other operators of torch are called in; drawn cases are said in them, too."""
 
 STEP = 50
@@ -38,7 +45,7 @@ def traced(
     They are those that the calls of the lowering dispatch to: themselves, or what torch composes them of. Those of aten
     that plain tensors have other kernels for count where a quantized tensor is an argument.
     """
-    backends = [TorchBackend(engine) for engine in DIALECTS[dialect]]
+    backends = [load_backend(spec) for spec in DIALECTS[dialect]]
     cases = (case for shard in count() for case in cases_of(0, shard, ops=(op,), max_nodes=1))
     drawn = [said for case, form in zip(islice(cases, least), cycle(FORMS)) for said in (case, _said(case, form))]
     found = {name for line in _lines(_tasks(backends, drawn), operators) for name in line.split()}
@@ -53,17 +60,17 @@ def traced(
     return frozenset(found)
 
 
-def _said(case: Case, form: str) -> Case:
-    """The case in this form only."""
+def _said(case: Case, forms: tuple[str, ...]) -> Case:
+    """The case in these forms only."""
     n = case.network
-    return Case(Network(n.inputs, n.constants, n.nodes, n.outputs, (form,)), case.inputs)
+    return Case(Network(n.inputs, n.constants, n.nodes, n.outputs, forms), case.inputs)
 
 
-def _tasks(backends: list[TorchBackend], cases: list[Case]) -> list[tuple[TorchBackend, Case]]:
+def _tasks(backends: list[Backend], cases: list[Case]) -> list[tuple[Backend, Case]]:
     return [(b, c) for c in cases for b in backends if isinstance(b.supports(c.network), Supported)]
 
 
-def _lines(tasks: list[tuple[TorchBackend, Case]], operators: dict[str, Operator]) -> Iterator[str]:
+def _lines(tasks: list[tuple[Backend, Case]], operators: dict[str, Operator]) -> Iterator[str]:
     """A line of names for each task, told by a child; where a known bug ends it, another goes on after that task."""
     done = 0
     while done < len(tasks):
@@ -90,7 +97,7 @@ def _lines(tasks: list[tuple[TorchBackend, Case]], operators: dict[str, Operator
         done += 1
 
 
-def _dispatched(backend: TorchBackend, case: Case, operators: dict[str, Operator]) -> set[str]:
+def _dispatched(backend: Backend, case: Case, operators: dict[str, Operator]) -> set[str]:
     inputs = {i.name: t.array for i, t in zip(case.network.inputs, case.inputs, strict=True)}
     overloads = _ExperimentalConfig(capture_overload_names=True)
     recording = profile(use_kineto=False, record_shapes=True, experimental_config=overloads)
