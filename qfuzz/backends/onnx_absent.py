@@ -13,6 +13,9 @@ ABSENT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
         "dynamic_conv_transpose": "ONNX has no ConvTranspose on integers",
+        "embedding_bag": "ONNX has no node that sums rows of a stored table by bags",
+        "embedding_rows": "ONNX chooses scales for whole tensors (DynamicQuantizeLinear), none for each row",
+        "recurrent": "DynamicQuantizeLSTM of ONNX Runtime is lstm; its GRU and RNN compute on reals",
         "linear_fp16": "ONNX has no layer that keeps float32 weights as float16",
         "concat_relu": "ONNX concatenates and clips in two nodes",
         "grid_sample": "not said: ONNX GridSample has no kernel on quantized tensors",

@@ -63,7 +63,7 @@ _ONNX: Mapping[str, Covered] = {
     "DynamicQuantizeLinear": _both("dynamic_quantize"),
     "QLinearConv": _qoperator("conv"),
     "QLinearMatMul": _qoperator("linear", "matmul"),
-    "ConvInteger": _both("conv_integer"),
+    "ConvInteger": _both("conv_integer", "dynamic_conv"),
     "MatMulInteger": _both("matmul_integer", "linear_integer"),
     # Real numbers between DequantizeLinear and QuantizeLinear.
     "Conv": _qdq("conv"),
