@@ -54,7 +54,7 @@ def test_three_nodes_in_the_median_and_small_values() -> None:
 def test_every_operator_is_drawn() -> None:
     seen = Counter(n.op.name for c in _cases() for n in c.network.nodes)
     assert set(seen) == set(OPERATOR_NAMES)
-    assert min(seen.values()) >= 5
+    assert min(seen.values()) >= 3  # of 94 operators; of 60 it was 5
 
 
 def test_a_quarter_of_the_cases_has_scales_with_exact_arithmetic() -> None:
