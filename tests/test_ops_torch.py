@@ -55,7 +55,7 @@ def test_the_document_has_every_row(tmp_path: Path) -> None:
     assert [o["op"] for o in told["torch"]["operators"]] == [r.name for r in found]
     assert told["torch"]["counts"] == {s.replace(" ", "_"): n for s, n in counts(found).items()}
     by_name = {o["op"]: o for o in told["torch"]["operators"]}
-    assert by_name["quantized::linear"]["eager"] == ["linear"]
+    assert "linear" in by_name["quantized::linear"]["eager"]
     assert by_name["quantized::linear"]["kernels"] == ["QuantizedCPU"]
     assert by_name["quantized::linear"]["schema"].startswith("quantized::linear(Tensor X, ")
     assert "linear" in by_name["onednn::qlinear_prepack"]["export"]

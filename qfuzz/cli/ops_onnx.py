@@ -14,7 +14,7 @@ from qfuzz.ir.protocols import Backend
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.strategies import cases_of
 
-SAMPLES = 200
+SAMPLES = 400
 """One-node cases drawn of each operator, to see in which types it is drawn."""
 
 SHORT = {name: name.replace("uint", "u").replace("int", "i") for name in NARROW if "int" in name}

@@ -72,7 +72,8 @@ def test_a_property_of_the_data_keeps_little_else() -> None:
         return any((t.array == 255).any() for t in case.inputs)
 
     case: Case = minimal(qfuzz.cases(), has_saturated_input)
-    assert len(case.network.nodes) == 1
+    # Two, where the operator of a single node is drawn from a menu that begins otherwise.
+    assert len(case.network.nodes) <= 2
     assert case.n_elements <= 4
 
 
