@@ -14,7 +14,7 @@ from qfuzz.ir.protocols import Backend
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.strategies import cases_of
 
-SAMPLES = 400
+SAMPLES = 200
 """One-node cases drawn of each operator, to see in which types it is drawn."""
 
 SHORT = {name: name.replace("uint", "u").replace("int", "i") for name in NARROW if "int" in name}
@@ -135,11 +135,12 @@ def _missing(row: Row) -> str:
 
 
 def _drawn(row: Row, drawn: Mapping[Key, frozenset[str]]) -> frozenset[str]:
-    """What reaches the operator where it is written; where the optimizer writes it, what its kernel can get of it."""
-    if row.key in drawn or not row.covered.optimized:
-        return drawn.get(row.key, frozenset())
+    """What reaches the operator where it is written, and what its kernel gets of it where the optimizer writes it."""
+    told = drawn.get(row.key, frozenset())
+    if not row.covered.optimized:
+        return told
     written = {key for key, c in COVERED.items() if set(c.operators) & set(row.covered.optimized)}
-    return frozenset(row.kernel_types) & frozenset().union(*(drawn.get(key, frozenset()) for key in written))
+    return told | frozenset(row.kernel_types) & frozenset().union(*(drawn.get(key, frozenset()) for key in written))
 
 
 def _by(covered: Covered) -> str:
