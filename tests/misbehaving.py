@@ -358,7 +358,7 @@ class TorchAllocates(Dies):
         from qfuzz.backends.torch_executor import Execution, Refusal
 
         size = (("literal", [self.BYTES]),)
-        calls = ("", (), (), (), (("y", "torch.empty", size, (("dtype", ("torch", "torch.uint8")),)),), ())
+        calls = ("", (), (), (), (("y", "torch.empty", size, (("dtype", ("torch", "torch.uint8")),)),), (), ())
         try:
             Execution(calls, {}).run({}, ())
         except Refusal as e:
