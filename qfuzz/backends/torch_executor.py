@@ -172,7 +172,6 @@ def _compiled(execution: "Execution", compiler: str) -> Callable[[dict[str, Any]
     """What does the run part of `execution` as one compiled function: weights are frozen, as for inference."""
     names = [variable for variable, _ in execution.inputs]
     kept = [declared[0] for declared in execution.values]
-    steps = [(out, function, args, kwargs) for out, _, function, args, kwargs in execution._run]
     constants = sorted(execution._variables)
 
     class Module(torch.nn.Module):  # type: ignore[misc]
@@ -184,12 +183,8 @@ def _compiled(execution: "Execution", compiler: str) -> Callable[[dict[str, Any]
         def forward(self, *inputs: Any) -> Any:
             known = {name: getattr(self, f"c{number}") for number, name in enumerate(constants)}
             known.update(zip(names, inputs))  # noqa: B905  Python 3.9
-            for out, function, args, kwargs in steps:
-                given = [
-                    known[v] if kind == "variable" else [known[w] for w in v] if kind == "variables" else v
-                    for kind, v in args
-                ]
-                known[out] = function(*given, **kwargs)
+            for out, _, function, args, kwargs in execution._run:
+                _keep(known, out, _called(function, args, kwargs, known))
             return [known[name] for name in kept]
 
     import torch._inductor.config as settings
@@ -269,18 +264,29 @@ def _do(
     packing: Any = None,
 ) -> None:
     for out, target, function, args, kwargs in steps:
-        given = [_value(kind, value, variables) for kind, value in args]
-        named = {k: _value(kind, value, variables) for k, (kind, value) in kwargs.items()}
         try:
-            result = function(*given, **named)
+            result = _called(function, args, kwargs, variables)
             if packing is not None and isinstance(result, torch.ScriptObject):
+                given = [_value(kind, value, variables) for kind, value in args]
                 result = packing(result, _repack(target, function, given))
         except _REFUSALS as e:
             raise Refusal(target, e) from None
-        if "," in out:
-            variables.update(zip((name.strip() for name in out.split(",")), result))  # noqa: B905  Python 3.9
-        else:
-            variables[out] = result
+        _keep(variables, out, result)
+
+
+def _called(function: Callable[..., Any], args: Any, kwargs: Any, variables: Mapping[str, Any]) -> Any:
+    """What a call gives, its arguments looked up."""
+    given = [_value(kind, value, variables) for kind, value in args]
+    named = {k: _value(kind, value, variables) for k, (kind, value) in kwargs.items()}
+    return function(*given, **named)
+
+
+def _keep(variables: dict[str, Any], out: str, result: Any) -> None:
+    """Call it `out`, or its parts where that is several names."""
+    if "," in out:
+        variables.update(zip((name.strip() for name in out.split(",")), result))  # noqa: B905  Python 3.9
+    else:
+        variables[out] = result
 
 
 def _value(kind: str, value: Any, variables: Mapping[str, Any]) -> Any:
