@@ -19,11 +19,12 @@ from qfuzz.backends.torch_calls import Arg, CallList, literal, variables
 from qfuzz.backends.torch_decomposed import declared, feed
 from qfuzz.backends.torch_export_layers import output_arguments
 from qfuzz.backends.torch_kernels import qtype_out
+from qfuzz.backends.torch_movement import moved
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ops.batch_norm import BatchNorm
 from qfuzz.ops.elementwise import Add, Mul
-from qfuzz.ops.movement import Concat, Flatten, Reshape, Slice, Transpose
+from qfuzz.ops.movement import Concat
 
 
 def lower_export(network: Network) -> CallList:
@@ -93,39 +94,6 @@ def _concat(b: Builder, node: Node) -> None:
     b.call(node.name, "torch.cat", variables(node.inputs), literal(op.axis))
 
 
-def _reshape(b: Builder, node: Node) -> None:
-    op: Any = node.op
-    assert isinstance(op, Reshape)
-    _keep_qparams(b, node)
-    b.call(node.name, ".reshape", b.x(node), literal(list(op.shape)))
-
-
-def _flatten(b: Builder, node: Node) -> None:
-    op: Any = node.op
-    assert isinstance(op, Flatten)
-    _keep_qparams(b, node)
-    b.call(node.name, "torch.flatten", b.x(node), literal(op.start_axis))
-
-
-def _transpose(b: Builder, node: Node) -> None:
-    op: Any = node.op
-    assert isinstance(op, Transpose)
-    _keep_qparams(b, node)
-    b.call(node.name, ".permute", b.x(node), literal(list(op.perm)))
-
-
-def _slice(b: Builder, node: Node) -> None:
-    op: Any = node.op
-    assert isinstance(op, Slice)
-    _keep_qparams(b, node)
-    b.call(
-        node.name,
-        "torch.ops.aten.slice.Tensor",
-        b.x(node),
-        *(literal(v) for v in (op.axis, op.start, op.stop, op.step)),
-    )
-
-
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         **torch_export_layers.LOWERINGS,
@@ -137,10 +105,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "mul": _mul,
         "batch_norm": _batch_norm,
         "concat": _concat,
-        "reshape": _reshape,
-        "flatten": _flatten,
-        "transpose": _transpose,
-        "slice": _slice,
+        **moved(_keep_qparams),
     }
 )
 """Operator name to the function that writes its calls."""

@@ -28,36 +28,22 @@ def _conv(b: Builder, node: Node) -> None:
     assert isinstance(op, Conv)
     _refuse_unfused("relu" if op.relu else "none", len(op.strides))
     qtype_out(node)
-    packed, weight, settings = _convolution(b, node)
-    b.call(
-        node.name,
-        _kernel(b, "qconv_pointwise", "default"),
-        *packed,
-        *weight,
-        _bias(b, node),
-        *settings,
-        *output_arguments(node),
-        *_clipped(op.relu),
-    )
+    _followed_convolution(b, node, "qconv_pointwise", _clipped(op.relu))
 
 
 def _conv_pointwise(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, ConvPointwise)
     _refuse_unfused(op.activation, len(op.strides))
-    packed, weight, settings = _convolution(b, node)
     of_rank = len(op.strides) == 2 or not _with_tensors(b)  # of the others, only the general one takes tensors
-    kernel = _kernel(b, f"qconv{f'{len(op.strides)}d' if of_rank else ''}_pointwise", "default")
-    b.call(
-        node.name,
-        kernel,
-        *packed,
-        *weight,
-        _bias(b, node),
-        *settings,
-        *output_arguments(node),
-        *_post_operation(op.post),
-    )
+    kernel = f"qconv{f'{len(op.strides)}d' if of_rank else ''}_pointwise"
+    _followed_convolution(b, node, kernel, _post_operation(op.post))
+
+
+def _followed_convolution(b: Builder, node: Node, kernel: str, post: tuple[Arg, Arg, Arg]) -> None:
+    packed, weight, settings = _convolution(b, node)
+    called = _kernel(b, kernel, "default")
+    b.call(node.name, called, *packed, *weight, _bias(b, node), *settings, *output_arguments(node), *post)
 
 
 def _conv_add(b: Builder, node: Node) -> None:
@@ -115,27 +101,18 @@ def _linear(b: Builder, node: Node) -> None:
     assert isinstance(op, Linear)
     refuse_factors(node)
     qtype_out(node)
-    b.call(
-        node.name,
-        _kernel(b, "qlinear_pointwise", "default"),
-        *_product(b, node),
-        _bias(b, node),
-        *output_arguments(node),
-        *_clipped(op.relu),
-    )
+    _followed_product(b, node, _clipped(op.relu))
 
 
 def _linear_pointwise(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, LinearPointwise)
-    b.call(
-        node.name,
-        _kernel(b, "qlinear_pointwise", "default"),
-        *_product(b, node),
-        _bias(b, node),
-        *output_arguments(node),
-        *_post_operation(op.post),
-    )
+    _followed_product(b, node, _post_operation(op.post))
+
+
+def _followed_product(b: Builder, node: Node, post: tuple[Arg, Arg, Arg]) -> None:
+    kernel = _kernel(b, "qlinear_pointwise", "default")
+    b.call(node.name, kernel, *_product(b, node), _bias(b, node), *output_arguments(node), *post)
 
 
 def _linear_add(b: Builder, node: Node) -> None:

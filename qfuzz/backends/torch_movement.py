@@ -32,30 +32,45 @@ def _concat(b: Builder, node: Node) -> None:
 def _reshape(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Reshape)
-    keep_qparams(b, node)
     b.call(node.name, ".reshape", b.x(node), literal(list(op.shape)))
 
 
 def _flatten(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Flatten)
-    keep_qparams(b, node)
     b.call(node.name, "torch.flatten", b.x(node), literal(op.start_axis))
 
 
 def _transpose(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Transpose)
-    keep_qparams(b, node)
     b.call(node.name, ".permute", b.x(node), literal(list(op.perm)))
 
 
 def _slice(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Slice)
-    keep_qparams(b, node)
     limits = (op.axis, op.start, op.stop, op.step)
     b.call(node.name, "torch.ops.aten.slice.Tensor", b.x(node), *(literal(v) for v in limits))
+
+
+MOVES: Mapping[str, Lowering] = MappingProxyType(
+    {"reshape": _reshape, "flatten": _flatten, "transpose": _transpose, "slice": _slice}
+)
+"""Operator name to the call that is the same for quantized tensors and for plain integers."""
+
+
+def moved(keeps: Lowering) -> dict[str, Lowering]:
+    """The lowerings of `MOVES` for a dialect where `keeps` refuses an output of another type than the input's."""
+
+    def keeping(move: Lowering) -> Lowering:
+        def lowering(b: Builder, node: Node) -> None:
+            keeps(b, node)
+            move(b, node)
+
+        return lowering
+
+    return {name: keeping(move) for name, move in MOVES.items()}
 
 
 def _pad(b: Builder, node: Node) -> None:
@@ -272,10 +287,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
     {
         "concat": _concat,
         "concat_relu": _concat,
-        "reshape": _reshape,
-        "flatten": _flatten,
-        "transpose": _transpose,
-        "slice": _slice,
+        **moved(keep_qparams),
         "pad": _pad,
         "constant_pad": _pad,
         "reflection_pad": _reflection_pad,

@@ -126,7 +126,7 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
     total = magnitude = np.zeros(())
     lsb = np.inf
     for number, t in enumerate(terms):
-        product = t.values * t.multiplier.approx
+        undivided = product = t.values * t.multiplier.approx
         if t.divisor is not None:
             product = product / t.divisor
         total = product if number == 0 else total + product
@@ -139,7 +139,7 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
     else:
         error = magnitude * (2.0 * (3 + len(terms)) * _U64)
         if len(terms) == 1 and terms[0].divisor is not None:
-            error = np.where(_divides(terms[0], total), 0.0, error)
+            error = np.where(_divides(terms[0], np.asarray(undivided), total), 0.0, error)
 
     def refine(i: int, bits: int) -> Bounds:
         index = tuple(int(j) for j in np.unravel_index(i, shape)) if shape else ()
@@ -154,9 +154,11 @@ def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:
     return Reals(total, error, refine)
 
 
-def _divides(term: Term, quotient: Floats) -> npt.NDArray[np.bool_]:
-    """Where the float64 `quotient` is known to be the term's value: means of equal scales, whose ties are many."""
-    product = np.asarray(term.values * term.multiplier.approx)
+def _divides(term: Term, product: Floats, quotient: Floats) -> npt.NDArray[np.bool_]:
+    """Where the float64 `quotient` is known to be the term's value: means of equal scales, whose ties are many.
+
+    `product` is the term's before it is divided.
+    """
     lsb = array_lsb(term.values) * term.multiplier.lsb if term.multiplier.lsb else 0.0
     assert term.divisor is not None
     if not lsb or float(np.abs(product).max(initial=0.0)) / lsb >= 2.0**53 or term.divisor.max(initial=1) >= 2**29:

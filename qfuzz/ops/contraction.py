@@ -152,6 +152,20 @@ def _check_own_bias(q: QType, element: Element, beta: float) -> None:
             raise InvalidCase(f"bias: scale {max(q.scale)!r}; real values of {largest!r} overflow float32 when summed")
 
 
+def linear_shape(x: TensorType, weight: TensorType, op: str = "linear") -> tuple[int, ...]:
+    """Shape of ``x * weight^T``, of `x` [..., K] and `weight` [M, K]; raises `InvalidCase` where they do not fit."""
+    if len(x.shape) < 2:
+        raise InvalidCase(f"x: shape {x.shape}; {op} takes [..., K] of rank 2 or more")
+    if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1] or 0 in weight.shape:
+        raise InvalidCase(f"weight: shape {weight.shape}; needs [M, {x.shape[-1]}] with no empty dimension")
+    return (*x.shape[:-1], weight.shape[0])
+
+
+def rows_times(a: Floats, w: Floats) -> Floats:
+    """``a * w^T``."""
+    return np.asarray(np.matmul(a, w.T))
+
+
 def require_int32(constants: Mapping[int, Tensor], inputs: Sequence[TensorType], *, gives_sums: bool = False) -> None:
     """Raise `InvalidCase` if an accumulator could leave int32 for some input, where kernels on bytes accumulate.
 

@@ -18,6 +18,7 @@ from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.reduction import check_ascending, reduced_shape
 from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
@@ -57,17 +58,14 @@ class Std(ExactOperator, frozen=True, kw_only=True, tag="std"):
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         (x,) = inputs
         check_rescaling(x, element)
-        rank = len(x.shape)
-        if list(self.axes) != sorted(set(self.axes)) or any(not 0 <= a < rank for a in self.axes):
-            raise InvalidCase(f"axes: {self.axes}; needs ascending axes in 0..{rank - 1} for shape {x.shape}")
-        axes = self.reduced(rank)
+        check_ascending(self.axes, x.shape)
+        axes = self.reduced(len(x.shape))
         n = math.prod(x.shape[a] for a in axes)
         if self.correction < 0 or n <= self.correction:
             raise InvalidCase(f"correction: {self.correction}; needs 0 at least, and less than the {n} elements")
         if n * (x.qtype.qmax - x.qtype.qmin) ** 2 * n >= 2**62:
             raise InvalidCase(f"x: squares of {n} elements leave int64")
-        kept = (1 if d in axes else size for d, size in enumerate(x.shape))
-        return tuple(kept) if self.keepdims else tuple(s for d, s in enumerate(x.shape) if d not in axes)
+        return reduced_shape(x.shape, axes, keepdims=self.keepdims)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands

@@ -34,7 +34,7 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.operator import PlainOutput
 from qfuzz.ir.qtype import FLOAT32_MAX, FLOAT32_MIN_NORMAL, INTEGER_RANGE, Element, QType
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.contraction import Multiply, channel_magnitudes
+from qfuzz.ops.contraction import Multiply, channel_magnitudes, linear_shape, rows_times
 from qfuzz.ops.dynamic_range import (
     QMAX,
     QMIN,
@@ -318,12 +318,9 @@ class DynamicLinear(DynamicLayer, frozen=True, kw_only=True, tag="dynamic_linear
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs[0], inputs[1]
         _check_data(x)
-        if len(x.shape) < 2:
-            raise InvalidCase(f"x: shape {x.shape}; dynamic_linear takes [..., K] of rank 2 or more")
-        if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1] or 0 in weight.shape:
-            raise InvalidCase(f"weight: shape {weight.shape}; needs [M, {x.shape[-1]}] with no empty dimension")
+        shape = linear_shape(x, weight, self.name)
         self.check_layer(inputs, element, weight.shape[0])
-        return (*x.shape[:-1], weight.shape[0])
+        return shape
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
         check_sums(channel_magnitudes(constants, inputs))
@@ -333,7 +330,7 @@ class DynamicLinear(DynamicLayer, frozen=True, kw_only=True, tag="dynamic_linear
         return ProductSteps(
             self.quantization(operands[0]),
             operands,
-            lambda a, w: np.asarray(np.matmul(a, w.T)),
+            rows_times,
             (n_channels,),
             n_summed,
             relu=self.relu,

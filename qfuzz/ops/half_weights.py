@@ -19,6 +19,7 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.contraction import linear_shape
 from qfuzz.ops.semantics import ExactOperator, Image, Operand
 from qfuzz.ops.weight_only import WeightOnlyImage, largest_magnitude, real_product, smallest_place
 
@@ -43,13 +44,10 @@ class LinearFp16(ExactOperator, frozen=True, kw_only=True, tag="linear_fp16"):
         x, weight = inputs[0], inputs[1]
         if {element, *(t.element for t in inputs)} != {"float32"}:
             raise InvalidCase(f"x, weight, output: {x.dtype}, {weight.dtype}, {element}; linear_fp16 has float32 only")
-        if len(x.shape) < 2:
-            raise InvalidCase(f"x: shape {x.shape}; linear_fp16 takes [..., K] of rank 2 or more")
-        if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1] or 0 in weight.shape:
-            raise InvalidCase(f"weight: shape {weight.shape}; needs [M, {x.shape[-1]}] with no empty dimension")
+        shape = linear_shape(x, weight, self.name)
         if len(inputs) == 3 and inputs[2].shape != weight.shape[:1]:
             raise InvalidCase(f"bias: shape {inputs[2].shape}; needs {weight.shape[:1]}")
-        return (*x.shape[:-1], weight.shape[0])
+        return shape
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         x, weights = operands[0], as_float16(operands[1].lo)

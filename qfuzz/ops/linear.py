@@ -23,7 +23,9 @@ from qfuzz.ops.contraction import (
     check_normal,
     check_weight,
     contraction_image,
+    linear_shape,
     require_int32,
+    rows_times,
 )
 from qfuzz.ops.rounded_activations import rounded_product
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, float_scale, per_tensor, quantized_output
@@ -55,10 +57,7 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, weight = inputs[0], inputs[1]
         per_tensor(x, "x")
-        if len(x.shape) < 2:
-            raise InvalidCase(f"x: shape {x.shape}; linear takes [..., K] of rank 2 or more")
-        if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1] or 0 in weight.shape:
-            raise InvalidCase(f"weight: shape {weight.shape}; needs [M, {x.shape[-1]}] with no empty dimension")
+        shape = linear_shape(x, weight)
         for name, factor in (("alpha", self.alpha), ("beta", self.beta)):
             if not math.isfinite(factor) or float32(factor) != factor:
                 raise InvalidCase(f"{name}: {factor!r}; needs a float32 number")
@@ -74,7 +73,7 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
         if self.beta not in (0.0, 1.0) and len(inputs) > 2:
             check_weight(x, weight, element, factor=self.beta)
         check_bias(inputs, weight.shape[0], element, beta=self.beta)
-        return (*x.shape[:-1], weight.shape[0])
+        return shape
 
     def check_constants(self, constants: Mapping[int, Tensor], inputs: Sequence[TensorType]) -> None:
         require_int32(constants, inputs)
@@ -85,15 +84,11 @@ class Linear(ExactOperator, frozen=True, kw_only=True, tag="linear"):
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         x, weight = operands[0], operands[1]
-
-        def multiply(a: Floats, w: Floats) -> Floats:
-            return np.asarray(np.matmul(a, w.T))
-
         shape = (*x.type.shape[:-1], weight.type.shape[0])
         image = contraction_image(
             operands,
             element,
-            multiply,
+            rows_times,
             shape,
             channel_axis=len(shape) - 1,
             n_summed=weight.type.shape[1],

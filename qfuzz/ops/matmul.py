@@ -26,6 +26,7 @@ from qfuzz.ops.contraction import (
     largest_distance,
     relu_bounds,
     require_int32,
+    rows_times,
 )
 from qfuzz.ops.semantics import (
     MAX_WINDOWED,
@@ -203,9 +204,5 @@ class LinearInteger(ExactOperator, frozen=True, kw_only=True, tag="linear_intege
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         x, weight = operands
-
-        def multiply(a: Floats, w: Floats) -> Floats:
-            return np.asarray(np.matmul(a, w.T))
-
-        lower, upper = accumulators(x, weight, multiply)
-        return accumulator_image(lower, upper, x, weight, multiply)
+        lower, upper = accumulators(x, weight, rows_times)
+        return accumulator_image(lower, upper, x, weight, rows_times)

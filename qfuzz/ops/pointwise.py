@@ -10,9 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeVar
 
-import numpy as np
-
-from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import Tensor, TensorType
@@ -23,7 +20,9 @@ from qfuzz.ops.contraction import (
     check_finite,
     check_weight,
     contraction_image,
+    linear_shape,
     require_int32,
+    rows_times,
 )
 from qfuzz.ops.convolution import Correlation
 from qfuzz.ops.post_operation import Activation, PostOperation, PostOperationImage
@@ -58,19 +57,6 @@ def _check_addend(addend: TensorType, shape: tuple[int, ...], element: Element) 
         raise InvalidCase(f"other: shape {addend.shape}; what is added has the layer's own, {shape}")
     if addend.element != "float32":
         check_multipliers(per_tensor(addend, "other").scale, element, "other")
-
-
-def linear_shape(x: TensorType, weight: TensorType) -> tuple[int, ...]:
-    """Shape of a product with a matrix; raises `InvalidCase` where they do not fit."""
-    if len(x.shape) < 2:
-        raise InvalidCase(f"x: shape {x.shape}; linear takes [..., K] of rank 2 or more")
-    if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1] or 0 in weight.shape:
-        raise InvalidCase(f"weight: shape {weight.shape}; needs [M, {x.shape[-1]}] with no empty dimension")
-    return (*x.shape[:-1], weight.shape[0])
-
-
-def _rows_times(a: Floats, w: Floats) -> Floats:
-    return np.asarray(np.matmul(a, w.T))
 
 
 def _followed(
@@ -127,7 +113,7 @@ class LinearPointwise(ExactOperator, frozen=True, kw_only=True, tag="linear_poin
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         x, weight = operands[0].type, operands[1].type
         shape = linear_shape(x, weight)
-        return _followed(self.post, operands, element, _rows_times, shape, len(shape) - 1, weight.shape[1])
+        return _followed(self.post, operands, element, rows_times, shape, len(shape) - 1, weight.shape[1])
 
 
 class ConvPointwise(Correlation, frozen=True, kw_only=True, tag="conv_pointwise"):
@@ -196,7 +182,7 @@ class LinearAdd(ExactOperator, frozen=True, kw_only=True, tag="linear_add"):
         x, weight = operands[0].type, operands[1].type
         shape = linear_shape(x, weight)
         return contraction_image(
-            _layer(operands), element, _rows_times, shape, channel_axis=len(shape) - 1, n_summed=weight.shape[1],
+            _layer(operands), element, rows_times, shape, channel_axis=len(shape) - 1, n_summed=weight.shape[1],
             relu=self.relu, addend=operands[2],
         )  # fmt: skip
 

@@ -18,6 +18,20 @@ from qfuzz.ops.rearrangement import normal_axes
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_rescaling, identity_image
 
 
+def check_ascending(axes: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    """Raise `InvalidCase` unless `axes` are ascending axes of `shape`, counted from the front."""
+    rank = len(shape)
+    if list(axes) != sorted(set(axes)) or any(not 0 <= a < rank for a in axes):
+        raise InvalidCase(f"axes: {axes}; needs ascending axes in 0..{rank - 1} for shape {shape}")
+
+
+def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...], *, keepdims: bool) -> tuple[int, ...]:
+    """What is left of `shape` where `axes` are reduced."""
+    if keepdims:
+        return tuple(1 if d in axes else n for d, n in enumerate(shape))
+    return tuple(n for d, n in enumerate(shape) if d not in axes)
+
+
 class Mean(ExactOperator, frozen=True, kw_only=True, tag="mean"):
     """The mean over `axes`.
 
@@ -40,14 +54,11 @@ class Mean(ExactOperator, frozen=True, kw_only=True, tag="mean"):
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         (x,) = inputs
         check_rescaling(x, element)
-        rank = len(x.shape)
-        if list(self.axes) != sorted(set(self.axes)) or any(not 0 <= a < rank for a in self.axes):
-            raise InvalidCase(f"axes: {self.axes}; needs ascending axes in 0..{rank - 1} for shape {x.shape}")
-        axes = self.reduced(rank)
+        check_ascending(self.axes, x.shape)
+        axes = self.reduced(len(x.shape))
         if any(x.shape[a] == 0 for a in axes):
             raise InvalidCase(f"axes: {axes} of shape {x.shape}; the mean of no elements is undefined")
-        kept = (1 if d in axes else n for d, n in enumerate(x.shape))
-        return tuple(kept) if self.keepdims else tuple(n for d, n in enumerate(x.shape) if d not in axes)
+        return reduced_shape(x.shape, axes, keepdims=self.keepdims)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands
@@ -92,9 +103,7 @@ class _Extreme(ExactOperator, frozen=True, kw_only=True):
         axes = self.reduced(len(x.shape))
         if any(x.shape[a] == 0 for a in axes):
             raise InvalidCase(f"axes: {self.axes} of shape {x.shape}; of no elements none is the {self.name}")
-        if self.keepdims:
-            return tuple(1 if d in axes else n for d, n in enumerate(x.shape))
-        return tuple(n for d, n in enumerate(x.shape) if d not in axes)
+        return reduced_shape(x.shape, axes, keepdims=self.keepdims)
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands

@@ -12,10 +12,9 @@ from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.dynamic_range import STORED
 from qfuzz.ops.qparams import ChooseQparams, Stored
 from qfuzz.strategies import fill
-from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, RealRange
+from qfuzz.strategies.builder import Builder, RealRange
 from qfuzz.strategies.contraction import (
-    CHANNELS,
-    MAX_PRODUCTS,
+    draw_channels,
     draw_transposed_windows,
     draw_windows,
     fits_conv,
@@ -97,8 +96,7 @@ def draw_dynamic_linear(b: Builder) -> None:
     x = float_data(b, least_rank=2)
     shape = b.types[x].shape
     rows, features = math.prod(shape[:-1]), shape[-1]
-    most = min(MAX_PRODUCTS // max(rows * features, 1), MAX_VALUE_ELEMENTS // max(rows, 1))
-    channels = d.pick([c for c in CHANNELS if c <= max(most, 1)])
+    channels = draw_channels(b, rows, rows * features)
     choice, dtypes = _chosen(b)
     op = DynamicLinear(**choice, relu=choice["chosen_as"] == "torch" and d.rarely(4))
     b.add_node(op, (x, *_weights(b, x, (channels, features), channels, dtypes)), "float32")

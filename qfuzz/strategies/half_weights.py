@@ -6,8 +6,8 @@ import numpy as np
 
 from qfuzz.ops.half_weights import LinearFp16
 from qfuzz.strategies import fill
-from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder
-from qfuzz.strategies.contraction import CHANNELS, MAX_PRODUCTS
+from qfuzz.strategies.builder import Builder
+from qfuzz.strategies.contraction import draw_channels
 from qfuzz.strategies.dynamic import float_data
 from qfuzz.strategies.layer_forms import draw_entry
 
@@ -24,8 +24,7 @@ def draw_linear_fp16(b: Builder) -> None:
     x = float_data(b, least_rank=2)
     shape = b.types[x].shape
     rows, features = math.prod(shape[:-1]), shape[-1]
-    most = min(MAX_PRODUCTS // max(rows * features, 1), MAX_VALUE_ELEMENTS // max(rows, 1))
-    channels = d.pick([c for c in CHANNELS if c <= max(most, 1)])
+    channels = draw_channels(b, rows, rows * features)
     unit = 2.0 ** (d.pick(_EXPONENTS) - _BITS + (12 if d.rarely(8) else 0))
     integers = _integers(d.key(), 2**_BITS, (channels, features))
     inputs: tuple[str, ...] = (x, b.add_constant("w", "float32", (integers * unit).astype(np.float32)))

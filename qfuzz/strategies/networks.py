@@ -59,18 +59,6 @@ UNUSUAL = (
 OF_BYTES = ("conv_integer", "linear_integer", "matmul_integer")
 """Operators that have kernels on bytes only."""
 
-OWN_INPUT = (
-    "quantize",
-    "dynamic_quantize",
-    "dynamic_linear",
-    "dynamic_conv",
-    "dynamic_conv_transpose",
-    "linear_fp16",
-    "fake_quantize",
-    "choose_qparams",
-)
-"""Operators on float32, which connecting nodes do not give: they bring inputs of their own."""
-
 ENDING = (
     "dynamic_quantize",
     "dynamic_linear",
@@ -80,7 +68,10 @@ ENDING = (
     "fake_quantize",
     "choose_qparams",
 )
-"""Of these, the operators whose results nothing reads."""
+"""Operators on float32 whose results nothing reads."""
+
+OWN_INPUT = ("quantize", *ENDING)
+"""Operators on float32, which connecting nodes do not give: they bring inputs of their own."""
 
 FLOAT_ONLY = ("tanh", "elu", "hardsigmoid", "hardswish")
 """Operators without a kernel on stored integers in ONNX Runtime, whose other operators want cases without them."""

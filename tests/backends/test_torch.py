@@ -119,6 +119,16 @@ def test_compiled_networks_agree_with_the_reference() -> None:
     assert verdict.counts.violation == 0
 
 
+def test_a_compiled_call_has_its_keyword_arguments() -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed: inductor cannot compile")
+    backend = TorchBackend("export", format="qdq", compile="inductor")
+    case = next(c for c in cases("gelu") if isinstance(backend.supports(c.network), Supported))
+    assert any(call.kwargs for call in backend.calls(case.network).run)
+    (verdict,) = check(case, [backend]).backends
+    assert verdict.outcome is Outcome.JUDGED, verdict.reason
+
+
 @pytest.mark.parametrize(
     ("engine", "options", "reason"),
     [
