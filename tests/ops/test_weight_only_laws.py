@@ -286,7 +286,7 @@ U4 = QType.per_tensor("uint4", 1.0, 8)
         ),
         (((2, 3), "float32"), ((4, 3), QType.per_tensor("uint16", 1.0, 0)), "weight: uint16; needs quantized elements"),
         (((2, 3), "float32"), ((4, 2), U4), r"weight: shape \(4, 2\); needs \[N, 3\]"),
-        (((2, 3), U4), ((4, 3), U4), "weight_only_linear takes and gives float32"),
+        (((2, 3), U4), ((4, 3), U4), "weight_only_linear takes reals and gives the same"),
         (((3,), "float32"), ((4, 3), U4), "of rank 2 or more"),
         (((2, 3), "float32"), ((4, 3), QType.per_tensor("uint4", 2.0**126, 8)), "overflow float32"),
     ],
