@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not is_installed("onnxruntime"), reason="ONNX Ru
 
 OLD = "1.22.1"
 FORMATS = ("format=qdq&opt=all", "format=qdq&opt=disable")
-FEW = ["--seed", "77", "--max-examples", "300", "--jobs", "1", "--json"]
+FEW = ["--seed", "77", "--max-examples", "600", "--jobs", "1", "--json"]
 NEAR = Fraction(1, 1024)
 """Of an output step: farther from the rounding of the real result no float32 kernel is on cases as small as these."""
 

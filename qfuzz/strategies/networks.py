@@ -150,9 +150,9 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     n_nodes = min(max(d.pick((1, 2, 3, 3, 4, 3)), min_nodes), max_nodes)
     if max_nodes > 4 and d.integer(0, 1):
         n_nodes = d.integer(min_nodes, max_nodes)
-    menu = selected if filtered else _menu(flavour, selected)
+    menu = tuple(selected) if filtered else _menu(flavour, selected, alone=n_nodes == 1)
     quantized_first = not filtered and n_nodes > 1 and d.rarely(12)
-    first = d.pick(menu if filtered or n_nodes == 1 else [name for name in menu if name != "quantize"])
+    first = d.pick(menu)
     if first in OF_BYTES and flavour.dtype not in BYTES:
         flavour = replace(flavour, dtype="uint8")
     b = Builder(d, flavour)
@@ -169,7 +169,8 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     if filtered:
         menu = tuple(dict.fromkeys((*selected, *CONNECTING)))
     while len(b.nodes) < n_nodes:
-        name = first if target and len(b.nodes) == target else d.pick(menu)
+        is_target = target > 0 and len(b.nodes) == target
+        name = first if is_target else d.pick(menu)
         if name != first and DRAWINGS[name].fits(b) and not DRAWINGS[name].worthwhile(b):
             name = "relu"
         if (
@@ -177,7 +178,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
             or (name in ENDING and not _is_read(b))
             or (name in OF_BYTES and b.qtype.dtype not in BYTES)
             or not DRAWINGS[name].fits(b)
-            or b.type.n_elements > MAX_VALUE_ELEMENTS
+            or (b.type.n_elements > MAX_VALUE_ELEMENTS and not is_target)
         ):
             name = "relu"
         if filtered and len(b.nodes) < target and name not in CONNECTING:
@@ -229,12 +230,16 @@ def _flavour(d: Draw) -> Flavour:
     return Flavour(dyadic=kind % 3 == 0, integer=kind < 6, common=kind < 9, dtype=dtype)
 
 
-def _menu(flavour: Flavour, selected: Sequence[str]) -> tuple[str, ...]:
-    """The operators of a case of this flavour."""
-    if not flavour.common:
-        return tuple(selected)
-    unusual = UNUSUAL + FLOAT_ONLY if flavour.integer else UNUSUAL
-    return tuple(name for name in selected if name not in unusual)
+def _menu(flavour: Flavour, selected: Sequence[str], *, alone: bool) -> tuple[str, ...]:
+    """The operators of a case of this flavour.
+
+    Quantize, which only a node on its own or the first can be, comes last, and only for the former: a longer network
+    shrinks to a single node of the same place in the menu.
+    """
+    unusual = ("quantize",)
+    if flavour.common:
+        unusual += UNUSUAL + FLOAT_ONLY if flavour.integer else UNUSUAL
+    return (*(name for name in selected if name not in unusual), *(("quantize",) if alone else ()))
 
 
 def _begin(b: Builder, first: str, alone: bool) -> None:

@@ -71,10 +71,12 @@ def test_a_property_of_the_data_keeps_little_else() -> None:
     def has_saturated_input(case: Case) -> bool:
         return any((t.array == 255).any() for t in case.inputs)
 
-    case: Case = minimal(qfuzz.cases(), has_saturated_input)
-    # Two, where the operator of a single node is drawn from a menu that begins otherwise.
-    assert len(case.network.nodes) <= 2
-    assert case.n_elements <= 4
+    shrunk: Case = minimal(qfuzz.cases(), has_saturated_input)
+    assert len(shrunk.network.nodes) == 1
+    # Hypothesis draws arrays by a key: of another shape, the same key may hold no such element. The reducer edits.
+    case = reduce_case(shrunk, has_saturated_input).case
+    assert len(case.network.nodes) == 1
+    assert case.n_elements <= 2
 
 
 def test_two_nodes_shrink_to_two() -> None:

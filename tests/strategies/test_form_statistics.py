@@ -81,7 +81,7 @@ def test_less_than_one_percent_of_draws_is_rejected(op: str) -> None:
 def test_every_value_belongs_to_an_operator() -> None:
     assert {c for op in OPERATOR_NAMES for c in choices_of(op)} == set(CHOICES)
     own = {name for names in OWN_FORMS.values() for name in names}
-    assert own == {*weight_only.FORMS, *granular.FORMS, *layer_forms.FORMS, "call"}
+    assert own == {*weight_only.FORMS, *granular.FORMS, *layer_forms.FORMS, *fake.FORMS, "call"}
     assert {d.name for d in DIMENSIONS} == own | {name for name, _ in GENERAL_FORMS} | {"invalid"}
 
 
