@@ -236,7 +236,7 @@ def _menu(flavour: Flavour, selected: Sequence[str], *, alone: bool) -> tuple[st
     Quantize, which only a node on its own or the first can be, comes last, and only for the former: a longer network
     shrinks to a single node of the same place in the menu.
     """
-    unusual = ("quantize",)
+    unusual: tuple[str, ...] = ("quantize",)
     if flavour.common:
         unusual += UNUSUAL + FLOAT_ONLY if flavour.integer else UNUSUAL
     return (*(name for name in selected if name not in unusual), *(("quantize",) if alone else ()))
