@@ -25,11 +25,33 @@ than the reference here holds exactly.
 
 _CONVERTED = (
     "of qint32: an integer of more than 24 bits is rounded where it is converted to float32 (_mm512_cvtepi32_ps, "
-    "Dequantize of fbgemm/QuantUtils.h), and the zero point is added in float32 after rounding (Quantize, there)"
+    "Dequantize of fbgemm/QuantUtils.h), and the zero point is added in float32 (Quantize, there, before it rounds)"
 )
 _AS_INTEGERS = (
     "of qint32: a float32 of the int32 result, times the multiplier, to the nearest integer, and the zero point added "
     "as an integer (requantize_from_int). That integers wrap at int32 is not granted"
+)
+_SCALED = Contract(
+    terms="real",
+    k=1,
+    tie="half_even",
+    source="quantized/cpu/qmul.cpp _mul_scalar_out: stored integers are copied, or mirrored, and their scale is "
+    "a product in float64, of which a float32 is known here",
+)
+_INDEXED = Contract(
+    terms="real",
+    k=6,
+    tie="either_even",
+    adds_zero_point=True,
+    source="native/TensorAdvancedIndexing.cpp quantized_index: 'naive implementation which does dq -> index -> q'; "
+    f"{_CONVERTED}; select and index_select move integers",
+)
+_PADDED = Contract(
+    terms="real",
+    k=1,
+    tie="half_even",
+    adds_zero_point=True,
+    source="constant_pad_nd: fill_ copies a float32 0, quantized as a tensor is, which adds the zero point in float32",
 )
 
 
@@ -50,10 +72,16 @@ def _converted(key: str, contract: Contract) -> Contract:
     match _name(key):
         case "dequantize" | "quantize":
             return contract  # the operators themselves count the conversion
+        case "mul_scalar":
+            return _SCALED
+        case "gather":
+            return _INDEXED
+        case "pad":
+            return _PADDED
         case "mul" | "add_scalar" | "prelu":
             return replace(contract, terms="real", k=6, tie="half_even", source=f"{contract.source}; {_AS_INTEGERS}")
         case _ if contract.terms == "exact":
             return contract
         case _:
             source = f"{contract.source}; {_CONVERTED}"
-            return replace(contract, terms="affine", k=contract.k + 2, source=source)
+            return replace(contract, terms="affine", k=contract.k + 2, tie="either_even", source=source)

@@ -7,6 +7,7 @@ import re
 import msgspec
 import numpy as np
 
+from qfuzz.findings.wide import wide_form
 from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.conv_transpose import ConvTranspose
@@ -136,6 +137,7 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
         form.add("empty")
     for node in accused or nodes:
         form |= _windows(case, node) | _layout(case, node) | _narrow(case, node) | _reciprocal(node)
+        form |= wide_form(case, node)
     return Signature(symptom, tuple(sorted(form)))
 
 

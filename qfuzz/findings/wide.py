@@ -1,0 +1,71 @@
+"""What signatures say of int32 activations: whether kernels that compute in int32 leave it."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qfuzz.ir.network import Case, Node
+from qfuzz.ir.qtype import INTEGER_RANGE, QType
+from qfuzz.ops.elementwise import Mul
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool
+from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.scalar import AddScalar
+
+Numbers = npt.NDArray[np.float64]
+
+_HIGH = INTEGER_RANGE["int32"][1]
+
+
+def wide_form(case: Case, node: Node) -> set[str]:
+    """``beyond int32``: distances from zero points, or products or sums of them, or what is stored before it saturates.
+
+    Only of what a node reads from outside the network.
+    """
+    known = [_stored(case, name) for name in node.inputs]
+    wide = [k for k in known if k is not None and k[0].dtype == "int32"]
+    if not wide or not all(a.size for _, a in wide):
+        return set()
+    reached = max(float(np.abs(_distance(*k)).max()) for k in wide)
+    if all(k is not None for k in known):
+        reached = max(reached, _reached(case, node, [k for k in known if k is not None]))
+    return {"beyond int32"} if reached > _HIGH else set()
+
+
+def _stored(case: Case, name: str) -> tuple[QType, Numbers] | None:
+    tensor = case.feeds.get(name) or case.network.constant_data.get(name)
+    q = case.network.types[name].element
+    if tensor is None or not isinstance(q, QType) or not q.is_per_tensor:
+        return None
+    return q, tensor.array.astype(np.float64)
+
+
+def _distance(q: QType, stored: Numbers) -> Numbers:
+    return stored - q.zero_point[0]
+
+
+def _reached(case: Case, node: Node, known: list[tuple[QType, Numbers]]) -> float:
+    """The largest integer that the kernels of some operators hold, or give before they saturate."""
+    op: Any = node.op
+    q_x, x = known[0]
+    n = _distance(q_x, x)
+    unit = q_x.scale[0]
+    match op:
+        case Mul():
+            n, unit = n * _distance(*known[1]), unit * known[1][0].scale[0]
+        case Prelu():
+            q_w = known[1][0]
+            slopes = float(np.abs(_distance(*known[1])).max(initial=0.0))
+            n, unit = n * max(slopes, 1 / q_w.scale[0]), unit * q_w.scale[0]
+        case AddScalar():
+            n = n + op.steps(q_x)
+        case AvgPool() | GlobalAvgPool() | AdaptiveAvgPool():
+            count = math.prod(op.kernel if isinstance(op, AvgPool) else x.shape[2:])
+            n, unit = n * count, unit / (getattr(op, "divisor_override", 0) or count)
+        case _:
+            return 0.0
+    q_y = node.element
+    assert isinstance(q_y, QType)
+    given = np.abs(n * (unit / q_y.scale[0])) + abs(q_y.zero_point[0])
+    return float(max(np.abs(n).max(initial=0.0), given.max(initial=0.0)))
