@@ -11,6 +11,7 @@ from qfuzz.ir.qtype import INTEGER_RANGE, QType
 from qfuzz.ops.elementwise import Mul
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool
 from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.reduction import Mean
 from qfuzz.ops.scalar import AddScalar
 
 Numbers = npt.NDArray[np.float64]
@@ -28,6 +29,8 @@ def wide_form(case: Case, node: Node) -> set[str]:
     if not wide or not all(a.size for _, a in wide):
         return set()
     reached = max(float(np.abs(_distance(*k)).max()) for k in wide)
+    if isinstance(node.op, Mean | AvgPool | GlobalAvgPool | AdaptiveAvgPool):
+        reached = max(reached, float(np.float32(max(float(a.max()) for _, a in wide))))  # converted with no more care
     if all(k is not None for k in known):
         reached = max(reached, _reached(case, node, [k for k in known if k is not None]))
     return {"beyond int32"} if reached > _HIGH else set()
