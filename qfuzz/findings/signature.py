@@ -138,7 +138,9 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
         form.add("empty")
     for node in accused or nodes:
         form |= _windows(case, node) | _layout(case, node) | _narrow(case, node) | _reciprocal(node)
-        form |= _slopes(case, node) | wide_form(case, node)
+        form |= _slopes(case, node)
+    for node in nodes:
+        form |= wide_form(case, node)
     return Signature(symptom, tuple(sorted(form)))
 
 

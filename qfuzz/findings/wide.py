@@ -1,6 +1,7 @@
 """What signatures say of int32 activations: whether kernels that compute in int32 leave it."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.reduction import Mean
 from qfuzz.ops.scalar import AddScalar
+from qfuzz.oracle.reference import exact_outputs
 
 Numbers = npt.NDArray[np.float64]
 
@@ -20,11 +22,11 @@ _HIGH = INTEGER_RANGE["int32"][1]
 
 
 def wide_form(case: Case, node: Node) -> set[str]:
-    """``beyond int32``: distances from zero points, or products or sums of them, or what is stored before it saturates.
-
-    Only of what a node reads from outside the network.
-    """
-    known = [_stored(case, name) for name in node.inputs]
+    """``beyond int32``: distances from zero points, products or sums of them, or what is stored before it saturates."""
+    if not any(isinstance(t.element, QType) and t.dtype == "int32" for t in case.network.input_types(node)):
+        return set()
+    inner = exact_outputs(case) if any(n.name in node.inputs for n in case.network.nodes) else {}
+    known = [_stored(case, name, inner) for name in node.inputs]
     wide = [k for k in known if k is not None and k[0].dtype == "int32"]
     if not wide or not all(a.size for _, a in wide):
         return set()
@@ -36,12 +38,12 @@ def wide_form(case: Case, node: Node) -> set[str]:
     return {"beyond int32"} if reached > _HIGH else set()
 
 
-def _stored(case: Case, name: str) -> tuple[QType, Numbers] | None:
+def _stored(case: Case, name: str, inner: Mapping[str, npt.NDArray[Any]]) -> tuple[QType, Numbers] | None:
     tensor = case.feeds.get(name) or case.network.constant_data.get(name)
     q = case.network.types[name].element
-    if tensor is None or not isinstance(q, QType) or not q.is_per_tensor:
+    if not isinstance(q, QType) or not q.is_per_tensor:
         return None
-    return q, tensor.array.astype(np.float64)
+    return q, (inner[name] if tensor is None else tensor.array).astype(np.float64)
 
 
 def _distance(q: QType, stored: Numbers) -> Numbers:
