@@ -30,7 +30,9 @@ def _has_both_ends(network: Network, name: str) -> bool:
     low, high = (float32(scale * (end - zero_point)) for end in ends)
     data = network.constant_data[name].array
     return (
-        (int(data.min()), int(data.max())) == ends and scale > 2 * SMALL_SCALE_THRESHOLD and float32((high - low) / 255) == scale
+        (int(data.min()), int(data.max())) == ends
+        and scale > 2 * SMALL_SCALE_THRESHOLD
+        and float32((high - low) / 255) == scale
     )
 
 

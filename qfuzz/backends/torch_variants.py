@@ -62,7 +62,9 @@ def _set_item(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
     )
 
 
-def _into(b: Builder, node: Node, call: Call, made: Call, *, memory: str = "", keyword: str = "out") -> tuple[Call, ...]:
+def _into(
+    b: Builder, node: Node, call: Call, made: Call, *, memory: str = "", keyword: str = "out"
+) -> tuple[Call, ...]:
     """`call` with a tensor to write into, which `made` makes: that is the value, not what is returned."""
     told = (*call.kwargs, (keyword, variable(node.name)))
     returned = b.fresh(f"{node.name}_returned")
