@@ -29,11 +29,8 @@ def _has_both_ends(network: Network, name: str) -> bool:
     ends = INTEGER_RANGE["int8"]
     low, high = (float32(scale * (end - zero_point)) for end in ends)
     data = network.constant_data[name].array
-    return (
-        (int(data.min()), int(data.max())) == ends
-        and scale > 2 * SMALL_SCALE_THRESHOLD
-        and float32((high - low) / 255) == scale
-    )
+    chosen = float32((high - low) / 255)
+    return (int(data.min()), int(data.max())) == ends and scale == chosen > 2 * SMALL_SCALE_THRESHOLD
 
 
 def weights_of(node: Node) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def place(b: Builder, name: str, type_: TensorType, make: Callable[[str], None] 
 
 
 def given(b: Builder, made: Call, type_: TensorType, memory: str = "") -> tuple[Call, ...]:
-    """Calls that make a tensor to write into, by `made`, which yet lacks its sizes; it lies as inputs do, or as told."""
+    """Calls that make a tensor to write into, by `made`, which lacks its sizes; it lies as inputs do, or as told."""
     shape, how = list(type_.shape), _possible(memory or b.memory, type_)
     match how:
         case "channels_last":
