@@ -1,7 +1,7 @@
 """Weights as FBGEMM's older layers and cells take them: packed without a type, which is told beside. Pure.
 
 They take integers, or make them of reals (`entry=unpacked`) with the scale and zero point that the range asks for
-(`fbgemm_linear_quantize_weight`). Those are given the reals that a weight stands for, which become that weight again.
+(`fbgemm_linear_quantize_weight`). Those are given reals that are rounded to the weight.
 """
 
 from typing import Any
@@ -14,9 +14,9 @@ from qfuzz.ops.dynamic_range import SMALL_SCALE_THRESHOLD
 
 
 def quantizes_back(network: Network, names: tuple[str, ...]) -> bool:
-    """Whether the reals that these weights stand for have their ranges, and so become them again.
+    """Whether `reals_of` these weights have their ranges, and so become them.
 
-    The scale is chosen in float64, of float32 ends; divided by it, all are within 2^-14 of integers.
+    The scale is chosen in float64, of float32 ends; divided by it, all are within 2^-14 of where they were put.
     """
     return all(_has_both_ends(network, name) for name in names)
 
@@ -45,10 +45,13 @@ def is_given_as_reals(network: Network, names: tuple[str, ...]) -> bool:
 
 
 def reals_of(b: Builder, node: Node, position: int) -> Arg:
-    """The reals that a weight stands for, each rounded once."""
+    """Reals that are rounded to a weight: some as it says, such as both ends, and others 3/8 of a step off."""
     (scale,), (zero_point,) = b.type(node, position).qtype.scale, b.type(node, position).qtype.zero_point
-    name = b.fresh(f"{node.name}_reals{position}")
+    name, off = (b.fresh(f"{node.name}_{part}{position}") for part in ("reals", "off"))
     b.prepare_call(name, ".to", b.constant(node.inputs[position]), torch_name("torch.float32"))
+    b.prepare_call(off, "torch.remainder", variable(name), literal(3))
+    b.prepare_call(off, "torch.sub", variable(off), literal(1))
+    b.prepare_call(name, "torch.add", variable(name), variable(off), alpha=literal(0.375))
     b.prepare_call(name, "torch.sub", variable(name), literal(zero_point))
     return b.prepare_call(name, "torch.mul", variable(name), literal(scale))
 

@@ -26,9 +26,6 @@ def _dynamic_quantize(b: Builder, node: Node) -> None:
         raise Unsupported("chosen_as: torch chooses no scale below its SMALL_SCALE_THRESHOLD, ONNX does")
     if not b.type(node, 0).n_elements:
         raise Unsupported("x: no elements; torch.min of none is documented to raise")
-    if b.network.form("entry") == "older" and len(b.type(node, 0).shape) == 2 and not op.reduce_range:
-        _as_weight(b, node, op)
-        return
     reduce_range = literal(op.reduce_range)
     if op.output == "y":
         quantized = b.fresh(f"{node.name}_quantized")
@@ -36,26 +33,18 @@ def _dynamic_quantize(b: Builder, node: Node) -> None:
         b.call(node.name, ".int_repr", variable(quantized))
         return
     scale, zero_point = b.fresh(f"{node.name}_s"), b.fresh(f"{node.name}_z")
-    b.call(f"{scale}, {zero_point}", "torch._choose_qparams_per_tensor", b.x(node), reduce_range)
+    if b.network.form("entry") == "older" and _is_as_of_weights(b, node, op):
+        rest = [b.fresh(f"{node.name}_{part}") for part in ("q", "offsets")]
+        b.call(", ".join((*rest, scale, zero_point)), "torch.fbgemm_linear_quantize_weight", b.x(node))
+    else:
+        b.call(f"{scale}, {zero_point}", "torch._choose_qparams_per_tensor", b.x(node), reduce_range)
     chosen, dtype = (scale, "float32") if op.output == "scale" else (zero_point, "uint8")
     b.call(node.name, "torch.tensor", variable(chosen), dtype=torch_name(f"torch.{dtype}"))
 
 
-def _as_weight(b: Builder, node: Node, op: DynamicQuantize) -> None:
-    """As FBGEMM's older layers quantize a weight, to int8: 128 less, which is the highest bit turned over."""
-    parts = [b.fresh(f"{node.name}_{part}") for part in ("q", "offsets", "s", "z")]
-    b.call(", ".join(parts), "torch.fbgemm_linear_quantize_weight", b.x(node))
-    uint8 = torch_name("torch.uint8")
-    match op.output:
-        case "scale":
-            b.call(node.name, "torch.tensor", variable(parts[2]), dtype=torch_name("torch.float32"))
-        case "y":
-            b.call(parts[0], ".view", variable(parts[0]), uint8)
-            b.call(node.name, "torch.bitwise_xor", variable(parts[0]), literal(128))
-        case "zero_point":
-            b.call(parts[3], "torch.tensor", variable(parts[3]))
-            b.call(parts[3], "torch.add", variable(parts[3]), literal(128))
-            b.call(node.name, ".to", variable(parts[3]), uint8)
+def _is_as_of_weights(b: Builder, node: Node, op: DynamicQuantize) -> bool:
+    """Whether FBGEMM's older layers choose so for a weight: its zero point is one of int8, and of zeros another."""
+    return op.output == "scale" and len(b.type(node, 0).shape) == 2 and not op.reduce_range
 
 
 def _observed(b: Builder, node: Node) -> None:

@@ -49,7 +49,7 @@ def draw_dynamic_quantize(b: Builder) -> None:
         chosen_as="torch" if by_torch else "onnx",
         reduce_range=by_torch and b.d.rarely(2),
     )
-    if by_torch and b.d.rarely(3):
+    if by_torch and output == "scale" and b.d.rarely(2):
         b.forms.append(("entry", "older"))
     b.add_node(op, (x,), "float32" if output == "scale" else STORED)
     b.current = source

@@ -1,4 +1,4 @@
-"""Weights that FBGEMM's older layers make of reals: those which the reals stand for, to the last bit."""
+"""Weights that FBGEMM's older layers make of reals: those that the reals are next to, to the last bit."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,8 @@ def test_a_weight_with_both_ends_becomes_itself(seed: int, scale: float, zero_po
     if not quantizes_back(network(weight, scale, zero_point), ("w",)):
         return
     centered = weight.astype(np.int32) - zero_point
-    reals = torch.from_numpy(centered.astype(np.float32)) * scale
+    off = (weight.astype(np.float32) % 3 - 1) * np.float32(0.375)
+    reals = torch.from_numpy(centered.astype(np.float32) + off) * scale
     got, sums, s, z = torch.fbgemm_linear_quantize_weight(reals)
     assert (s, z) == (scale, zero_point)
     np.testing.assert_array_equal(got.numpy(), weight)
@@ -40,6 +41,6 @@ def test_a_weight_with_both_ends_becomes_itself(seed: int, scale: float, zero_po
 @pytest.mark.parametrize("zero_point", [0, -128, 127, 5])
 def test_powers_of_two_do_so_and_a_weight_without_an_end_does_not(zero_point: int) -> None:
     weight = np.array([[-128, 3], [0, 127]], dtype=np.int8)
-    assert all(quantizes_back(network(weight, 2.0**e, zero_point), ("w",)) for e in range(-12, 20))
-    assert not quantizes_back(network(weight, 2.0**-13, zero_point), ("w",)), "a scale is at least 6.1e-5"
+    assert all(quantizes_back(network(weight, 2.0**e, zero_point), ("w",)) for e in range(-13, 20))
+    assert not quantizes_back(network(weight, 2.0**-14, zero_point), ("w",)), "a scale is at least 6.1e-5"
     assert not quantizes_back(network(np.clip(weight, -127, 127), 0.5, zero_point), ("w",))
