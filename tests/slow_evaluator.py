@@ -196,7 +196,10 @@ def evaluate(case: Case) -> dict[str, Values]:
 def evaluate_node(node: Node, inputs: Sequence[Values]) -> SlowResult:
     """The exact result of `node` on concrete inputs, constants among them."""
     shape, real = DEFINITIONS[node.op.name](node.op, *inputs)
-    return SlowResult(shape, node.element, real, getattr(node.op, "saturate", True))
+    saturates = getattr(node.op, "saturate", True)
+    if node.op.name == "scaled_mm":  # as torch converts to float8
+        saturates = isinstance(node.element, QType) and node.element.dtype == "float8_e4m3fn"
+    return SlowResult(shape, node.element, real, saturates)
 
 
 def evaluate_on(network: Network, node: Node, received: Sequence[Any]) -> SlowResult:
@@ -1205,6 +1208,25 @@ def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None =
     return (*x.shape[:-1], weight.shape[0]), rational(real)
 
 
+def scaled_mm(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        total = Fraction(0) if bias is None else bias.real((index[1],))
+        infinities = set()
+        for k in range(x.shape[1]):
+            stored, factor = x.at((index[0], k)), weight.real((index[1], k))
+            if math.isnan(stored) or (math.isinf(stored) and factor == 0):
+                raise NotANumber
+            if math.isinf(stored):
+                infinities.add(1 if (stored > 0) == (factor > 0) else -1)
+            else:
+                total += x.real((index[0], k)) * factor
+        if len(infinities) == 2:
+            raise NotANumber
+        return infinities.pop() * Fraction(2) ** 400 if infinities else total
+
+    return (x.shape[0], weight.shape[0]), rational(real)
+
+
 def embedding(op: Any, table: Values, at: Values) -> tuple[Shape, Real]:
     def real(index: Index) -> Fraction:
         before, named, after = (
@@ -1527,6 +1549,7 @@ DEFINITIONS: dict[str, Definition] = {
     "dynamic_conv_transpose": dynamic_conv_transpose,
     "linear_fp16": linear_fp16,
     "weight_only_linear": weight_only_linear,
+    "scaled_mm": scaled_mm,
     "embedding": embedding,
     "embedding_bag": embedding_bag,
     "embedding_rows": embedding_rows,
