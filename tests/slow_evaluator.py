@@ -139,14 +139,16 @@ class SlowResult:
             else:
                 # Strictly between: a tie at the lower end goes up, a tie at the upper end goes down.
                 ends = self._stored(math.floor(low + HALF), index), self._stored(math.ceil(high - HALF), index)
-            if ends[0] == ends[1]:
+            if ends[0] == ends[1] or all(map(math.isnan, ends)):
                 return ends[0]
         raise Undecided(f"element {index} lies between {float(low)} and {float(high)}")
 
     def _nearest(self, x: Fraction, dtype: str) -> float:
         rounded = nearest_float(x, dtype)
         largest = float(FLOATS[dtype][2])
-        return min(max(rounded, -largest), largest) if self.saturates and dtype.startswith("float8") else rounded
+        if math.isinf(rounded) and self.saturates and dtype.startswith("float8"):
+            return math.copysign(largest, rounded)
+        return math.nan if math.isinf(rounded) and dtype.endswith(("fn", "fnuz")) else rounded  # they have no infinity
 
     def _range(self) -> tuple[int, int]:
         """Smallest and largest integer that can be stored."""

@@ -17,7 +17,7 @@ from qfuzz.ir.qtype import FLOAT8, Element, QType, QuantizedDType
 from qfuzz.ir.tensor import DTYPES, TensorType
 from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.semantics import Operand
-from qfuzz.oracle.admissible import Admissible, admissible
+from qfuzz.oracle.admissible import Admissible, admissible, floats_as_judged
 from qfuzz.oracle.check import judge
 
 Array = np.ndarray[Any, Any]
@@ -43,6 +43,10 @@ def _operands(x: Any, w: Any, q_x: QType, q_w: QType, bias: Any = None) -> list[
 def _allowed(operands: list[Operand], element: Element) -> Admissible:
     ScaledMm().infer([o.type for o in operands], element)
     return admissible(ScaledMm().image(operands, element), KERNEL, element, FilterCount())
+
+
+def _violations(got: Array, allowed: Admissible) -> int:
+    return judge(floats_as_judged(got, allowed), allowed)[0].violation
 
 
 def _to(value: float, kind: QuantizedDType, scale: float = 1.0) -> Array:
@@ -94,8 +98,8 @@ def test_float32_sums_in_any_order_are_admissible(data: st.DataObject) -> None:
         for k in order:
             left, right = x[:, k : k + 1].astype(np.float32), w[:, k].astype(np.float32)
             early, late = early + (left * a) * (right * b), late + left * right
-        assert judge(early, allowed)[0].violation == 0
-        assert judge(late * (a * b), allowed)[0].violation == 0
+        assert _violations(early, allowed) == 0
+        assert _violations(late * (a * b), allowed) == 0
 
 
 def test_a_product_that_is_exact_has_one_result() -> None:
@@ -103,7 +107,7 @@ def test_a_product_that_is_exact_has_one_result() -> None:
     allowed = _allowed(operands, "float32")
     assert allowed.lo.tolist() == allowed.hi.tolist() == [[0.625]]
     wrong = np.nextafter(np.array([[0.625]], dtype=np.float32), np.float32(1))
-    assert judge(wrong, allowed)[0].violation == 1
+    assert _violations(wrong, allowed) == 1
 
 
 @every_kind
@@ -130,7 +134,7 @@ def test_beyond_the_largest_number_is_what_torch_makes_of_it(kind: QuantizedDTyp
         bits = torch.tensor([[value]]).to(getattr(torch, kind)).view(torch.uint8).numpy()
         got = bits.view(DTYPES[kind])
         np.testing.assert_array_equal(got.astype(np.float64), [[beyond]])
-        assert judge(got, allowed)[0].violation == 0
+        assert _violations(got, allowed) == 0
 
 
 def test_the_result_is_divided_by_the_scale_of_the_output() -> None:
@@ -153,8 +157,8 @@ def test_infinities_and_nan_are_those_of_ieee_754(row: list[float], column: list
     operands = _operands([row, [1.0, 1.0]], [column], _unit(E5M2, 0.5), _unit(E5M2), [3.0])
     allowed = _allowed(operands, "float32")
     expected = np.array([[result], [0.5 * sum(column) + 3.0]], dtype=np.float32)
-    assert judge(expected, allowed)[0].violation == 0
-    assert judge(np.zeros_like(expected), allowed)[0].violation >= 1
+    assert _violations(expected, allowed) == 0
+    assert _violations(np.zeros_like(expected), allowed) >= 1
     arrays = [o.lo for o in operands]
     scope: dict[str, Any] = {}
     exec(
