@@ -101,10 +101,6 @@ NOT_YET: Mapping[str, str] = MappingProxyType(
     {
         "aten::_dyn_quant_matmul_4bit": "rows quantized as they come, by 4-bit weights of groups",
         "aten::_dyn_quant_pack_4bit_weight": "what packs the weights of _dyn_quant_matmul_4bit",
-        "aten::_scaled_mm": "products of float8 tensors with scales",
-        "aten::_scaled_mm.out": "products of float8 tensors with scales, into a given tensor",
-        "aten::_scaled_mm_v2": "products of float8 tensors with scales, a recipe for each",
-        "aten::_scaled_mm_v2.out": "products of float8 tensors with scales, a recipe for each, into a given tensor",
     }
 )
 """Operator that is in scope and not drawn to what is meant to cover it."""
