@@ -138,6 +138,7 @@ OF_ANY_TYPE = (
     "weight_only_linear",
     "linear_pointwise",
     "conv_pointwise",
+    "scaled_mm",
 )
 """Operators whose lowerings say themselves which types they take."""
 

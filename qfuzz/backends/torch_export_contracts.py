@@ -58,6 +58,15 @@ _WEIGHT_ONLY = Contract(
     "int4mm_kernel.cpp: x * (float(q - 8) * scale + zero), in AVX2 float(q) * scale + (zero - 8 * scale)",
 )
 
+_SCALED_MM = Contract(
+    terms="real",
+    k=4,
+    tie="half_even",
+    accumulates_float=True,
+    source="aten/src/ATen/native/ScaledBlas.cpp _scaled_mm_out_cpu_emulated: both factors to float32 and times their "
+    "scales, matmul and + bias in float32, times 1 / scale of the output; Linear.cpp mkldnn_scaled_mm: scales after it",
+)
+
 EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
     {
         "linear_pointwise": _POINTWISE,
@@ -69,6 +78,7 @@ EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
         "matmul_integer": _INTEGERS,
         "linear_integer": _INTEGERS,
         "weight_only_linear": _WEIGHT_ONLY,
+        "scaled_mm": _SCALED_MM,
     }
 )
 """Operator to contract."""

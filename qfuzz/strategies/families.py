@@ -28,6 +28,7 @@ from qfuzz.strategies import (
     recurrent,
     repetition,
     resizing,
+    scaled_mm,
     views,
     weight_only,
 )
@@ -180,6 +181,7 @@ DRAWINGS: dict[str, Drawing] = {
     "compare": Drawing(_ANY, binary.draw_compare),
     "compare_scalar": Drawing(_ANY, binary.draw_compare_scalar),
     "std": Drawing(functions.fits_mean, functions.draw_std, (4, 3, 2)),
+    "scaled_mm": Drawing(_ANY, scaled_mm.draw_scaled_mm),
 }
 
 

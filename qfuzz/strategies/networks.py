@@ -55,7 +55,7 @@ UNUSUAL = (
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
     *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
     *("fake_quantize", "choose_qparams"),
-    *("add_scalar", "mul_scalar", "compare", "compare_scalar"),
+    *("add_scalar", "mul_scalar", "compare", "compare_scalar", "scaled_mm"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
@@ -165,7 +165,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     if max_nodes > 4 and d.integer(0, 1):
         n_nodes = d.integer(min_nodes, max_nodes)
     menu = tuple(selected) if filtered else _menu(flavour, selected, alone=n_nodes == 1)
-    quantized_first = not filtered and n_nodes > 1 and d.rarely(12)
+    quantized_first = d.rarely(12) and not filtered and n_nodes > 1
     first = d.pick(menu)
     if not _takes(first, flavour.dtype):
         flavour = replace(flavour, dtype="uint8")
@@ -183,22 +183,11 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     if filtered:
         menu = tuple(dict.fromkeys((*selected, *CONNECTING)))
     while len(b.nodes) < n_nodes:
-        is_target = target > 0 and len(b.nodes) == target
-        name = first if is_target else d.pick(menu)
-        if name != first and DRAWINGS[name].fits(b) and not DRAWINGS[name].worthwhile(b):
-            name = "relu"
-        if (
-            name == "quantize"
-            or (name in ENDING and not _is_read(b))
-            or not _takes(name, b.type.dtype)
-            or not DRAWINGS[name].fits(b)
-            or (b.type.n_elements > MAX_VALUE_ELEMENTS and not is_target)
-        ):
-            name = "relu"
-        if filtered and len(b.nodes) < target and name not in CONNECTING:
-            name = "relu"
         with d.part():
-            DRAWINGS[name].draw(b)
+            is_target = target > 0 and len(b.nodes) == target
+            name = first if is_target else d.pick(menu)
+            only_connects = filtered and len(b.nodes) < target and name not in CONNECTING
+            DRAWINGS["relu" if only_connects or not _follows(b, name, asked_for=is_target) else name].draw(b)
     network = b.network(_forms(d, b.forms))
     key, style = (
         d.key(),
@@ -221,6 +210,17 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
 def _takes(name: str, dtype: str) -> bool:
     """Whether an operator is drawn with activations of a type."""
     return dtype in BYTES or (name in OF_INT32 if dtype == "int32" else name not in OF_BYTES)
+
+
+def _follows(b: Builder, name: str, *, asked_for: bool) -> bool:
+    """Whether a node of the operator can be next, and is worth it."""
+    if name == "quantize" or not DRAWINGS[name].fits(b):
+        return False
+    if name in ENDING and not _is_read(b):
+        return False
+    if not _takes(name, b.type.dtype):
+        return False
+    return asked_for or (DRAWINGS[name].worthwhile(b) and b.type.n_elements <= MAX_VALUE_ELEMENTS)
 
 
 def _forms(d: Draw, own: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -316,7 +316,7 @@ def _edit(d: Draw, array: fill.Array, value: Input, network: Network) -> None:
     """One element set to an edge value: of reals, to one that has no finite quotient, where that is defined."""
     limits = integer_range(value.type.element)
     edges: tuple[float, ...]
-    if array.size == 0 or (isinstance(value.type.element, QType) and limits is None):
+    if array.size == 0:
         return
     if limits is None:
         if not all(n.op.takes_non_finite for n in network.consumers(value.name)):
