@@ -484,10 +484,15 @@ def _filled(make: Callable[[Dice, Shape, float], Operator]) -> Callable[[Dice], 
 _masked_fill = _filled(lambda d, shape, value: MaskedFill(value=value))
 
 
-def _moved(make: Callable[[Dice, Shape], Operator]) -> Callable[[Dice], Case]:
+def _moved(make: Callable[[Dice, Shape], Operator], *, places: bool = False) -> Callable[[Dice], Case]:
+    """`places` are given now and then, as int64."""
+
     def draw(d: Dice) -> Case:
         shape, q = d.shape(), d.qtype()
-        return _case(d, make(d, shape), [(shape, q)], q if d.chance(0.5) else d.qtype())
+        op = make(d, shape)
+        if places and d.chance(0.4):
+            return _case(d, op, [(shape, q)], "int64")
+        return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
 
     return draw
 
@@ -1212,8 +1217,8 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
-    "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5))),
-    "topk": _moved(_topk),
+    "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5)), places=True),
+    "topk": _moved(_topk, places=True),
     "masked_fill": _masked_fill,
     "index_put": _filled(
         lambda d, s, v: IndexPut(value=v, indices=tuple(d.integer(-s[0], s[0] - 1) for _ in range(d.integer(0, 2))))
