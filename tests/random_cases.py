@@ -497,6 +497,11 @@ def _moved(make: Callable[[Dice, Shape], Operator], *, places: bool = False) -> 
     return draw
 
 
+def _sides(d: Dice, shape: Shape) -> Shape:
+    """What is put before each dimension, then after each, or left out there."""
+    return tuple(d.integer(-(n // 2) if d.chance(0.2) else 0, 2) for n in (*shape, *shape))
+
+
 def _slice(d: Dice, shape: Shape) -> Operator:
     axis = d.integer(0, len(shape) - 1)
     start = d.integer(0, shape[axis])
@@ -1223,12 +1228,12 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "index_put": _filled(
         lambda d, s, v: IndexPut(value=v, indices=tuple(d.integer(-s[0], s[0] - 1) for _ in range(d.integer(0, 2))))
     ),
-    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=_sides(d, s))),
     "concat": _concat,
     "reshape": _moved(_reshape),
     "transpose": _moved(_perm),
     "slice": _moved(_slice),
-    "pad": _moved(lambda d, shape: Pad(padding=tuple(d.integer(0, 2) for _ in range(2 * len(shape))))),
+    "pad": _moved(lambda d, shape: Pad(padding=_sides(d, shape))),
     "flatten": _moved(lambda d, shape: Flatten(start_axis=d.integer(0, len(shape) - 1))),
     "sigmoid": _unary(lambda d: Sigmoid(), bounded=True),
     "tanh": _unary(lambda d: Tanh(), bounded=True),

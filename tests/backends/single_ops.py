@@ -376,6 +376,11 @@ def _moved(make: Callable[[Draw, tuple[int, ...]], Operator], *, places: bool = 
     return draw
 
 
+def _sides(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What is put before each dimension, then after each, or left out there."""
+    return tuple(d.integer(-(n // 2) if d.chance(0.2) else 0, 2) for n in (*shape, *shape))
+
+
 def _channel_shuffle(d: Draw) -> Case:
     q, groups = d.qtype(), d.integer(1, 4)
     shape = (d.integer(1, 3), groups * d.integer(1, 9), d.integer(1, 5), d.integer(1, 5))
@@ -883,12 +888,12 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "topk": _moved(_topk, places=True),
     "masked_fill": _filled(lambda d, s, v: MaskedFill(value=v)),
     "index_put": _filled(lambda d, s, v: IndexPut(value=v, indices=(d.integer(-s[0], s[0] - 1),))),
-    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=_sides(d, s))),
     "concat": _concat,
     "reshape": _moved(lambda d, shape: Reshape(shape=(1, int(np.prod(shape))))),
     "transpose": _moved(lambda d, shape: Transpose(perm=tuple(int(i) for i in d.rng.permutation(len(shape))))),
     "slice": _moved(_slice),
-    "pad": _moved(lambda d, shape: Pad(padding=tuple(d.integer(0, 2) for _ in range(2 * len(shape))))),
+    "pad": _moved(lambda d, shape: Pad(padding=_sides(d, shape))),
     "flatten": _moved(lambda d, shape: Flatten(start_axis=d.integer(0, len(shape) - 1))),
     "sigmoid": _unary(lambda d: Sigmoid(), _share),
     "tanh": _unary(lambda d: Tanh(), _fixed(2.0**-7, 128, 0)),
