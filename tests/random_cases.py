@@ -456,8 +456,10 @@ def _topk(d: Dice, shape: Shape) -> Operator:
 def _reflection_pad(d: Dice) -> Case:
     shape = d.shape(2, 4)
     n = len(shape) - (1 if len(shape) < 3 or d.chance(0.4) else 2)
-    padding = tuple(d.integer(0, size - 1) for size in (*shape[-n:], *shape[-n:]))
-    return _case(d, ReflectionPad(padding=padding), [(shape, d.qtype())], d.qtype())
+    circular = d.chance(0.4)
+    padding = tuple(d.integer(0, size - (not circular)) for size in (*shape[-n:], *shape[-n:]))
+    op = ReflectionPad(padding=padding, mode="circular" if circular else "reflect")
+    return _case(d, op, [(shape, d.qtype())], d.qtype())
 
 
 def _filled(make: Callable[[Dice, Shape, float], Operator]) -> Callable[[Dice], Case]:

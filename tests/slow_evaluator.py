@@ -1282,7 +1282,8 @@ def reflection_pad(op: Any, x: Values) -> tuple[Shape, Real]:
         at = list(index)
         for d in range(n):
             i, last = index[first + d] - op.padding[d], x.shape[first + d] - 1
-            at[first + d] = -i if i < 0 else 2 * last - i if i > last else i
+            mirrored = -i if i < 0 else 2 * last - i if i > last else i
+            at[first + d] = i % (last + 1) if op.mode == "circular" else mirrored
         return x.real(tuple(at))
 
     own = (s + op.padding[d] + op.padding[n + d] for d, s in enumerate(x.shape[first:]))

@@ -11,6 +11,7 @@ from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -203,9 +204,12 @@ def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:
 def _layout(case: Case, node: Node) -> set[str]:
     """Whether an image is resized as one whose channels come last, from one pixel, or to the size that it has.
 
-    Kernels for that are others. And whether a grid names places so far outside that a float32 has no fractions there.
+    Kernels for that are others. And whether a grid names places so far outside that a float32 has no fractions there,
+    or a number is so many levels away that no int64 counts them.
     """
     op, shape = node.op, case.network.types[node.inputs[0]].shape
+    if isinstance(op, FakeQuantize):
+        return {"beyond int64"} if _is_beyond_int64(case, node, op) else set()
     if isinstance(op, GridSample):
         grid = np.abs(case.network.constant_data[node.inputs[1]].array)
         return {"far outside"} if (grid * (shape[3], shape[2]) >= 2**22).any() else set()
@@ -218,6 +222,15 @@ def _layout(case: Case, node: Node) -> set[str]:
     if len(shape) == 4 and samplings[1].scale != 1 and samplings[3].scale == 1:
         form.add("channels last")
     return form
+
+
+def _is_beyond_int64(case: Case, node: Node, op: FakeQuantize) -> bool:
+    x = case.arrays.get(node.inputs[0])
+    if x is None:
+        return False
+    scale = case.network.constant_data[node.inputs[1]].array
+    laid = scale.reshape([-1 if d == op.axis else 1 for d in range(x.ndim)]) if scale.ndim else scale
+    return bool((np.abs(x.astype(np.float64)) >= laid.astype(np.float64) * (1 - 2.0**-20) * 2.0**63).any())
 
 
 def _narrow(case: Case, node: Node) -> set[str]:

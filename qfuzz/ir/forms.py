@@ -91,8 +91,8 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("calls", ("functional", "in_place", "out"), "torch's calls: in place of a copy, or into a given tensor"),
     Dimension(
         "packing",
-        ("fresh", "saved", "copied", "repacked"),
-        "torch's packed weights: saved and loaded, copied, or unpacked and packed again",
+        ("fresh", "saved", "copied", "repacked", "shared"),
+        "torch's packed weights: saved and loaded, copied, unpacked and packed again, or shared with another layer",
     ),
     Dimension("grad", ("on", "off", "inference"), "whether torch would record gradients, or is told to infer"),
     Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),
