@@ -159,9 +159,7 @@ CAUSES: Mapping[str, Mapping[str, str]] = {
     "int32-limit-wraps": {"clamp": "int32_limit"},
     "cancelled-variance": {"statistics": "difference_fused"},
     "cancelled-variance-unfused": {"statistics": "difference"},
-    "result-in-input-scale": {"result": "in_input_scale"},
-    "result-in-input-scale-ties": {"result": "in_input_scale_zero_point_first"},
-    "result-in-input-scale-bias": {"result": "in_input_scale_integer_bias"},
+    **{f"result-in-input-scale-{kernel}": {"result": kernel} for kernel in dynamic_convolution.KERNELS},
     **FAULTS,
 }
 """What violations are attributed to: departures of the exact, or of a published arithmetic; special ones first."""

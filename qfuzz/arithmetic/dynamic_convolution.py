@@ -1,18 +1,64 @@
-"""dynamic_conv, dynamic_conv_transpose: float32 results, or results that went through bytes."""
+"""dynamic_conv, dynamic_conv_transpose: float32 results, or those that a kernel stored as bytes before.
 
-from typing import Literal
+PyTorch's kernels quantize the data, run the convolution of quantized data with their scale and zero point as those of
+the result, too, and dequantize that (qconv_dynamic.cpp, apply_dynamic).
+"""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 
 from qfuzz.arithmetic import rounded
+from qfuzz.arithmetic.contracting import ContractionEvaluation
+from qfuzz.arithmetic.contraction import Contraction
+from qfuzz.arithmetic.contraction_published import PUBLISHED
+from qfuzz.arithmetic.float32 import fma
 from qfuzz.arithmetic.rounded import Rounded, RoundedEvaluation
 from qfuzz.exact.rounding import Floats
+from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
+from qfuzz.ir.qtype import QType, float32
+from qfuzz.ir.tensor import TensorType
+from qfuzz.ops.convolution import Conv
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.dynamic_range import QMAX, QMIN
 from qfuzz.ops.semantics import Operand
 
 OPERATORS = ("dynamic_conv", "dynamic_conv_transpose")
+
+Result = Literal[
+    "own",
+    *("fbgemm", "fbgemm_avx2", "fbgemm_fused", "fbgemm_fused_avx2", "qnnpack", "onednn", "onednn_avx2"),
+    *("onednn_apart", "onednn_apart_avx2", "onednn_divided", "onednn_divided_avx2"),
+]
+
+
+def _published(name: str, multiplier: str = "") -> Contraction:
+    models = [p.model for p in PUBLISHED if p.name == name]
+    return next(m for m in models if isinstance(m, Contraction) and multiplier in ("", m.multiplier))
+
+
+KERNELS: Mapping[str, Contraction] = MappingProxyType(
+    {
+        "fbgemm": _published("FBGEMM"),
+        "fbgemm_avx2": _published("FBGEMM on AVX2"),
+        "fbgemm_fused": _published("FBGEMM per tensor"),
+        "fbgemm_fused_avx2": _published("FBGEMM per tensor on AVX2"),
+        "qnnpack": _published("QNNPACK"),
+        "onednn": _published("oneDNN's convolution", "scaled_reciprocal"),
+        "onednn_avx2": _published("oneDNN's convolution on AVX2", "scaled_reciprocal"),
+        "onednn_apart": _published("oneDNN's convolution", "scaled_apart_reciprocal"),
+        "onednn_apart_avx2": _published("oneDNN's convolution on AVX2", "scaled_apart_reciprocal"),
+        "onednn_divided": _published("oneDNN's convolution", "scaled_apart_divided"),
+        "onednn_divided_avx2": _published("oneDNN's convolution on AVX2", "scaled_apart_divided"),
+    }
+)
+"""Choice of `result` to the convolution of bytes that gives it."""
+
+NO_SCALE = 0.1
+"""What PyTorch takes as the scale of data that are all 0 (QuantUtils.h ChooseQuantizationParams)."""
 
 
 class DynamicConvolution(Rounded, frozen=True, kw_only=True):
@@ -21,18 +67,13 @@ class DynamicConvolution(Rounded, frozen=True, kw_only=True):
     Attributes
     ----------
     result
-        ``in_input_scale`` (a fault): stored as uint8 with the scale and the zero point of the quantized data, ties to
-        even, and dequantized; ``in_input_scale_zero_point_first``: with ties after the zero point is added;
-        ``in_input_scale_integer_bias``: with a bias that is rounded to accumulator units first.
+        Others than ``own`` (faults): what one of `KERNELS` stores in the scale and the zero point of the data.
     """
 
-    result: Literal[
-        "own", "in_input_scale", "in_input_scale_zero_point_first", "in_input_scale_integer_bias"
-    ] = "own"  # fmt: skip
+    result: Result = "own"
 
 
-FAULTS = {**rounded.FAULTS, "result": frozenset(
-    {"in_input_scale", "in_input_scale_zero_point_first", "in_input_scale_integer_bias"})}  # fmt: skip
+FAULTS = {**rounded.FAULTS, "result": frozenset(KERNELS)}
 
 
 class DynamicConvolutionEvaluation(RoundedEvaluation):
@@ -40,28 +81,61 @@ class DynamicConvolutionEvaluation(RoundedEvaluation):
 
     def compute(self, model: DynamicConvolution) -> Array:
         """float32 results."""
-        return self.exact() if model.result == "own" else self._through_bytes(model.result)
+        return self.exact() if model.result == "own" else self._through_bytes(KERNELS[model.result])
 
-    def _through_bytes(self, result: str) -> Floats:
-        op = self.op
+    def _through_bytes(self, kernel: Contraction) -> Floats:
+        op: Any = self.op
         assert isinstance(op, DynamicConv | DynamicConvTranspose)
-        arrays = list(self.arrays)
-        operands = [Operand.point(t, a) for t, a in zip(self.types, arrays, strict=True)]
-        quantization = op.quantization(operands[0])
-        _, zero_point = quantization.correct
-        scale = float(quantization.scale.lo) or 1.0
-        if result.endswith("integer_bias") and len(operands) > 2:
-            unit = scale * np.array(self._weight_scales())
-            arrays[2] = (np.rint(arrays[2].astype(np.float64) / unit) * unit).astype(arrays[2].dtype)
-            operands[2] = Operand.point(self.types[2], arrays[2])
-        real = op.image(operands, self.element).lower.approx / scale
-        first = zero_point if result.endswith("zero_point_first") else 0
-        stored = np.rint(real + first) + (zero_point - first)
-        centered = (np.clip(stored, QMIN, QMAX) - zero_point).astype(np.float32)
-        return (centered * np.float32(scale)).astype(np.float64)
+        quantization = op.quantization(Operand.point(self.types[0], self.arrays[0]))
+        scale = float32(NO_SCALE if quantization.is_zero else float(quantization.scale.lo))
+        q = QType.per_tensor("uint8", scale, quantization.correct[1])
+        stored = _quantized(self.arrays[0], q)
+        conv = _transposed if isinstance(op, DynamicConvTranspose) else _plain
+        y = conv(op, stored, q, self.types, self.arrays, kernel)
+        return np.asarray((y.astype(np.float32) - np.float32(q.zero_point[0])) * np.float32(scale), dtype=np.float64)
 
-    def _weight_scales(self) -> tuple[float, ...]:
-        weight = self.types[1]
-        if isinstance(self.op, DynamicConvTranspose):
-            return self.op.plain.channel_scales(weight)
-        return weight.qtype.scale
+
+def _quantized(x: Array, q: QType) -> Array:
+    """As fbgemm/QuantUtils.h Quantize: x * fl(1 / scale) + zero point, contracted by the compiler, as measured."""
+    inverse, zero_point = np.float32(1) / np.float32(q.scale[0]), np.float32(q.zero_point[0])
+    return np.clip(np.rint(fma(x, np.asarray(inverse), np.asarray(zero_point))), QMIN, QMAX).astype(np.uint8)
+
+
+def _plain(
+    op: DynamicConv, x: Array, q: QType, types: Sequence[TensorType], arrays: Sequence[Array], kernel: Contraction
+) -> Array:
+    node = Node("y", op.plain, ("x",), q)
+    x_type = TensorType(x.shape, q)
+    return ContractionEvaluation(node, (x_type, *types[1:]), (x, *arrays[1:])).stored(kernel)
+
+
+def _transposed(
+    op: DynamicConvTranspose,
+    x: Array,
+    q: QType,
+    types: Sequence[TensorType],
+    arrays: Sequence[Array],
+    kernel: Contraction,
+) -> Array:
+    """As a convolution with the weight turned round, of data with zeros between them and around."""
+    weight, w = types[1], arrays[1]
+    n, g = len(op.strides), op.groups
+    spread = np.full(
+        (*x.shape[:2], *(max((s - 1) * t + 1, 0) for s, t in zip(x.shape[2:], op.strides, strict=True))),
+        q.zero_point[0],
+        x.dtype,
+    )
+    spread[(..., *(slice(None, None, t) for t in op.strides))] = x
+    reach = tuple(d * (k - 1) for d, k in zip(op.dilations, w.shape[2:], strict=True))
+    after = tuple(r + o for r, o in zip(reach, op.output_padding, strict=True))
+    plain = Conv(strides=(1,) * n, padding=reach + after, dilations=op.dilations, groups=g)
+    by_group = w.reshape(g, w.shape[0] // g, *w.shape[1:]).swapaxes(1, 2)
+    turned = np.flip(by_group.reshape(g * w.shape[1], w.shape[0] // g, *w.shape[2:]), axis=tuple(range(2, 2 + n)))
+    zero_points = weight.qtype.zero_point * (g if weight.qtype.axis is not None else 1)
+    scales = op.plain.channel_scales(weight)
+    q_w = QType("int8", scales, zero_points, None if len(scales) == 1 else 0)
+    inputs = (TensorType(spread.shape, q), TensorType(turned.shape, q_w), *types[2:])
+    evaluation = ContractionEvaluation(Node("y", plain, ("x",), q), inputs, (spread, turned, *arrays[2:]))
+    sizes = op.plain.infer([TensorType(x.shape, q), *types[1:]], q)[2:]
+    ends = tuple(slice(p, p + s) for p, s in zip(op.padding[:n], sizes, strict=True))
+    return evaluation.stored(kernel)[(..., *ends)]

@@ -11,6 +11,7 @@ from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
+from qfuzz.ops.dynamic_convolution import DynamicConvTranspose
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
@@ -165,7 +166,7 @@ def _windows(case: Case, node: Node) -> set[str]:
         return {"tail of 16"} if case.network.types[node.inputs[0]].shape[-1] % 16 else set()
     if isinstance(op, LinearInteger | MatMulInteger):
         return {"one summed"} if case.network.types[node.inputs[0]].shape[-1:] == (1,) else set()
-    if isinstance(op, ConvTranspose):
+    if isinstance(op, ConvTranspose | DynamicConvTranspose):
         channels, filters = case.network.types[node.inputs[1]].shape[:2]
         form = {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
         return form | ({"gaps"} if _has_gaps(case, node, op) else set())
@@ -184,7 +185,7 @@ def _windows(case: Case, node: Node) -> set[str]:
     return form
 
 
-def _has_gaps(case: Case, node: Node, op: ConvTranspose) -> bool:
+def _has_gaps(case: Case, node: Node, op: ConvTranspose | DynamicConvTranspose) -> bool:
     """Whether nothing falls on some place of a transposed convolution's output."""
     x, w, y = (case.network.types[name].shape[2:] for name in (*node.inputs[:2], node.name))
     for d, size in enumerate(y):

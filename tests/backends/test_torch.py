@@ -23,7 +23,8 @@ from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.pooling import AvgPool, MaxPool
 from qfuzz.ops.views import ChannelShuffle
-from qfuzz.oracle.check import check
+from qfuzz.oracle.check import check, check_one
+from qfuzz.oracle.reference import Reference
 from qfuzz.oracle.verdicts import Outcome
 
 pytest.importorskip("torch", reason="torch is not installed: its backends cannot run")
@@ -82,7 +83,7 @@ KNOWN_CAUSES = ("cancelled-variance", "result-in-input-scale")
 def test_kernels_agree_with_the_reference(op: str, engine: str) -> None:
     backend = TorchBackend(engine)
     for case in cases(op):
-        (verdict,) = check(case, [backend], explain=cause_of).backends
+        verdict = check_one(case, backend, Reference(case), explain=cause_of)
         supported = isinstance(backend.supports(case.network), Supported)
         assert supported == (verdict.outcome is not Outcome.UNSUPPORTED)
         assert verdict.outcome in (Outcome.JUDGED, Outcome.UNSUPPORTED), verdict.reason
