@@ -6,7 +6,7 @@ the result, too, and dequantize that (qconv_dynamic.cpp, apply_dynamic).
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -28,10 +28,19 @@ from qfuzz.ops.semantics import Operand
 
 OPERATORS = ("dynamic_conv", "dynamic_conv_transpose")
 
-Result = Literal[
+Result: TypeAlias = Literal[
     "own",
-    *("fbgemm", "fbgemm_avx2", "fbgemm_fused", "fbgemm_fused_avx2", "qnnpack", "onednn", "onednn_avx2"),
-    *("onednn_apart", "onednn_apart_avx2", "onednn_divided", "onednn_divided_avx2"),
+    "fbgemm",
+    "fbgemm_avx2",
+    "fbgemm_fused",
+    "fbgemm_fused_avx2",
+    "qnnpack",
+    "onednn",
+    "onednn_avx2",
+    "onednn_apart",
+    "onednn_apart_avx2",
+    "onednn_divided",
+    "onednn_divided_avx2",
 ]
 
 
@@ -90,8 +99,8 @@ class DynamicConvolutionEvaluation(RoundedEvaluation):
         scale = float32(NO_SCALE if quantization.is_zero else float(quantization.scale.lo))
         q = QType.per_tensor("uint8", scale, quantization.correct[1])
         stored = _quantized(self.arrays[0], q)
-        conv = _transposed if isinstance(op, DynamicConvTranspose) else _plain
-        y = conv(op, stored, q, self.types, self.arrays, kernel)
+        conv: Any = _transposed if isinstance(op, DynamicConvTranspose) else _plain
+        y: Array = conv(op, stored, q, self.types, self.arrays, kernel)
         return np.asarray((y.astype(np.float32) - np.float32(q.zero_point[0])) * np.float32(scale), dtype=np.float64)
 
 
@@ -125,7 +134,8 @@ def _transposed(
         q.zero_point[0],
         x.dtype,
     )
-    spread[(..., *(slice(None, None, t) for t in op.strides))] = x
+    steps: Any = (..., *(slice(None, None, t) for t in op.strides))
+    spread[steps] = x
     reach = tuple(d * (k - 1) for d, k in zip(op.dilations, w.shape[2:], strict=True))
     after = tuple(r + o for r, o in zip(reach, op.output_padding, strict=True))
     plain = Conv(strides=(1,) * n, padding=reach + after, dilations=op.dilations, groups=g)
@@ -137,5 +147,5 @@ def _transposed(
     inputs = (TensorType(spread.shape, q), TensorType(turned.shape, q_w), *types[2:])
     evaluation = ContractionEvaluation(Node("y", plain, ("x",), q), inputs, (spread, turned, *arrays[2:]))
     sizes = op.plain.infer([TensorType(x.shape, q), *types[1:]], q)[2:]
-    ends = tuple(slice(p, p + s) for p, s in zip(op.padding[:n], sizes, strict=True))
-    return evaluation.stored(kernel)[(..., *ends)]
+    ends: Any = (..., *(slice(p, p + s) for p, s in zip(op.padding[:n], sizes, strict=True)))
+    return np.asarray(evaluation.stored(kernel)[ends])

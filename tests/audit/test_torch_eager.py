@@ -179,6 +179,12 @@ def test_a_model_may_choose_its_own_grad_mode(mode: Any) -> None:
     assert len(judged(list(layers_of_module(Calls(forward), quantized(2, 3, 5, 5))))) == 2
 
 
+def test_a_divisor_is_read() -> None:
+    pool = Calls(lambda x: nn.functional.avg_pool2d(x, (2, 3), divisor_override=5))
+    (layer,) = judged(list(layers_of_module(pool, quantized(2, 8, 7, 6))))
+    assert layer.case.network.nodes[0].op.divisor_override == 5
+
+
 # What is not judged is listed
 
 

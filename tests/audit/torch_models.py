@@ -133,7 +133,6 @@ SAMPLES: dict[str, Sample] = {
     "max_pool2d": Sample(lambda x: F.max_pool2d(x, (3, 2), stride=(2, 1), padding=(1, 0)), IMAGE, ("max_pool",)),
     "max_pool1d": Sample(lambda x: F.max_pool1d(x, 2, ceil_mode=True), SEQUENCE, ("max_pool",)),
     "avg_pool2d": Sample(lambda x: F.avg_pool2d(x, (2, 3)), IMAGE, ("avg_pool",)),
-    "avg_pool2d_divisor": Sample(lambda x: F.avg_pool2d(x, (2, 3), divisor_override=5), IMAGE, ("avg_pool",)),
     "avg_pool1d": Sample(lambda x: F.avg_pool1d(x, 3, 2), SEQUENCE, ("reshape", "avg_pool", "reshape")),
     "adaptive_avg_pool2d": Sample(lambda x: F.adaptive_avg_pool2d(x, 1), IMAGE, ("global_avg_pool",)),
     "adaptive_avg_pool2d_of_more": Sample(lambda x: F.adaptive_avg_pool2d(x, (3, 4)), IMAGE, ("adaptive_avg_pool",)),

@@ -61,10 +61,10 @@ def is_known_bug(engine: str, case: Case) -> bool:
         return True  # pairs of u8 x s8 products saturate at 16 bits
     if op.name == "recurrent" and not (HAS_VNNI or op.reduce_range):
         return True  # and here
-    if engine in ("x86", "onednn") and op.name == "conv_transpose":
+    if engine in ("x86", "onednn") and op.name in ("conv_transpose", "dynamic_conv_transpose"):
         channels, filters = case.network.constants[0].type.shape[:2]
         return 1 < filters != channels // op.groups > 1
-    if engine in ("x86", "onednn", "export") and op.name == "conv":
+    if engine in ("x86", "onednn", "export") and op.name in ("conv", "dynamic_conv"):
         return len(op.strides) == 3 and case.network.constants[0].type.shape[1] == 1 and any(op.padding)
     if engine == "qnnpack" and op.name == "max_pool":
         return any(op.padding) and any(d > 1 for d in op.dilations)
