@@ -99,8 +99,6 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
 
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
-        "aten::_dyn_quant_matmul_4bit": "rows quantized as they come, by 4-bit weights of groups",
-        "aten::_dyn_quant_pack_4bit_weight": "what packs the weights of _dyn_quant_matmul_4bit",
         "aten::_int_mm.out": "matmul_integer into a given tensor",
         "aten::_scaled_mm": "products of float8 tensors with scales",
         "aten::_scaled_mm.out": "products of float8 tensors with scales, into a given tensor",

@@ -12,6 +12,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.fake_quantization import FakeQuantize
@@ -104,7 +105,15 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                 for mine, theirs in zip((*x[:-1], read[1][0]), other, strict=True):
                     join(mine, theirs)
             return [*x[:-1], read[1][0]]
-        case Linear() | LinearInteger() | DynamicLinear() | LinearFp16() | WeightOnlyLinear() | LinearPointwise():
+        case (
+            Linear()
+            | LinearInteger()
+            | DynamicLinear()
+            | DynamicNbitsLinear()
+            | LinearFp16()
+            | WeightOnlyLinear()
+            | LinearPointwise()
+        ):
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])

@@ -11,6 +11,7 @@ from qfuzz.strategies import (
     composite,
     contraction,
     dynamic,
+    dynamic_nbits,
     elementwise,
     embedding_bag,
     embedding_rows,
@@ -180,6 +181,7 @@ DRAWINGS: dict[str, Drawing] = {
     "compare": Drawing(_ANY, binary.draw_compare),
     "compare_scalar": Drawing(_ANY, binary.draw_compare_scalar),
     "std": Drawing(functions.fits_mean, functions.draw_std, (4, 3, 2)),
+    "dynamic_nbits_linear": Drawing(weight_only.fits, dynamic_nbits.draw_dynamic_nbits_linear),
 }
 
 
