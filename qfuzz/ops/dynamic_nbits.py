@@ -111,7 +111,8 @@ class _Rows(SteppedImage):
     def _sums(self, stored: Sequence[Floats], groups: Floats) -> Floats:
         """Sums of products [rows, channels, groups]."""
         n_groups, length = groups.shape[1:]
-        return np.einsum("rgk,cgk->rcg", np.array(stored).reshape(-1, n_groups, length), groups)
+        rows = np.array(stored).reshape(-1, n_groups, length)
+        return np.asarray(np.einsum("rgk,cgk->rcg", rows, groups))
 
     def _correct(self) -> Reals:
         correct = [r.correct for r in self.rows]
