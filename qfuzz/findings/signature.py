@@ -11,6 +11,7 @@ from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
@@ -153,7 +154,7 @@ def _windows(case: Case, node: Node) -> set[str]:
 
     And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether
     a transposed convolution has other numbers of channels and filters a group, neither of them 1, or gaps; whether
-    integer products are summed at all, and those with stored weights in 16 at a time.
+    integer products are summed at all, those with stored weights in 16 at a time, and weights of 4 bits fill bytes.
     """
     op = node.op
     if isinstance(op, AvgPool | MaxPool | AdaptiveAvgPool):
@@ -162,6 +163,8 @@ def _windows(case: Case, node: Node) -> set[str]:
         return form | ({"window overhangs"} if isinstance(op, AvgPool) and _overhangs(case, node, op) else set())
     if isinstance(op, WeightOnlyLinear):
         return {"tail of 16"} if case.network.types[node.inputs[0]].shape[-1] % 16 else set()
+    if isinstance(op, DynamicNbitsLinear):
+        return {"odd features"} if case.network.types[node.inputs[0]].shape[-1] % 2 else set()
     if isinstance(op, LinearInteger | MatMulInteger):
         return {"one summed"} if case.network.types[node.inputs[0]].shape[-1:] == (1,) else set()
     if isinstance(op, ConvTranspose):
