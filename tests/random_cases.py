@@ -14,7 +14,7 @@ import numpy as np
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
+from qfuzz.ir.qtype import FLOAT8, INTEGER_RANGE, Element, QType, float32
 from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
@@ -65,6 +65,7 @@ from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.scalar import AddScalar, MulScalar
+from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -1019,6 +1020,31 @@ def _weight_only_linear(d: Dice) -> Case:
     return _case(d, WeightOnlyLinear(), [((*d.shape(1, 2), k), real)], real, tuple(constants))
 
 
+def _scaled_mm(d: Dice) -> Case:
+    m, n, k = d.integer(0, 3), d.integer(1, 3), d.integer(0, 5)
+    axis = 0 if m and d.chance(0.4) else None
+    shapes = ((m, k), (n, k))
+    types = [TensorType(s, _granular(d, d.pick(*FLOAT8), s, (axis,))) for s in shapes]
+    x, w = (_any_float8(d, t) for t in types)
+    constants = [Constant("w", types[1], Tensor(w))]
+    if d.chance(0.5):
+        real = d.pick("float32", "bfloat16", "float16")
+        bias = np.array([d.float32(-9.0, 9.0) * types[0].qtype.scale[0] for _ in range(n)]).astype(DTYPES[real])
+        constants.append(Constant("b", TensorType((n,), real), Tensor(bias)))
+    kind = d.pick("float32", "float16", "bfloat16", *FLOAT8)
+    element: Element = QType.per_tensor(kind, d.scale(d.pick(0.0, 4.0, -4.0)), 0) if kind in FLOAT8 else kind
+    node = Node("y", ScaledMm(), ("x", *(c.name for c in constants)), element)
+    return Case(Network((Input("x", types[0]),), tuple(constants), (node,), ("y",)), (Tensor(x),))
+
+
+def _any_float8(d: Dice, t: TensorType) -> np.ndarray[Any, Any]:
+    """Finite numbers of all magnitudes, or small ones."""
+    kind, small = DTYPES[t.dtype], d.chance(0.5)
+    bits = np.array([d.integer(0, 255) for _ in range(t.n_elements)], dtype=np.uint8).view(kind)
+    values = np.array([d.integer(-8, 8) / 2 for _ in range(t.n_elements)]).astype(kind)
+    return np.where(np.isfinite(bits) & (not small), bits, values).reshape(t.shape)
+
+
 def _dynamic_nbits_linear(d: Dice) -> Case:
     real = d.pick("float32", "float32", "bfloat16")
     group = 32 if real == "float32" and d.chance(0.4) else 0
@@ -1262,6 +1288,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
+    "scaled_mm": _scaled_mm,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
     "embedding_rows": _embedding_rows,

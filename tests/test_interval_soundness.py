@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from random_cases import random_case
 
+from qfuzz.exact.floating import FORMATS
 from qfuzz.exact.reals import FilterCount
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.network import Case, Node
@@ -36,7 +37,7 @@ def _widened(case: Case, dice: random.Random) -> list[Operand]:
         lo = tensor.array.astype(np.float64)
         hi = lo + np.array([dice.choice((0, 1, 2, 30)) for _ in range(lo.size)], dtype=np.float64).reshape(lo.shape)
         if isinstance(q, QType):
-            hi = np.minimum(hi, q.qmax)
+            hi = np.minimum(hi, FORMATS[q.dtype].largest if q.is_float else q.qmax)
         operands.append(Operand(value.type, lo, hi))
     return _as_read(case, operands)
 
@@ -55,8 +56,9 @@ def _within(operands: Sequence[Operand], dice: random.Random) -> list[Operand]:
         how = dice.choice(("lo", "hi", "mixed"))
         share = {"lo": 0.0, "hi": 1.0}.get(how)
         shares = np.array([dice.random() if share is None else share for _ in range(o.lo.size)]).reshape(o.lo.shape)
-        value = np.rint(o.lo + shares * (o.hi - o.lo)) if o.type.is_quantized else np.where(shares < 0.5, o.lo, o.hi)
-        points.append(o if o.is_point else Operand.point(o.type, value))
+        rounded = o.type.is_quantized and o.are_integers
+        between = np.rint(o.lo + shares * (o.hi - o.lo)) if rounded else np.where(shares < 0.5, o.lo, o.hi)
+        points.append(o if o.is_point else Operand.point(o.type, between))
     return points
 
 

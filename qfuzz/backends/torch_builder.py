@@ -139,6 +139,7 @@ OF_ANY_TYPE = (
     "dynamic_nbits_linear",
     "linear_pointwise",
     "conv_pointwise",
+    "scaled_mm",
 )
 """Operators whose lowerings say themselves which types they take."""
 

@@ -66,6 +66,15 @@ _DYNAMIC_NBITS = Contract(
     "the group, summed in float32, times the scale of the row, + bias",
 )
 
+_SCALED_MM = Contract(
+    terms="real",
+    k=4,
+    tie="half_even",
+    accumulates_float=True,
+    source="aten/src/ATen/native/ScaledBlas.cpp _scaled_mm_out_cpu_emulated: both factors to float32 and times their "
+    "scales, matmul and + bias in float32, times 1 / scale of the output; Linear.cpp mkldnn_scaled_mm: scales after it",
+)
+
 EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
     {
         "linear_pointwise": _POINTWISE,
@@ -77,6 +86,7 @@ EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
         "matmul_integer": _INTEGERS,
         "linear_integer": _INTEGERS,
         "weight_only_linear": _WEIGHT_ONLY,
+        "scaled_mm": _SCALED_MM,
         "dynamic_nbits_linear": _DYNAMIC_NBITS,
     }
 )

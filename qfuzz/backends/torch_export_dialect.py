@@ -13,6 +13,7 @@ from qfuzz.backends import (
     torch_export_products,
     torch_fake_quantization,
     torch_qparams,
+    torch_scaled_mm,
 )
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
 from qfuzz.backends.torch_calls import Arg, CallList, literal, variables
@@ -101,6 +102,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         **torch_fake_quantization.DECOMPOSED,
         **torch_qparams.DECOMPOSED,
         **torch_export_products.LOWERINGS,
+        **torch_scaled_mm.LOWERINGS,
         "add": _add,
         "mul": _mul,
         "batch_norm": _batch_norm,

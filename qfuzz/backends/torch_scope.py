@@ -100,10 +100,6 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
 NOT_YET: Mapping[str, str] = MappingProxyType(
     {
         "aten::_int_mm.out": "matmul_integer into a given tensor",
-        "aten::_scaled_mm": "products of float8 tensors with scales",
-        "aten::_scaled_mm.out": "products of float8 tensors with scales, into a given tensor",
-        "aten::_scaled_mm_v2": "products of float8 tensors with scales, a recipe for each",
-        "aten::_scaled_mm_v2.out": "products of float8 tensors with scales, a recipe for each, into a given tensor",
         "aten::fbgemm_linear_fp16_weight.out": "linear_fp16 into a given tensor",
         "aten::fbgemm_linear_fp16_weight_fp32_activation.out": "linear_fp16 into a given tensor",
         "aten::fbgemm_linear_quantize_weight": "one scale for a weight, its integers, and the sums of its rows",

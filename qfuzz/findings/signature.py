@@ -17,6 +17,8 @@ from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMulInteger
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
+from qfuzz.ops.scaled_mm import ScaledMm
+from qfuzz.ops.semantics import float_scale
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.weight_only import WeightOnlyLinear
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
@@ -264,6 +266,9 @@ def _types(case: Case, node: Node) -> set[str]:
     network = case.network
     types = network.input_types(node)
     form = {"*".join(t.dtype for t in types[:2]) + "->" + network.types[node.name].dtype}
+    if isinstance(node.op, ScaledMm):  # of whose kinds of float8 any go together
+        form = {t.dtype for t in types[:2]} - {"float8_e4m3fn"} | {f"->{network.types[node.name].dtype}"}
+        form |= {"output scale"} if float_scale(node.element) != 1.0 else set()
     if any(isinstance(t.element, QType) and t.element.axis is not None for t in types):
         form.add("per-channel")
     form |= {f"{bits} bits" for bits in ("2", "4") if any(t.dtype.endswith(f"int{bits}") for t in types[:2])}

@@ -41,6 +41,7 @@ from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.scalar import AddScalar, MulScalar
+from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -142,6 +143,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     MulScalar,
     Compare,
     CompareScalar,
+    ScaledMm,
     DynamicNbitsLinear,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""

@@ -33,6 +33,7 @@ from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.recurrent import Recurrent
 from qfuzz.ops.reduction import Amax, Amin
 from qfuzz.ops.repetition import GatherElements
+from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Dimension = tuple[str, int]
@@ -113,6 +114,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             | LinearFp16()
             | WeightOnlyLinear()
             | LinearPointwise()
+            | ScaledMm()
         ):
             join(x[-1], read[1][1])
             if len(read) > 2:

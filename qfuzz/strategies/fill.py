@@ -65,11 +65,13 @@ def _edges(lo: int, hi: int, zero_point: int) -> npt.NDArray[np.int64]:
 
 
 def float8(key: int, style: int, shape: tuple[int, ...], dtype: str) -> Array:
-    """Finite numbers of a float8 kind, of all magnitudes alike. Key 0 is all 0."""
+    """Finite numbers of a float8 kind, of all magnitudes alike, or a few small ones. Key 0 is all 0."""
     n = int(np.prod(shape))
     if style == FLAT or key == 0:
         return np.zeros(shape, dtype=dtype)
     w = words(key, n)
+    if style == NARROW:  # whose products, and sums of some, are float32 numbers
+        return np.asarray(((below(w, 31) - 15) * 0.5).reshape(shape).astype(dtype))
     bits = np.array([0, 1, 0x81, 0x7E, 0xFE, 0x38], dtype=np.int64)[below(w, 6)] if style == EDGES else below(w, 256)
     numbers = bits.astype(np.uint8).view(dtype).reshape(shape)
     return np.where(np.isfinite(numbers), numbers, np.zeros((), dtype=dtype))

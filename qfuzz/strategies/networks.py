@@ -53,7 +53,7 @@ UNUSUAL = (
     *("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"),
     *("batch_norm", "group_norm", "celu", "threshold", "prelu", "std"),
     *("fake_quantize", "choose_qparams"),
-    *("add_scalar", "mul_scalar", "compare", "compare_scalar"),
+    *("add_scalar", "mul_scalar", "compare", "compare_scalar", "scaled_mm"),
 )
 """Operators that few backends have: cases of common forms leave them out."""
 
@@ -305,7 +305,7 @@ def _edit(d: Draw, array: fill.Array, value: Input, network: Network) -> None:
     """One element set to an edge value: of reals, to one that has no finite quotient, where that is defined."""
     limits = integer_range(value.type.element)
     edges: tuple[float, ...]
-    if array.size == 0 or (isinstance(value.type.element, QType) and limits is None):
+    if array.size == 0:
         return
     if limits is None:
         if not all(n.op.takes_non_finite for n in network.consumers(value.name)):
