@@ -71,7 +71,7 @@ _DYNAMIC_QUANTIZE = Contract(
     k=4,
     tie="either_even",
     source="QuantUtils.h ChooseQuantizationParams: in float64, the scale then a float32; fbgemm/QuantUtils.h Quantize: "
-    "x * fl(1/scale), + zero point before or after nearbyint",
+    "x * fl(1/scale), + zero point before or after nearbyint; QuantUtils.cc for weights of older layers likewise",
 )
 _CHOOSE = Contract(
     terms="real",
@@ -108,7 +108,7 @@ _FILLED = Contract(
     k=3,
     tie="either_even",
     source=f"{_KERNELS} masked_fill_kernel_quantized_cpu, index_put_kernel_quantized_cpu: quantize_val of it, as "
-    "fbgemm/QuantUtils.h Quantize; constant_pad_nd: fill_ copies from float32, quantized as a tensor is",
+    "fbgemm/QuantUtils.h Quantize; constant_pad_nd, an entry set: fill_ copies from float32, as a tensor is quantized",
 )
 _RESIZED = Contract(
     terms="affine",

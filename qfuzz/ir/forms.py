@@ -86,7 +86,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension(
         "memory",
         ("contiguous", "channels_last", "permuted", "strided", "offset"),
-        "how torch's inputs lie in memory: also gaps between elements, and a beginning inside of a larger tensor",
+        "how torch's inputs, and what it writes into, lie in memory: also with gaps, and inside of a larger tensor",
     ),
     Dimension("calls", ("functional", "in_place", "out"), "torch's calls: in place of a copy, or into a given tensor"),
     Dimension(

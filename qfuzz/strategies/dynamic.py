@@ -49,6 +49,8 @@ def draw_dynamic_quantize(b: Builder) -> None:
         chosen_as="torch" if by_torch else "onnx",
         reduce_range=by_torch and b.d.rarely(2),
     )
+    if by_torch and output == "scale" and b.d.rarely(2):
+        b.forms.append(("entry", "older"))
     b.add_node(op, (x,), "float32" if output == "scale" else STORED)
     b.current = source
 
@@ -99,8 +101,8 @@ def draw_dynamic_linear(b: Builder) -> None:
     channels = draw_channels(b, rows, rows * features)
     choice, dtypes = _chosen(b)
     op = DynamicLinear(**choice, relu=choice["chosen_as"] == "torch" and d.rarely(4))
-    b.add_node(op, (x, *_weights(b, x, (channels, features), channels, dtypes)), "float32")
     draw_entry(b)
+    b.add_node(op, (x, *_weights(b, x, (channels, features), channels, dtypes)), "float32")
     b.current = source
 
 
@@ -149,6 +151,8 @@ def _weights(
     zero_point = middle if kind < 5 else d.pick((middle, low, high, middle + 1))
     style = d.pick((fill.UNIFORM, fill.UNIFORM, fill.NARROW, fill.EXTREMES, fill.EDGES))
     data = fill.quantized(d.key(), style, shape, dtype, zero_point)
+    if ("entry", "unpacked") in b.forms:
+        data = fill.with_ends(data)
     scale = b.scale(2.0**-6, 4)
     q = QType.per_tensor(dtype, scale, zero_point)
     if kind in (1, 3, 6) and shape[axis] > 1:

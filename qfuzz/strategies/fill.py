@@ -59,6 +59,14 @@ def quantized(key: int, style: int, shape: tuple[int, ...], dtype: str, zero_poi
     return values.astype(dtype).reshape(shape)
 
 
+def with_ends(data: Array) -> Array:
+    """Stored integers, of which the first and the last are the smallest and the largest of their type."""
+    whole = data.copy()
+    ends = INTEGER_RANGE[str(data.dtype)]
+    whole.reshape(-1)[:1], whole.reshape(-1)[1:][-1:] = ends
+    return whole
+
+
 def _edges(lo: int, hi: int, zero_point: int) -> npt.NDArray[np.int64]:
     edges = [lo, hi, zero_point, zero_point + 1, zero_point - 1, 0, 1, -1, lo + 1, hi - 1, (lo + hi) // 2]
     return np.clip(np.array(edges, dtype=np.int64), lo, hi)

@@ -151,7 +151,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     if max_nodes > 4 and d.integer(0, 1):
         n_nodes = d.integer(min_nodes, max_nodes)
     menu = tuple(selected) if filtered else _menu(flavour, selected, alone=n_nodes == 1)
-    quantized_first = not filtered and n_nodes > 1 and d.rarely(12)
+    quantized_first = d.rarely(12) and not filtered and n_nodes > 1
     first = d.pick(menu)
     if first in OF_BYTES and flavour.dtype not in BYTES:
         flavour = replace(flavour, dtype="uint8")
@@ -169,22 +169,11 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     if filtered:
         menu = tuple(dict.fromkeys((*selected, *CONNECTING)))
     while len(b.nodes) < n_nodes:
-        is_target = target > 0 and len(b.nodes) == target
-        name = first if is_target else d.pick(menu)
-        if name != first and DRAWINGS[name].fits(b) and not DRAWINGS[name].worthwhile(b):
-            name = "relu"
-        if (
-            name == "quantize"
-            or (name in ENDING and not _is_read(b))
-            or (name in OF_BYTES and b.qtype.dtype not in BYTES)
-            or not DRAWINGS[name].fits(b)
-            or (b.type.n_elements > MAX_VALUE_ELEMENTS and not is_target)
-        ):
-            name = "relu"
-        if filtered and len(b.nodes) < target and name not in CONNECTING:
-            name = "relu"
         with d.part():
-            DRAWINGS[name].draw(b)
+            is_target = target > 0 and len(b.nodes) == target
+            name = first if is_target else d.pick(menu)
+            only_connects = filtered and len(b.nodes) < target and name not in CONNECTING
+            DRAWINGS["relu" if only_connects or not _follows(b, name, asked_for=is_target) else name].draw(b)
     network = b.network(_forms(d, b.forms))
     key, style = (
         d.key(),
@@ -202,6 +191,17 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         _edit(d, inputs[0], network.inputs[0], network)
     case = Case(network, tuple(Tensor(a) for a in inputs))
     return direct(case, key) if key and inputs and d.integer(0, 1) else case
+
+
+def _follows(b: Builder, name: str, *, asked_for: bool) -> bool:
+    """Whether a node of the operator can be next, and is worth it."""
+    if name == "quantize" or not DRAWINGS[name].fits(b):
+        return False
+    if name in ENDING and not _is_read(b):
+        return False
+    if name in OF_BYTES and b.qtype.dtype not in BYTES:
+        return False
+    return asked_for or (DRAWINGS[name].worthwhile(b) and b.type.n_elements <= MAX_VALUE_ELEMENTS)
 
 
 def _forms(d: Draw, own: Sequence[tuple[str, str]]) -> tuple[str, ...]:
