@@ -78,8 +78,9 @@ Shape = tuple[int, ...]
 class Dice:
     """A seeded source of the parts of a case."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, *, wide: bool = False) -> None:
         self.random = random.Random(seed)
+        self.wide = wide
         self.center = self.random.choice((0.0, 0.0, 0.0, -20.0, 20.0, -60.0))
         self.dyadic = self.random.random() < 0.4
 
@@ -101,6 +102,11 @@ class Dice:
         return float32(2.0**about)
 
     def qtype(self, exponent: float | None = None) -> QType:
+        """uint8 or int8; where all is `wide`, int32."""
+        if self.wide:
+            qmin, qmax = INTEGER_RANGE["int32"]
+            about = self.pick(0, 9, 2**24 + 1, 2**30, qmax) * self.pick(1, -1)
+            return QType.per_tensor("int32", self.scale(exponent), max(qmin, about))
         dtype = self.pick("uint8", "int8")
         qmin = 0 if dtype == "uint8" else -128
         zero_point = self.pick(qmin, qmin + 255, qmin + 128, self.integer(qmin, qmin + 255))
@@ -1314,11 +1320,11 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 
 
-def random_case(op: str, seed: int) -> Case:
-    """The valid case of an operator that belongs to `seed`."""
+def random_case(op: str, seed: int, *, wide: bool = False) -> Case:
+    """The valid case of an operator that belongs to `seed`; `wide` ones have activations of int32."""
     for attempt in range(100):
         try:
-            return RANDOM_CASES[op](Dice(f"{op}/{seed}/{attempt}"))
+            return RANDOM_CASES[op](Dice(f"{op}/{seed}/{attempt}", wide=wide))
         except InvalidCase:
             continue
     raise AssertionError(f"no valid case of {op} in 100 attempts")

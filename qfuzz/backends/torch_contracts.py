@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
+from qfuzz.backends.torch_int32 import of_int32
 from qfuzz.backends.torch_recurrent_contracts import RECURRENT
 from qfuzz.ir.contract import Contract
 
@@ -201,16 +202,20 @@ _SHARED: dict[str, Contract] = {
 }
 """Kernels that are the same whatever the engine."""
 
-_FBGEMM = _SHARED | {
-    "conv": _FBGEMM_GEMM,
-    "conv_transpose": _FBGEMM_GEMM,
-    "linear": _FBGEMM_GEMM,
-    "dynamic_linear": dynamic.FBGEMM,
-    "dynamic_conv": dynamic.FBGEMM,
-    "dynamic_conv_transpose": dynamic.FBGEMM,
-    "linear_pointwise": _FBGEMM_GEMM,
-    "conv_pointwise": _FBGEMM_GEMM,
-}
+_FBGEMM = (
+    _SHARED
+    | of_int32(_SHARED)
+    | {
+        "conv": _FBGEMM_GEMM,
+        "conv_transpose": _FBGEMM_GEMM,
+        "linear": _FBGEMM_GEMM,
+        "dynamic_linear": dynamic.FBGEMM,
+        "dynamic_conv": dynamic.FBGEMM,
+        "dynamic_conv_transpose": dynamic.FBGEMM,
+        "linear_pointwise": _FBGEMM_GEMM,
+        "conv_pointwise": _FBGEMM_GEMM,
+    }
+)
 _ONEDNN = {
     "conv": _ONEDNN_GEMM,
     "conv_transpose": _ONEDNN_GEMM,

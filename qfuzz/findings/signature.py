@@ -7,8 +7,9 @@ import re
 import msgspec
 import numpy as np
 
+from qfuzz.findings.wide import wide_form
 from qfuzz.ir.network import Case, Node
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
 from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
@@ -17,6 +18,7 @@ from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMulInteger
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.semantics import float_scale
 from qfuzz.ops.softmax import Softmax
@@ -139,6 +141,9 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
         form.add("empty")
     for node in accused or nodes:
         form |= _windows(case, node) | _layout(case, node) | _narrow(case, node) | _reciprocal(node)
+        form |= _slopes(case, node)
+    for node in nodes:
+        form |= wide_form(case, node)
     return Signature(symptom, tuple(sorted(form)))
 
 
@@ -240,6 +245,15 @@ def _reciprocal(node: Node) -> set[str]:
     if not isinstance(node.op, Softmax) or not isinstance(q, QType):
         return set()
     return {"fractional reciprocal"} if any((1 / s).denominator != 1 for s in q.exact_scale) else set()
+
+
+def _slopes(case: Case, node: Node) -> set[str]:
+    """Whether no stored slope of a prelu is 1, nor is it one as a float32."""
+    if not isinstance(node.op, Prelu):
+        return set()
+    q = case.network.types[node.inputs[1]].qtype
+    one = 1 / q.exact_scale[0] + q.zero_point[0]
+    return set() if one.denominator == 1 and one <= q.qmax and float32(float(one)) == one else {"no slope is 1"}
 
 
 def _attributes(node: Node) -> set[str]:

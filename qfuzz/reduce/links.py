@@ -31,7 +31,7 @@ from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.recurrent import Recurrent
-from qfuzz.ops.reduction import Amax, Amin
+from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -198,7 +198,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             while same < min(len(x), rank) and types[0].shape[same] == out.shape[same]:
                 same += 1
             return [*x[:same], *(None for _ in range(rank - same))]
-        case Moved() | Argmax() | Amax() | Amin() | Std() if rank != len(x):
+        case Moved() | Argmax() | Amax() | Amin() | Mean() | Std() if rank != len(x):
             return [None] * rank
         case GatherElements():
             return [None] * rank
