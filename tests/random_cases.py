@@ -14,7 +14,7 @@ import numpy as np
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
-from qfuzz.ir.qtype import INTEGER_RANGE, Element, QType, float32
+from qfuzz.ir.qtype import FLOAT8, INTEGER_RANGE, Element, QType, float32
 from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Celu, Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.argmax import Argmax
@@ -27,6 +27,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -64,6 +65,7 @@ from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.scalar import AddScalar, MulScalar
+from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -76,8 +78,9 @@ Shape = tuple[int, ...]
 class Dice:
     """A seeded source of the parts of a case."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, *, wide: bool = False) -> None:
         self.random = random.Random(seed)
+        self.wide = wide
         self.center = self.random.choice((0.0, 0.0, 0.0, -20.0, 20.0, -60.0))
         self.dyadic = self.random.random() < 0.4
 
@@ -99,6 +102,11 @@ class Dice:
         return float32(2.0**about)
 
     def qtype(self, exponent: float | None = None) -> QType:
+        """uint8 or int8; where all is `wide`, int32."""
+        if self.wide:
+            qmin, qmax = INTEGER_RANGE["int32"]
+            about = self.pick(0, 9, 2**24 + 1, 2**30, qmax) * self.pick(1, -1)
+            return QType.per_tensor("int32", self.scale(exponent), max(qmin, about))
         dtype = self.pick("uint8", "int8")
         qmin = 0 if dtype == "uint8" else -128
         zero_point = self.pick(qmin, qmin + 255, qmin + 128, self.integer(qmin, qmin + 255))
@@ -1020,6 +1028,48 @@ def _weight_only_linear(d: Dice) -> Case:
     return _case(d, WeightOnlyLinear(), [((*d.shape(1, 2), k), real)], real, tuple(constants))
 
 
+def _scaled_mm(d: Dice) -> Case:
+    m, n, k = d.integer(0, 3), d.integer(1, 3), d.integer(0, 5)
+    axis = 0 if m and d.chance(0.4) else None
+    shapes = ((m, k), (n, k))
+    types = [TensorType(s, _granular(d, d.pick(*FLOAT8), s, (axis,))) for s in shapes]
+    x, w = (_any_float8(d, t) for t in types)
+    constants = [Constant("w", types[1], Tensor(w))]
+    if d.chance(0.5):
+        real = d.pick("float32", "bfloat16", "float16")
+        bias = np.array([d.float32(-9.0, 9.0) * types[0].qtype.scale[0] for _ in range(n)]).astype(DTYPES[real])
+        constants.append(Constant("b", TensorType((n,), real), Tensor(bias)))
+    kind = d.pick("float32", "float16", "bfloat16", *FLOAT8)
+    element: Element = QType.per_tensor(kind, d.scale(d.pick(0.0, 4.0, -4.0)), 0) if kind in FLOAT8 else kind
+    node = Node("y", ScaledMm(), ("x", *(c.name for c in constants)), element)
+    return Case(Network((Input("x", types[0]),), tuple(constants), (node,), ("y",)), (Tensor(x),))
+
+
+def _any_float8(d: Dice, t: TensorType) -> np.ndarray[Any, Any]:
+    """Finite numbers of all magnitudes, or small ones."""
+    kind, small = DTYPES[t.dtype], d.chance(0.5)
+    bits = np.array([d.integer(0, 255) for _ in range(t.n_elements)], dtype=np.uint8).view(kind)
+    values = np.array([d.integer(-8, 8) / 2 for _ in range(t.n_elements)]).astype(kind)
+    return np.where(np.isfinite(bits) & (not small), bits, values).reshape(t.shape)
+
+
+def _dynamic_nbits_linear(d: Dice) -> Case:
+    real = d.pick("float32", "float32", "bfloat16")
+    group = 32 if real == "float32" and d.chance(0.4) else 0
+    n, k = d.integer(1, 4), group * d.integer(1, 2) or d.integer(1, 9)
+    axis = 1 if group else d.pick(0, None)
+    count = 1 if axis is None else n * k // group if group else n
+    q = QType("int4", tuple(d.scale() for _ in range(count)), (0,) * count, axis, group)
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = [(TensorType((n, k), q), _stored(d, q, (n, k)))]
+    if d.chance(0.5):
+        bias = np.array([d.float32(-99.0, 99.0) for _ in range(n)], dtype=np.float32)
+        constants.append((TensorType((n,), "float32"), bias))
+    case = _case(d, DynamicNbitsLinear(), [((*d.shape(1, 2), k), real)], real, tuple(constants))
+    x = case.inputs[0].array
+    rows = [_range(d, (k,)) for _ in range(x.size // k)]
+    return Case(case.network, (Tensor(np.array(rows, np.float32).reshape(x.shape).astype(x.dtype)),))
+
+
 def _embedding(d: Dice) -> Case:
     shape = d.shape(1, 3)
     axis = d.integer(0, len(shape) - 1)
@@ -1236,6 +1286,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "fake_quantize": _fake_quantize,
     "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_nbits_linear": _dynamic_nbits_linear,
     "dynamic_conv": _dynamic_conv(transposed=False),
     "dynamic_conv_transpose": _dynamic_conv(transposed=True),
     "linear_fp16": _linear_fp16,
@@ -1245,6 +1296,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
+    "scaled_mm": _scaled_mm,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
     "embedding_rows": _embedding_rows,
@@ -1270,11 +1322,11 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 
 
-def random_case(op: str, seed: int) -> Case:
-    """The valid case of an operator that belongs to `seed`."""
+def random_case(op: str, seed: int, *, wide: bool = False) -> Case:
+    """The valid case of an operator that belongs to `seed`; `wide` ones have activations of int32."""
     for attempt in range(100):
         try:
-            return RANDOM_CASES[op](Dice(f"{op}/{seed}/{attempt}"))
+            return RANDOM_CASES[op](Dice(f"{op}/{seed}/{attempt}", wide=wide))
         except InvalidCase:
             continue
     raise AssertionError(f"no valid case of {op} in 100 attempts")

@@ -139,14 +139,16 @@ class SlowResult:
             else:
                 # Strictly between: a tie at the lower end goes up, a tie at the upper end goes down.
                 ends = self._stored(math.floor(low + HALF), index), self._stored(math.ceil(high - HALF), index)
-            if ends[0] == ends[1]:
+            if ends[0] == ends[1] or all(map(math.isnan, ends)):
                 return ends[0]
         raise Undecided(f"element {index} lies between {float(low)} and {float(high)}")
 
     def _nearest(self, x: Fraction, dtype: str) -> float:
         rounded = nearest_float(x, dtype)
         largest = float(FLOATS[dtype][2])
-        return min(max(rounded, -largest), largest) if self.saturates and dtype.startswith("float8") else rounded
+        if math.isinf(rounded) and self.saturates and dtype.startswith("float8"):
+            return math.copysign(largest, rounded)
+        return math.nan if math.isinf(rounded) and dtype.endswith(("fn", "fnuz")) else rounded  # they have no infinity
 
     def _range(self) -> tuple[int, int]:
         """Smallest and largest integer that can be stored."""
@@ -196,7 +198,10 @@ def evaluate(case: Case) -> dict[str, Values]:
 def evaluate_node(node: Node, inputs: Sequence[Values]) -> SlowResult:
     """The exact result of `node` on concrete inputs, constants among them."""
     shape, real = DEFINITIONS[node.op.name](node.op, *inputs)
-    return SlowResult(shape, node.element, real, getattr(node.op, "saturate", True))
+    saturates = getattr(node.op, "saturate", True)
+    if node.op.name == "scaled_mm":  # as torch converts to float8
+        saturates = isinstance(node.element, QType) and node.element.dtype == "float8_e4m3fn"
+    return SlowResult(shape, node.element, real, saturates)
 
 
 def evaluate_on(network: Network, node: Node, received: Sequence[Any]) -> SlowResult:
@@ -1153,6 +1158,22 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
+def dynamic_nbits_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        channel, total = index[-1], Fraction(0)
+        row = [x.real((*index[:-1], k)) for k in range(x.shape[-1])]
+        low, high = min([Fraction(0), *row]), max([Fraction(0), *row])
+        scale = (high - low) / 255
+        zero = half_even(-128 - low / scale) if scale else -128
+        zero = min(max(zero, -128), 127)
+        for k, number in enumerate(row):
+            stored = min(max((half_even(number / scale) if scale else 0) + zero, -128), 127)
+            total += (stored - zero) * scale * weight.real((channel, k))
+        return total + bias_at(bias, channel, Fraction(1))
+
+    return (*x.shape[:-1], weight.shape[0]), rational(real)
+
+
 def _dynamically(static: Any, op: Any, x: Values, weight: Values, bias: Values | None) -> tuple[Shape, Real]:
     """A layer of integers: those that the data become, with the data's scale."""
     scale, zero = layer_qparams(op, x)
@@ -1203,6 +1224,25 @@ def weight_only_linear(op: Any, x: Values, weight: Values, bias: Values | None =
         return sum(products, Fraction(0) if bias is None else bias.real((channel,)))
 
     return (*x.shape[:-1], weight.shape[0]), rational(real)
+
+
+def scaled_mm(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        total = Fraction(0) if bias is None else bias.real((index[1],))
+        infinities = set()
+        for k in range(x.shape[1]):
+            stored, factor = x.at((index[0], k)), weight.real((index[1], k))
+            if math.isnan(stored) or (math.isinf(stored) and factor == 0):
+                raise NotANumber
+            if math.isinf(stored):
+                infinities.add(1 if (stored > 0) == (factor > 0) else -1)
+            else:
+                total += x.real((index[0], k)) * factor
+        if len(infinities) == 2:
+            raise NotANumber
+        return infinities.pop() * Fraction(2) ** 400 if infinities else total
+
+    return (x.shape[0], weight.shape[0]), rational(real)
 
 
 def embedding(op: Any, table: Values, at: Values) -> tuple[Shape, Real]:
@@ -1519,6 +1559,7 @@ DEFINITIONS: dict[str, Definition] = {
     "fake_quantize": fake_quantize,
     "choose_qparams": choose_qparams,
     "dynamic_linear": dynamic_linear,
+    "dynamic_nbits_linear": dynamic_nbits_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
     "recurrent": slow_composite.recurrent,
@@ -1528,6 +1569,7 @@ DEFINITIONS: dict[str, Definition] = {
     "dynamic_conv_transpose": dynamic_conv_transpose,
     "linear_fp16": linear_fp16,
     "weight_only_linear": weight_only_linear,
+    "scaled_mm": scaled_mm,
     "embedding": embedding,
     "embedding_bag": embedding_bag,
     "embedding_rows": embedding_rows,

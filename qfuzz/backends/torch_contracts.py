@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
+from qfuzz.backends.torch_int32 import of_int32
 from qfuzz.backends.torch_recurrent_contracts import RECURRENT
 from qfuzz.ir.contract import Contract
 
@@ -80,7 +81,7 @@ _DYNAMIC_QUANTIZE = Contract(
     k=4,
     tie="either_even",
     source="QuantUtils.h ChooseQuantizationParams: in float64, the scale then a float32; fbgemm/QuantUtils.h Quantize: "
-    "x * fl(1/scale), + zero point before or after nearbyint",
+    "x * fl(1/scale), + zero point before or after nearbyint; QuantUtils.cc for weights of older layers likewise",
 )
 _CHOOSE = Contract(
     terms="real",
@@ -117,7 +118,7 @@ _FILLED = Contract(
     k=3,
     tie="either_even",
     source=f"{_KERNELS} masked_fill_kernel_quantized_cpu, index_put_kernel_quantized_cpu: quantize_val of it, as "
-    "fbgemm/QuantUtils.h Quantize; constant_pad_nd: fill_ copies from float32, quantized as a tensor is",
+    "fbgemm/QuantUtils.h Quantize; constant_pad_nd, an entry set: fill_ copies from float32, as a tensor is quantized",
 )
 _RESIZED = Contract(
     terms="affine",
@@ -211,14 +212,18 @@ _SHARED: dict[str, Contract] = {
 }
 """Kernels that are the same whatever the engine."""
 
-_FBGEMM = _SHARED | {
-    "conv": _FBGEMM_GEMM,
-    "conv_transpose": _FBGEMM_GEMM,
-    "linear": _FBGEMM_GEMM,
-    "dynamic_linear": dynamic.FBGEMM,
-    "linear_pointwise": _FBGEMM_GEMM,
-    "conv_pointwise": _FBGEMM_GEMM,
-}
+_FBGEMM = (
+    _SHARED
+    | of_int32(_SHARED)
+    | {
+        "conv": _FBGEMM_GEMM,
+        "conv_transpose": _FBGEMM_GEMM,
+        "linear": _FBGEMM_GEMM,
+        "dynamic_linear": dynamic.FBGEMM,
+        "linear_pointwise": _FBGEMM_GEMM,
+        "conv_pointwise": _FBGEMM_GEMM,
+    }
+)
 _ONEDNN = {
     "conv": _ONEDNN_CONV,
     "conv_transpose": _ONEDNN_CONV,

@@ -26,9 +26,10 @@ from qfuzz.backends.torch_builder import Builder, Lowering, lower, once
 from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_entries import refused_entry, said_by
 from qfuzz.backends.torch_forms import refused_form
+from qfuzz.backends.torch_int32 import OF_QINT32
 from qfuzz.backends.torch_limits import limit_of
 from qfuzz.backends.torch_quantization import declared, feed
-from qfuzz.backends.torch_variants import say_calls
+from qfuzz.backends.torch_variants import VARIANTS, say_calls
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network
 
@@ -98,9 +99,9 @@ class _Common(NamedTuple):
 def _common(network: Network, memory: str) -> _Common:
     b = Builder(network, memory)
     try:
-        calls = lower(b, LOWERINGS, feed, lambda node: declared(network, node))
+        calls = lower(b, LOWERINGS, feed, lambda node: declared(network, node), of_int32=OF_QINT32)
     except Unsupported as e:
         return _Common(str(e), b.n_lowered)
-    say_calls(b)
+    say_calls(b, VARIANTS)
     prepare, run = said_by(network, b.prepare, b.run)
     return _Common(calls._replace(prepare=prepare, run=run), b.n_lowered)

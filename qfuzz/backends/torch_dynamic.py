@@ -5,7 +5,8 @@ from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering, symmetric
-from qfuzz.backends.torch_calls import Arg, literal, torch_name
+from qfuzz.backends.torch_calls import Arg, literal
+from qfuzz.backends.torch_int8_weights import int8_weight, is_given_as_reals
 from qfuzz.backends.torch_kernels import qtype_in
 from qfuzz.backends.torch_layers import QUANTIZED, bias_of, packed_linear, weight_of
 from qfuzz.backends.torch_wrappers import given_bias
@@ -22,7 +23,8 @@ def _dynamic_linear(b: Builder, node: Node) -> None:
     _check_chooser(op)
     entry = b.network.form("entry")
     plain = not (op.relu or op.reduce_range) and qtype_in(b, node, 1).is_per_tensor
-    if entry in _INT8_WEIGHT and plain and b.type(node, 1).dtype == "int8":
+    plain = plain and b.type(node, 1).dtype == "int8"
+    if plain and entry in _INT8_WEIGHT and (entry != "unpacked" or is_given_as_reals(b.network, node.inputs[1:2])):
         b.call(node.name, _INT8_WEIGHT[entry], b.x(node), *int8_weight(b, node), given_bias(b, node, bias_of(b, node)))
         return
     kernel = "linear_relu_dynamic" if op.relu else "linear_dynamic"
@@ -60,21 +62,11 @@ def _dynamic_conv(b: Builder, node: Node) -> None:
     b.call(node.name, f"{kernel}_dynamic", b.x(node), packed, literal(op.reduce_range))
 
 
-_INT8_WEIGHT = {"older": "torch.fbgemm_linear_int8_weight", "aten": "torch.fbgemm_linear_int8_weight_fp32_activation"}
-
-
-def int8_weight(b: Builder, node: Node, position: int = 1) -> list[Arg]:
-    """The weight, packed; the sums of its rows, of q - zero_point; scale and zero point."""
-    q = qtype_in(b, node, position)
-    (scale,), (zero_point,) = q.scale, q.zero_point
-    weight = b.constant(node.inputs[position])
-    packed = b.prepare_call(b.fresh(f"{node.name}_packed"), "torch.fbgemm_pack_quantized_matrix", weight)
-    sums = b.prepare_call(
-        b.fresh(f"{node.name}_sums"), "torch.sum", weight, literal(1), dtype=torch_name("torch.int32")
-    )
-    away = literal(zero_point * b.type(node, position).shape[1])
-    offsets = b.prepare_call(b.fresh(f"{node.name}_offsets"), "torch.sub", sums, away)
-    return [weight, packed, offsets, literal(scale), literal(zero_point)]
+_INT8_WEIGHT = {
+    "older": "torch.fbgemm_linear_int8_weight",
+    **dict.fromkeys(("aten", "unpacked"), "torch.fbgemm_linear_int8_weight_fp32_activation"),
+}
+"""Form to the layer whose weight is packed apart from its type; unpacked: it comes as reals."""
 
 
 def _check_chooser(op: Any) -> None:

@@ -57,6 +57,23 @@ _WEIGHT_ONLY = Contract(
     source="aten/src/ATen/native/cpu/int8mm_kernel.cpp tinygemm_kernel: x * (float(weight) * scale) summed in float32; "
     "int4mm_kernel.cpp: x * (float(q - 8) * scale + zero), in AVX2 float(q) * scale + (zero - 8 * scale)",
 )
+_DYNAMIC_NBITS = Contract(
+    terms="accumulator",
+    k=7,
+    tie="any",
+    source="aten/src/ATen/native/cpu/int4mm_kernel.cpp ref_dyn_quant_matmul_4bit_*: fl(max - min), 255 by it, x times "
+    "that to the nearest integer, half away from zero, the reciprocal of that the scale; float(acc) times the scale of "
+    "the group, summed in float32, times the scale of the row, + bias",
+)
+
+_SCALED_MM = Contract(
+    terms="real",
+    k=4,
+    tie="half_even",
+    accumulates_float=True,
+    source="aten/src/ATen/native/ScaledBlas.cpp _scaled_mm_out_cpu_emulated: both factors to float32 and times their "
+    "scales, matmul and + bias in float32, times 1 / scale of the output; Linear.cpp mkldnn_scaled_mm: scales after it",
+)
 
 EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
     {
@@ -69,6 +86,8 @@ EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
         "matmul_integer": _INTEGERS,
         "linear_integer": _INTEGERS,
         "weight_only_linear": _WEIGHT_ONLY,
+        "scaled_mm": _SCALED_MM,
+        "dynamic_nbits_linear": _DYNAMIC_NBITS,
     }
 )
 """Operator to contract."""

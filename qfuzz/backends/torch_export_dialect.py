@@ -13,6 +13,7 @@ from qfuzz.backends import (
     torch_export_products,
     torch_fake_quantization,
     torch_qparams,
+    torch_scaled_mm,
 )
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, scale_of, zero_point_of
 from qfuzz.backends.torch_calls import Arg, CallList, literal, variables
@@ -20,6 +21,7 @@ from qfuzz.backends.torch_decomposed import declared, feed
 from qfuzz.backends.torch_export_layers import output_arguments
 from qfuzz.backends.torch_kernels import qtype_out
 from qfuzz.backends.torch_movement import moved
+from qfuzz.backends.torch_variants import EXPORTED, say_calls
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ops.batch_norm import BatchNorm
@@ -35,7 +37,14 @@ def lower_export(network: Network) -> CallList:
     Unsupported
         Naming the node and why there is no kernel for it.
     """
-    return once(network, "torch export", lambda: lower(Builder(network), LOWERINGS, feed, declared))
+    return once(network, "torch export", lambda: _lowered(network))
+
+
+def _lowered(network: Network) -> CallList:
+    b = Builder(network)
+    calls = lower(b, LOWERINGS, feed, declared)
+    say_calls(b, EXPORTED)
+    return calls._replace(run=tuple(b.run))
 
 
 def _add(b: Builder, node: Node) -> None:
@@ -101,6 +110,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         **torch_fake_quantization.DECOMPOSED,
         **torch_qparams.DECOMPOSED,
         **torch_export_products.LOWERINGS,
+        **torch_scaled_mm.LOWERINGS,
         "add": _add,
         "mul": _mul,
         "batch_norm": _batch_norm,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from qfuzz.backends.torch_int8_weights import is_given_as_reals, weights_of
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 
@@ -118,7 +119,8 @@ def _recurrent(engine: str, network: Network, node: Node) -> str:
     if engine == "qnnpack" and op.reduce_range:
         return "reduce_range: 'Currently, qnnpack incorrectly ignores reduce_range when it is set to true' (TORCH_WARN)"
     cell = len(network.types[node.inputs[0]].shape) == 2
-    if cell and not op.reduce_range:  # an older cell, which is FBGEMM's on every engine
+    older = cell or is_given_as_reals(network, weights_of(node))
+    if older and not op.reduce_range:  # these are FBGEMM's on every engine
         return ""
     if engine == "onednn" and any(any(w.qtype.zero_point) for w in weights if w.is_quantized):
         return "weight: onednn takes symmetric weights, whose zero point is 0"

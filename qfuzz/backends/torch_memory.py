@@ -1,9 +1,9 @@
-"""Where torch's inputs lie in memory: the same numbers, laid out in other ways. Pure: nothing here imports torch."""
+"""Where torch's tensors lie in memory: the same numbers, laid out in other ways. Pure: nothing here imports torch."""
 
 from collections.abc import Callable
 
 from qfuzz.backends.torch_builder import Builder
-from qfuzz.backends.torch_calls import Array, literal, torch_name, variable, variables
+from qfuzz.backends.torch_calls import Array, Call, literal, torch_name, variable, variables
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 
@@ -37,12 +37,28 @@ def place(b: Builder, name: str, type_: TensorType, make: Callable[[str], None] 
             b.call(name, ".permute", variable(name), backwards)
             b.call(name, ".contiguous", variable(name))
             b.call(name, ".permute", variable(name), backwards)
-        case "strided":
-            _slice(b, name, rank - 1, 0, 2 * type_.shape[-1], 2)
-        case "offset":
-            _slice(b, name, 0, type_.shape[0], 2 * type_.shape[0], 1)
+        case "strided" | "offset":
+            b.run.append(_slice(name, type_, how))
         case _:
             pass
+
+
+def given(b: Builder, made: Call, type_: TensorType, memory: str = "") -> tuple[Call, ...]:
+    """Calls that make a tensor to write into, by `made`, which lacks its sizes; it lies as inputs do, or as told."""
+    shape, how = list(type_.shape), _possible(memory or b.memory, type_)
+    match how:
+        case "channels_last":
+            format_ = ("memory_format", torch_name(CHANNELS_LAST[len(shape)]))
+            return (made._replace(args=(literal(shape),), kwargs=(*made.kwargs, format_)),)
+        case "permuted":
+            backwards = literal(list(range(len(shape)))[::-1])
+            turned = Call(made.out, ".permute", (variable(made.out), backwards))
+            return made._replace(args=(literal(shape[::-1]),)), turned
+        case "strided" | "offset":
+            larger = [*shape[:-1], 2 * shape[-1]] if how == "strided" else [2 * shape[0], *shape[1:]]
+            return made._replace(args=(literal(larger),)), _slice(made.out, type_, how)
+        case _:
+            return (made._replace(args=(literal(shape),)),)
 
 
 def _possible(memory: str, type_: TensorType) -> str:
@@ -56,5 +72,8 @@ def _possible(memory: str, type_: TensorType) -> str:
     return memory
 
 
-def _slice(b: Builder, name: str, *limits: int) -> None:
-    b.call(name, "torch.ops.aten.slice.Tensor", variable(name), *(literal(v) for v in limits))
+def _slice(name: str, type_: TensorType, how: str) -> Call:
+    """Every second element of the last dimension, or the second half of the first one."""
+    rank, shape = len(type_.shape), type_.shape
+    limits = (rank - 1, 0, 2 * shape[-1], 2) if how == "strided" else (0, shape[0], 2 * shape[0], 1)
+    return Call(name, "torch.ops.aten.slice.Tensor", (variable(name), *map(literal, limits)))

@@ -33,9 +33,18 @@ def _dynamic_quantize(b: Builder, node: Node) -> None:
         b.call(node.name, ".int_repr", variable(quantized))
         return
     scale, zero_point = b.fresh(f"{node.name}_s"), b.fresh(f"{node.name}_z")
-    b.call(f"{scale}, {zero_point}", "torch._choose_qparams_per_tensor", b.x(node), reduce_range)
+    if b.network.form("entry") == "older" and _is_as_of_weights(b, node, op):
+        rest = [b.fresh(f"{node.name}_{part}") for part in ("q", "offsets")]
+        b.call(", ".join((*rest, scale, zero_point)), "torch.fbgemm_linear_quantize_weight", b.x(node))
+    else:
+        b.call(f"{scale}, {zero_point}", "torch._choose_qparams_per_tensor", b.x(node), reduce_range)
     chosen, dtype = (scale, "float32") if op.output == "scale" else (zero_point, "uint8")
     b.call(node.name, "torch.tensor", variable(chosen), dtype=torch_name(f"torch.{dtype}"))
+
+
+def _is_as_of_weights(b: Builder, node: Node, op: DynamicQuantize) -> bool:
+    """Whether FBGEMM's older layers choose so for a weight: its zero point is one of int8, and of zeros another."""
+    return op.output == "scale" and len(b.type(node, 0).shape) == 2 and not op.reduce_range
 
 
 def _observed(b: Builder, node: Node) -> None:

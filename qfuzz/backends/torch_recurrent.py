@@ -6,7 +6,7 @@ from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering
 from qfuzz.backends.torch_calls import Arg, literal, torch_name, variable, variables
-from qfuzz.backends.torch_dynamic import int8_weight
+from qfuzz.backends.torch_int8_weights import int8_weight, is_given_as_reals, reals_of, weights_of
 from qfuzz.backends.torch_layers import weight_of
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
@@ -25,21 +25,21 @@ def _recurrent(b: Builder, node: Node) -> None:
         return
     if cell and not op.reduce_range and not halves:
         raise Unsupported("reduce_range: cells always have it (RNN.cpp, DEFINE_QUANTIZED_RNN_CELL_DYNAMIC)")
-    packed = [_packed(b, node, 1 + 4 * i + j, halves) for i in range(op.n_cells) for j in (0, 1)]
     states = node.inputs[1 + 4 * op.n_cells :]
     given = [b.constant(name) for name in states]
     hx = variables(tuple(str(a.value) for a in given)) if op.kind == "lstm" else given[0]
     outs = [b.fresh(f"{node.name}_{o}") for o in ("y", "h", "c")]
     if cell:
+        packed = [_packed(b, node, i, halves) for i in (1, 2)]
         biases = [b.constant(node.inputs[i]) for i in (3, 4)]
         out = f"{node.name},{outs[2]}" if op.output == "y" else f"{outs[1]},{node.name}"
         target = f"torch.ops.quantized.quantized_{op.kind}_cell_dynamic"
         b.call(out if op.kind == "lstm" else node.name, target, b.x(node), hx, *packed, *biases)
         return
     if b.network.form("call") == "overload" and not op.batch_first and b.type(node, 0).shape[1]:
-        _packed_sequence(b, node, op, hx, packed, outs, halves=halves)
+        _packed_sequence(b, node, op, hx, outs, halves=halves)
         return
-    params = [_cell_params(b, node, op, i, packed[2 * i : 2 * i + 2], halves) for i in range(op.n_cells)]
+    params = [_cell_params(b, node, op, i, halves=halves) for i in range(op.n_cells)]
     outs["yhc".index(op.output)] = node.name
     settings: list[Any] = [True, op.layers, 0.0, False, op.bidirectional, op.batch_first]
     arguments = (b.x(node), hx, variables(tuple(str(a.value) for a in params)), *map(literal, settings))
@@ -55,7 +55,8 @@ def _is_older(b: Builder, node: Node) -> bool:
     op: Any = node.op
     weights = [b.type(node, i) for i in (1, 2)]
     plain = not op.reduce_range and all(w.is_quantized and w.qtype.is_per_tensor for w in weights)
-    return b.network.form("entry") == "older" and plain and len(b.type(node, 0).shape) == 2
+    older = b.network.form("entry") == "older" or is_given_as_reals(b.network, weights_of(node))
+    return older and plain and len(b.type(node, 0).shape) == 2
 
 
 def _older_cell(b: Builder, node: Node, op: Recurrent) -> None:
@@ -71,15 +72,13 @@ def _older_cell(b: Builder, node: Node, op: Recurrent) -> None:
     b.call(out if op.kind == "lstm" else node.name, target, b.x(node), hx, *told[:2], *biases, *told[2:])
 
 
-def _packed_sequence(
-    b: Builder, node: Node, op: Recurrent, hx: Arg, packed: list[Arg], outs: list[str], *, halves: bool
-) -> None:
+def _packed_sequence(b: Builder, node: Node, op: Recurrent, hx: Arg, outs: list[str], *, halves: bool) -> None:
     """As what pack_sequence makes of sequences of one length: all steps after one another, and their batch sizes."""
     length, batch, features = b.type(node, 0).shape
     data = b.fresh(f"{node.name}_data")
     b.call(data, ".reshape", b.x(node), literal([length * batch, features]))
     sizes = b.numbers(b.fresh(f"{node.name}_sizes"), (batch,) * length, "int64")
-    params = [_cell_params(b, node, op, i, packed[2 * i : 2 * i + 2], halves) for i in range(op.n_cells)]
+    params = [_cell_params(b, node, op, i, halves=halves) for i in range(op.n_cells)]
     arguments = (variable(data), sizes, hx, variables(tuple(str(a.value) for a in params)))
     settings = map(literal, (True, op.layers, 0.0, False, op.bidirectional))
     if op.output != "y":
@@ -103,13 +102,17 @@ def _packed(b: Builder, node: Node, position: int, halves: bool) -> Arg:
     return b.prepare_call(out, "torch.ops.quantized.linear_prepack", weight_of(b, node, position), bias)
 
 
-def _cell_params(b: Builder, node: Node, op: Recurrent, i: int, packed: list[Arg], halves: bool) -> Arg:
-    out = b.fresh(f"{node.name}_cell{i}")
+def _cell_params(b: Builder, node: Node, op: Recurrent, i: int, *, halves: bool) -> Arg:
+    out, make = b.fresh(f"{node.name}_cell{i}"), "torch.ops.quantized.make_quantized_cell_params"
+    w, r, *last = range(1 + 4 * i, 5 + 4 * i)
     if halves:
-        return b.prepare_call(out, "torch.ops.quantized.make_quantized_cell_params_fp16", *packed)
-    biases = [b.constant(node.inputs[1 + 4 * i + j]) for j in (2, 3)]
-    target = "torch.ops.quantized.make_quantized_cell_params_dynamic"
-    return b.prepare_call(out, target, *packed, *biases, literal(op.reduce_range))
+        return b.prepare_call(out, f"{make}_fp16", *(_packed(b, node, p, halves) for p in (w, r)))
+    if not op.reduce_range and is_given_as_reals(b.network, weights_of(node)):
+        weights = [reals_of(b, node, p) for p in (w, r)]
+        return b.prepare_call(out, make, *weights, *(b.constant(node.inputs[p]) for p in last))
+    packed = [_packed(b, node, p, halves) for p in (w, r)]
+    biases = [b.constant(node.inputs[p]) for p in last]
+    return b.prepare_call(out, f"{make}_dynamic", *packed, *biases, literal(op.reduce_range))
 
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType({"recurrent": _recurrent})

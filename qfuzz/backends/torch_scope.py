@@ -97,20 +97,5 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
 )
 """Operator to why it is out of scope."""
 
-NOT_YET: Mapping[str, str] = MappingProxyType(
-    {
-        "aten::_dyn_quant_matmul_4bit": "rows quantized as they come, by 4-bit weights of groups",
-        "aten::_dyn_quant_pack_4bit_weight": "what packs the weights of _dyn_quant_matmul_4bit",
-        "aten::_int_mm.out": "matmul_integer into a given tensor",
-        "aten::_scaled_mm": "products of float8 tensors with scales",
-        "aten::_scaled_mm.out": "products of float8 tensors with scales, into a given tensor",
-        "aten::_scaled_mm_v2": "products of float8 tensors with scales, a recipe for each",
-        "aten::_scaled_mm_v2.out": "products of float8 tensors with scales, a recipe for each, into a given tensor",
-        "aten::fbgemm_linear_fp16_weight.out": "linear_fp16 into a given tensor",
-        "aten::fbgemm_linear_fp16_weight_fp32_activation.out": "linear_fp16 into a given tensor",
-        "aten::fbgemm_linear_quantize_weight": "one scale for a weight, its integers, and the sums of its rows",
-        "aten::fill_.Tensor": "constants of a tensor without dimensions, written over a quantized one",
-        "quantized::make_quantized_cell_params": "weights packed with the sums of their rows",
-    }
-)
+NOT_YET: Mapping[str, str] = MappingProxyType({})
 """Operator that is in scope and not drawn to what is meant to cover it."""

@@ -1,16 +1,18 @@
 """In-place and ``out=`` variants of torch's calls. Pure: nothing here imports torch.
 
 A variant takes the place of a call where it is said to compute the same. In-place calls work on a copy, so that what
-others read stays as it was; a given output is a fresh tensor with the scale and zero point that the call asked for.
+others read stays as it was. A given output is a fresh tensor with the scale and zero point that the call asked for,
+which lies in memory as inputs do; what it holds afterwards is the value, whatever the call returns.
 """
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from qfuzz.backends.torch_builder import Builder, scale_of, zero_point_of
 from qfuzz.backends.torch_calls import Arg, Call, literal, torch_name, variable
 from qfuzz.backends.torch_kernels import QUANTIZED
+from qfuzz.backends.torch_memory import given
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType
 
@@ -21,11 +23,9 @@ Variant: TypeAlias = Callable[[Builder, Node, Call], tuple[Call, ...] | None]
 _SCALAR_KERNELS = ("add_scalar", "add_scalar_relu", "mul_scalar", "mul_scalar_relu")
 
 
-def say_calls(b: Builder) -> None:
-    """Put the variants that the network's form asks for in the place of calls."""
-    variants = VARIANTS.get(b.network.form("calls"))
-    if variants is None:
-        return
+def say_calls(b: Builder, table: Mapping[str, Mapping[str, Variant]]) -> None:
+    """Put the variants of `table` that the network's form asks for in the place of calls."""
+    variants = table.get(b.network.form("calls"), {})
     nodes = {n.name: n for n in b.network.nodes}
     said: list[Call] = []
     for call in b.run:
@@ -49,38 +49,52 @@ def _in_place(target: str, more: int = 0, *, flag: bool = False) -> Variant:
     return calls
 
 
+def _set_item(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+    """One entry set as Python sets it; several, by index_put_ on a copy."""
+    op: Any = node.op
+    if len(op.indices) != 1 or b.network.types[node.name] != b.type(node, 0):
+        return _in_place(".index_put_", 2)(b, node, call)
+    contiguous = (("memory_format", torch_name("torch.contiguous_format")),)  # torch takes no others there
+    done = b.fresh(f"{node.name}_done")
+    return (
+        Call(node.name, ".clone", call.args[:1], contiguous),
+        Call(done, ".__setitem__", (variable(node.name), literal(op.indices[0]), literal(op.value))),
+    )
+
+
+def _into(
+    b: Builder, node: Node, call: Call, made: Call, *, memory: str = "", keyword: str = "out"
+) -> tuple[Call, ...]:
+    """`call` with a tensor to write into, which `made` makes: that is the value, not what is returned."""
+    told = (*call.kwargs, (keyword, variable(node.name)))
+    returned = b.fresh(f"{node.name}_returned")
+    return (*given(b, made, b.network.types[node.name], memory), call._replace(out=returned, kwargs=told))
+
+
 def _out(target: str, operands: int) -> Variant:
-    """`target` with the first `operands` arguments of the call, and a tensor to write into."""
+    """`target` with the first `operands` arguments of the call, and a quantized tensor to write into."""
 
     def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
         q = node.element
         if not isinstance(q, QType) or q.dtype not in QUANTIZED or not q.is_per_tensor:
             return None
-        given = b.fresh(f"{node.name}_given")
         named: tuple[tuple[str, Arg], ...] = (
             ("scale", scale_of(q)),
             ("zero_point", zero_point_of(q)),
             ("dtype", torch_name(f"torch.{QUANTIZED[q.dtype]}")),
         )
-        shape = literal(list(b.network.types[node.name].shape))
-        return (
-            Call(given, "torch._empty_affine_quantized", (shape,), named),
-            Call(node.name, target, call.args[:operands], (*call.kwargs, ("out", variable(given)))),
-        )
+        written = Call(node.name, target, call.args[:operands], call.kwargs)
+        return _into(b, node, written, Call(node.name, "torch._empty_affine_quantized", (), named))
 
     return calls
 
 
-def _truths_out(target: str) -> Variant:
-    """`target` into a tensor of truth values."""
+def _plain_out(target: str, dtype: str, *, memory: str = "", keyword: str = "out") -> Variant:
+    """`target` with the arguments of the call, and a plain tensor to write into."""
 
     def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...]:
-        given = b.fresh(f"{node.name}_given")
-        shape = literal(list(b.network.types[node.name].shape))
-        return (
-            Call(given, "torch.empty", (shape,), (("dtype", torch_name("torch.bool")),)),
-            Call(node.name, target, call.args, (("out", variable(given)),)),
-        )
+        made = Call(node.name, "torch.empty", (), (("dtype", torch_name(f"torch.{dtype}")),))
+        return _into(b, node, call._replace(target=target), made, memory=memory, keyword=keyword)
 
     return calls
 
@@ -118,12 +132,12 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
             "torch.nn.functional.leaky_relu": _in_place("torch.ops.aten.leaky_relu_", 1),
             "torch.nn.functional.gelu": _in_place("torch.ops.aten.gelu_"),
             ".masked_fill": _in_place(".masked_fill_", 2),
-            ".index_put": _in_place(".index_put_", 2),
+            ".index_put": _set_item,
         },
         "out": {
             **{f"torch.ops.quantized.{k}": _binary_out(k) for k in ("add", "add_relu", "mul", "mul_relu")},
             **{f"torch.ops.quantized.{k}": _out(f"torch.ops.quantized.{k}_out", 2) for k in _SCALAR_KERNELS},
-            **{f"torch.{relation}": _truths_out(f"torch.{relation}") for relation in RELATIONS},
+            **{f"torch.{relation}": _plain_out(f"torch.{relation}", "bool") for relation in RELATIONS},
             "torch.ops.quantized.cat": _out("torch.ops.quantized.cat_out", 2),
             "torch.ops.quantized.cat_relu": _out("torch.ops.quantized.cat_relu_out", 2),
             "torch.cat": _out("torch.ops.aten.cat.out", 2),
@@ -138,7 +152,16 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
             "torch.ops.quantized.leaky_relu": _out("torch.ops.aten.leaky_relu.out", 2),
             "torch.nn.functional.hardsigmoid": _out("torch.ops.aten.hardsigmoid.out", 1),
             "torch.nn.functional.adaptive_avg_pool3d": _out("torch.ops.aten.adaptive_avg_pool3d.out", 2),
+            **{
+                f"torch.{k}": _plain_out(f"torch.ops.aten.{k}.out", "float32", keyword="output")
+                for k in ("fbgemm_linear_fp16_weight", "fbgemm_linear_fp16_weight_fp32_activation")
+            },
         },
     }
 )
-"""Form to the target of a call to its variant."""
+"""Form to the target of a call to its variant, for quantized tensors."""
+
+EXPORTED: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
+    {"out": {"torch._int_mm": _plain_out("torch._int_mm", "int32", memory="contiguous")}}
+)
+"""The same for plain integers. 'int_mm_out_cpu: Expected result to be contiguous' (LinearAlgebra.cpp)."""

@@ -7,17 +7,22 @@ import re
 import msgspec
 import numpy as np
 
+from qfuzz.findings.wide import wide_form
 from qfuzz.ir.network import Case, Node
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
 from qfuzz.ops.dynamic_convolution import DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMulInteger
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
+from qfuzz.ops.prelu import Prelu
+from qfuzz.ops.scaled_mm import ScaledMm
+from qfuzz.ops.semantics import float_scale
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.weight_only import WeightOnlyLinear
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
@@ -138,6 +143,9 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
         form.add("empty")
     for node in accused or nodes:
         form |= _windows(case, node) | _layout(case, node) | _narrow(case, node) | _reciprocal(node)
+        form |= _slopes(case, node)
+    for node in nodes:
+        form |= wide_form(case, node)
     return Signature(symptom, tuple(sorted(form)))
 
 
@@ -155,7 +163,7 @@ def _windows(case: Case, node: Node) -> set[str]:
 
     And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether
     a transposed convolution has other numbers of channels and filters a group, neither of them 1, or gaps; whether
-    integer products are summed at all, and those with stored weights in 16 at a time.
+    integer products are summed at all, those with stored weights in 16 at a time, and weights of 4 bits fill bytes.
     """
     op = node.op
     if isinstance(op, AvgPool | MaxPool | AdaptiveAvgPool):
@@ -164,6 +172,8 @@ def _windows(case: Case, node: Node) -> set[str]:
         return form | ({"window overhangs"} if isinstance(op, AvgPool) and _overhangs(case, node, op) else set())
     if isinstance(op, WeightOnlyLinear):
         return {"tail of 16"} if case.network.types[node.inputs[0]].shape[-1] % 16 else set()
+    if isinstance(op, DynamicNbitsLinear):
+        return {"odd features"} if case.network.types[node.inputs[0]].shape[-1] % 2 else set()
     if isinstance(op, LinearInteger | MatMulInteger):
         return {"one summed"} if case.network.types[node.inputs[0]].shape[-1:] == (1,) else set()
     if isinstance(op, ConvTranspose | DynamicConvTranspose):
@@ -251,6 +261,15 @@ def _reciprocal(node: Node) -> set[str]:
     return {"fractional reciprocal"} if any((1 / s).denominator != 1 for s in q.exact_scale) else set()
 
 
+def _slopes(case: Case, node: Node) -> set[str]:
+    """Whether no stored slope of a prelu is 1, nor is it one as a float32."""
+    if not isinstance(node.op, Prelu):
+        return set()
+    q = case.network.types[node.inputs[1]].qtype
+    one = 1 / q.exact_scale[0] + q.zero_point[0]
+    return set() if one.denominator == 1 and one <= q.qmax and float32(float(one)) == one else {"no slope is 1"}
+
+
 def _attributes(node: Node) -> set[str]:
     form = set()
     for name in node.op.__struct_fields__:
@@ -275,6 +294,9 @@ def _types(case: Case, node: Node) -> set[str]:
     network = case.network
     types = network.input_types(node)
     form = {"*".join(t.dtype for t in types[:2]) + "->" + network.types[node.name].dtype}
+    if isinstance(node.op, ScaledMm):  # of whose kinds of float8 any go together
+        form = {t.dtype for t in types[:2]} - {"float8_e4m3fn"} | {f"->{network.types[node.name].dtype}"}
+        form |= {"output scale"} if float_scale(node.element) != 1.0 else set()
     if any(isinstance(t.element, QType) and t.element.axis is not None for t in types):
         form.add("per-channel")
     form |= {f"{bits} bits" for bits in ("2", "4") if any(t.dtype.endswith(f"int{bits}") for t in types[:2])}

@@ -38,7 +38,7 @@ INVALID = (
     *("shapes", "ranks", "rank_low", "rank_high"),
     *("axis_above", "axis_below", "zero_step", "negative_step", "element_count", "inferred_twice", "negative_count"),
     *("repeated_axis", "missing_axis", "reversed_axes", "padding_beyond", "odd_padding", "no_bounds"),
-    *("zero_scale", "nan_scale", "zero_point_above", "zero_point_below"),
+    *("zero_scale", "nan_scale", "zero_point_above", "zero_point_below", "zero_group_size", "odd_group_size"),
 )
 """What one argument of the node's call is changed to, so that no framework should take it. First comes none.
 
@@ -86,7 +86,7 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension(
         "memory",
         ("contiguous", "channels_last", "permuted", "strided", "offset"),
-        "how torch's inputs lie in memory: also gaps between elements, and a beginning inside of a larger tensor",
+        "how torch's inputs, and what it writes into, lie in memory: also with gaps, and inside of a larger tensor",
     ),
     Dimension("calls", ("functional", "in_place", "out"), "torch's calls: in place of a copy, or into a given tensor"),
     Dimension(

@@ -29,6 +29,7 @@ from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
     Operand,
+    check_narrow,
     float_scale,
     is_power_of_two,
     output_scale,
@@ -60,6 +61,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
         raise NotImplementedError
 
     def _check(self, inputs: Sequence[TensorType], element: Element) -> None:
+        check_narrow(inputs[:2], element)
         quantized_output(element)
         q = per_tensor(inputs[0], "x")
         n = self.size(inputs[0].shape)

@@ -12,6 +12,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.fake_quantization import FakeQuantize
@@ -30,8 +31,9 @@ from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.recurrent import Recurrent
-from qfuzz.ops.reduction import Amax, Amin
+from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements
+from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
 
 Dimension = tuple[str, int]
@@ -104,7 +106,16 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
                 for mine, theirs in zip((*x[:-1], read[1][0]), other, strict=True):
                     join(mine, theirs)
             return [*x[:-1], read[1][0]]
-        case Linear() | LinearInteger() | DynamicLinear() | LinearFp16() | WeightOnlyLinear() | LinearPointwise():
+        case (
+            Linear()
+            | LinearInteger()
+            | DynamicLinear()
+            | DynamicNbitsLinear()
+            | LinearFp16()
+            | WeightOnlyLinear()
+            | LinearPointwise()
+            | ScaledMm()
+        ):
             join(x[-1], read[1][1])
             if len(read) > 2:
                 join(read[1][0], read[2][0])
@@ -187,7 +198,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             while same < min(len(x), rank) and types[0].shape[same] == out.shape[same]:
                 same += 1
             return [*x[:same], *(None for _ in range(rank - same))]
-        case Moved() | Argmax() | Amax() | Amin() | Std() if rank != len(x):
+        case Moved() | Argmax() | Amax() | Amin() | Mean() | Std() if rank != len(x):
             return [None] * rank
         case GatherElements():
             return [None] * rank

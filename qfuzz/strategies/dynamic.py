@@ -21,7 +21,7 @@ from qfuzz.strategies.contraction import (
 )
 from qfuzz.strategies.layer_forms import draw_entry
 
-_KINDS = (
+KINDS = (
     fill.BOTH_SIGNS,
     fill.NEAR_TIES,
     fill.POSITIVE,
@@ -34,7 +34,7 @@ _KINDS = (
     fill.EQUAL,
     fill.NOTHING,
 )
-_MAGNITUDES = (0, 0, 1, -3, 5, -10, 12, -60, 60)
+MAGNITUDES = (0, 0, 1, -3, 5, -10, 12, -60, 60)
 """Exponents: products with a weight's scale stay far within float32."""
 
 
@@ -49,6 +49,8 @@ def draw_dynamic_quantize(b: Builder) -> None:
         chosen_as="torch" if by_torch else "onnx",
         reduce_range=by_torch and b.d.rarely(2),
     )
+    if by_torch and output == "scale" and b.d.rarely(2):
+        b.forms.append(("entry", "older"))
     b.add_node(op, (x,), "float32" if output == "scale" else STORED)
     b.current = source
 
@@ -60,7 +62,7 @@ def draw_choose_qparams(b: Builder) -> None:
     x = float_data(b, least_rank=1)
     if not b.types[x].n_elements:
         x = b.add_input((8, 4), "float32")
-        b.ranges[x] = RealRange(d.pick(_KINDS), 2.0 ** d.pick(_MAGNITUDES))
+        b.ranges[x] = RealRange(d.pick(KINDS), 2.0 ** d.pick(MAGNITUDES))
     output: Qparam = d.pick(("scale", "zero_point"))
     op = d.pick(_CHOICES)
     if not op.tokens:
@@ -99,8 +101,8 @@ def draw_dynamic_linear(b: Builder) -> None:
     channels = draw_channels(b, rows, rows * features)
     choice, dtypes = _chosen(b)
     op = DynamicLinear(**choice, relu=choice["chosen_as"] == "torch" and d.rarely(4))
-    b.add_node(op, (x, *_weights(b, x, (channels, features), channels, dtypes)), "float32")
     draw_entry(b)
+    b.add_node(op, (x, *_weights(b, x, (channels, features), channels, dtypes)), "float32")
     b.current = source
 
 
@@ -149,6 +151,8 @@ def _weights(
     zero_point = middle if kind < 5 else d.pick((middle, low, high, middle + 1))
     style = d.pick((fill.UNIFORM, fill.UNIFORM, fill.NARROW, fill.EXTREMES, fill.EDGES))
     data = fill.quantized(d.key(), style, shape, dtype, zero_point)
+    if ("entry", "unpacked") in b.forms:
+        data = fill.with_ends(data)
     scale = b.scale(2.0**-6, 4)
     q = QType.per_tensor(dtype, scale, zero_point)
     if kind in (1, 3, 6) and shape[axis] > 1:
@@ -168,7 +172,7 @@ def _image(b: Builder) -> str:
     if not fits_conv(b):
         shape = (1, 2, 4, 4)
     x = b.add_input(shape, "float32")
-    b.ranges[x] = RealRange(b.d.pick(_KINDS), 2.0 ** b.d.pick(_MAGNITUDES))
+    b.ranges[x] = RealRange(b.d.pick(KINDS), 2.0 ** b.d.pick(MAGNITUDES))
     return x
 
 
@@ -184,5 +188,5 @@ def float_data(b: Builder, least_rank: int) -> str:
     if len(shape) < least_rank or not 0 < shape[-1] <= 512:
         shape = (8, 4)
     x = b.add_input(shape, "float32")
-    b.ranges[x] = RealRange(d.pick(_KINDS), 2.0 ** d.pick(_MAGNITUDES))
+    b.ranges[x] = RealRange(d.pick(KINDS), 2.0 ** d.pick(MAGNITUDES))
     return x

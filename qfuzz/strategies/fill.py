@@ -18,6 +18,9 @@ FLAT, UNIFORM, EDGES, EXTREMES, NARROW, MIXED = range(6)
 """Styles: all zero point; uniform; edge values only; smallest and largest; close to the zero point; half and half."""
 N_STYLES = 6
 
+INT32_BITS = (4, 8, 8, 12, 12, 16, 24, 32)
+"""How far int32 data reach from their zero point: products of few bits do not wrap, and of 24 a float32 has all."""
+
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -37,11 +40,17 @@ def below(w: Words, n: int) -> npt.NDArray[np.int64]:
 
 
 def quantized(key: int, style: int, shape: tuple[int, ...], dtype: str, zero_point: int) -> Array:
-    """Stored integers of `dtype`. Key 0 is all zero point, whatever the style."""
+    """Stored integers of `dtype`. Key 0 is all zero point, whatever the style.
+
+    Those of int32 keep within a power of two of the zero point (`INT32_BITS`).
+    """
     lo, hi = INTEGER_RANGE[dtype]
     n = int(np.prod(shape))
     if style == FLAT or key == 0 or n == 0:
         return np.full(shape, zero_point, dtype=dtype)
+    if dtype == "int32":
+        reach = 2 ** INT32_BITS[below(words(key, 1, stream=2), len(INT32_BITS))[0]]
+        lo, hi = max(lo, zero_point - reach), min(hi, zero_point + reach)
     w = words(key, n)
     uniform = lo + below(w, hi - lo + 1)
     match style:
@@ -59,17 +68,27 @@ def quantized(key: int, style: int, shape: tuple[int, ...], dtype: str, zero_poi
     return values.astype(dtype).reshape(shape)
 
 
+def with_ends(data: Array) -> Array:
+    """Stored integers, of which the first and the last are the smallest and the largest of their type."""
+    whole = data.copy()
+    ends = INTEGER_RANGE[str(data.dtype)]
+    whole.reshape(-1)[:1], whole.reshape(-1)[1:][-1:] = ends
+    return whole
+
+
 def _edges(lo: int, hi: int, zero_point: int) -> npt.NDArray[np.int64]:
     edges = [lo, hi, zero_point, zero_point + 1, zero_point - 1, 0, 1, -1, lo + 1, hi - 1, (lo + hi) // 2]
     return np.clip(np.array(edges, dtype=np.int64), lo, hi)
 
 
 def float8(key: int, style: int, shape: tuple[int, ...], dtype: str) -> Array:
-    """Finite numbers of a float8 kind, of all magnitudes alike. Key 0 is all 0."""
+    """Finite numbers of a float8 kind, of all magnitudes alike, or a few small ones. Key 0 is all 0."""
     n = int(np.prod(shape))
     if style == FLAT or key == 0:
         return np.zeros(shape, dtype=dtype)
     w = words(key, n)
+    if style == NARROW:  # whose products, and sums of some, are float32 numbers
+        return np.asarray(((below(w, 31) - 15) * 0.5).reshape(shape).astype(dtype))
     bits = np.array([0, 1, 0x81, 0x7E, 0xFE, 0x38], dtype=np.int64)[below(w, 6)] if style == EDGES else below(w, 256)
     numbers = bits.astype(np.uint8).view(dtype).reshape(shape)
     return np.where(np.isfinite(numbers), numbers, np.zeros((), dtype=dtype))

@@ -29,10 +29,10 @@ def draw_recurrent(b: Builder) -> None:
     magnitude = d.pick((1.0, 1.0, 2.0**-6, 2.0**5, SMALLEST * 128 if common else SMALLEST))
     b.ranges[x] = RealRange(d.integer(0, fill.N_RANGES - 1), magnitude)
     halves = d.rarely(4)
-    older = cell and d.rarely(3)
+    older = d.rarely(3)
     if older:
-        b.forms.append(("entry", "older"))
-    elif d.integer(0, 1):
+        b.forms.append(("entry", d.pick(("older", "unpacked")) if cell else "unpacked"))
+    if not cell and d.integer(0, 1):
         b.forms.append(("call", "overload"))
     rows = GATES[kind] * hidden
     inputs = [x]
@@ -79,4 +79,5 @@ def _weight(b: Builder, name: str, shape: tuple[int, int], *, halves: bool, one_
         steps = fill.below(fill.words(d.key(), shape[0]), 3)
         q = QType("int8", tuple(float32(scale * 2.0 ** int(s - 1)) for s in steps), (zero_point,) * shape[0], 0)
     style = d.pick((fill.UNIFORM, fill.UNIFORM, fill.EXTREMES, fill.NARROW))
-    return b.add_constant(name, q, fill.quantized(d.key(), style, shape, "int8", zero_point))
+    data = fill.quantized(d.key(), style, shape, "int8", zero_point)
+    return b.add_constant(name, q, fill.with_ends(data) if ("entry", "unpacked") in b.forms else data)

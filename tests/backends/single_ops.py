@@ -21,6 +21,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -49,6 +50,7 @@ from qfuzz.ops.recurrent import GATES, Recurrent
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements, Tile
 from qfuzz.ops.scalar import AddScalar, MulScalar
+from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.threshold import Threshold
@@ -616,6 +618,33 @@ def _linear_fp16(d: Draw) -> Case:
     return d.case(LinearFp16(relu=d.chance(0.4)), [(shape, "float32")], "float32", constants=constants)
 
 
+def _scaled_mm(d: Draw) -> Case:
+    m, n, k = d.integer(1, 5), d.integer(1, 18), int(d.rng.choice([1, 2, 3, 7, 8, 16, 33]))
+    axis = 0 if d.chance(0.4) else None
+    kinds: tuple[Any, ...] = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz")
+
+    def kind(rows: int) -> QType:
+        scales = tuple(d.scale() for _ in range(1 if axis is None else rows))
+        return QType(kinds[d.integer(0, 3)], scales, (0,) * len(scales), axis)
+
+    def values(shape: tuple[int, int], q: QType) -> Any:
+        return d.rng.normal(0, 30, shape).astype(DTYPES[q.dtype])
+
+    q_x, q_w = kind(m), kind(n)
+    constants: dict[int, tuple[TensorType, Any]] = {1: (TensorType((n, k), q_w), values((n, k), q_w))}
+    if d.chance(0.5):
+        constants[2] = (TensorType((n,), "float32"), d.rng.normal(0, 9, n).astype(np.float32))
+    results: tuple[Element, ...] = ("float32", "float16", "bfloat16", QType.per_tensor(kinds[0], d.scale(1, 99), 0))
+    names = ("x0", "c1", "c2")[: 1 + len(constants)]
+    network = Network(
+        (Input("x0", TensorType((m, k), q_x)),),
+        tuple(Constant(f"c{p}", t, Tensor(a)) for p, (t, a) in constants.items()),
+        (Node("y", ScaledMm(), names, results[d.integer(0, 3)]),),
+        ("y",),
+    )
+    return Case(network, (Tensor(values((m, k), q_x)),))
+
+
 def _attention(d: Draw) -> Case:
     batch, length, features = d.integer(1, 3), int(d.rng.choice([1, 2, 3, 5, 8, 17])), d.integer(1, 9)
     heads = d.integer(1, 3)
@@ -749,6 +778,17 @@ def _weight_only_linear(d: Draw) -> Case:
         constants[2] = (TensorType((n,), "float32"), d.rng.normal(0, 9, n).astype(np.float32))
     shape = (*(d.integer(1, 4) for _ in range(d.integer(1, 2))), k)
     return d.case(WeightOnlyLinear(), [(shape, "float32")], "float32", constants=constants)
+
+
+def _dynamic_nbits_linear(d: Draw) -> Case:
+    group = int(d.rng.choice([0, 0, 32, 64]))
+    n, k = int(d.rng.choice([1, 3, 4, 16, 17])), group * d.integer(1, 3) or int(d.rng.choice([2, 16, 32, 48, 130]))
+    count = n * k // group if group else n
+    q = QType("int4", tuple(d.scale() for _ in range(count)), (0,) * count, 1 if group else 0, group)
+    constants = {1: (TensorType((n, k), q), d.rng.integers(-8, 8, (n, k)).astype(DTYPES["int4"]))}
+    if d.chance(0.5):
+        constants[2] = (TensorType((n,), "float32"), d.rng.normal(0, 9, n).astype(np.float32))
+    return d.case(DynamicNbitsLinear(), [((d.integer(1, 4), k), "float32")], "float32", constants=constants)
 
 
 def _embedding(d: Draw) -> Case:
@@ -914,6 +954,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "fake_quantize": _fake_quantize,
     "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_nbits_linear": _dynamic_nbits_linear,
     "dynamic_conv": _dynamic_conv(DynamicConv),
     "dynamic_conv_transpose": _dynamic_conv(DynamicConvTranspose),
     "linear_fp16": _linear_fp16,
@@ -923,6 +964,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "embed_layer_norm": _embed_layer_norm,
     "moe": _moe,
     "weight_only_linear": _weight_only_linear,
+    "scaled_mm": _scaled_mm,
     "embedding": _embedding,
     "embedding_bag": _embedding_bag,
     "embedding_rows": _embedding_rows,

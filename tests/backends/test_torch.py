@@ -30,7 +30,7 @@ from qfuzz.oracle.verdicts import Outcome
 pytest.importorskip("torch", reason="torch is not installed: its backends cannot run")
 
 from qfuzz.backends import torch_limits
-from qfuzz.backends.torch_backends import TorchBackend
+from qfuzz.backends.torch_backends import TorchBackend, as_numpy_has_it
 from qfuzz.backends.torch_source import source_lines
 
 ENGINES = ("fbgemm", "x86", "onednn", "qnnpack", "export")
@@ -261,7 +261,8 @@ def test_printed_calls_compute_what_the_interpreted_ones_do(op: str, engine: str
     for case in cases(op, 1):
         if isinstance(backend.supports(case.network), NotSupported):
             continue
-        arrays = {n: t.array for n, t in (*case.network.constant_data.items(), *case.feeds.items())}
+        named = (*case.network.constant_data.items(), *case.feeds.items())
+        arrays = {n: as_numpy_has_it(t.array) for n, t in named}
         lines = source_lines(backend.calls(case.network), arrays)
         scope: dict[str, Any] = {}
         exec("\n".join(lines), scope)

@@ -77,6 +77,22 @@ def test_a_form_changes_no_result_of_simple_calls(form: str) -> None:
             assert not verdict.is_finding, (case, verdict)
 
 
+@pytest.mark.parametrize("memory", [v for name, v in CHOICES if name == "memory"])
+def test_what_is_written_into_lies_in_memory_as_inputs_do(memory: str) -> None:
+    n = 0
+    for case, backend in lowered("calls=out", "fbgemm"):
+        plain, other = said(case, "calls=out"), said(case, f"memory={memory}", "calls=out")
+        made = [
+            [c for c in backend.calls(x.network).run if c.out in x.network.outputs and c.out not in x.feeds]
+            for x in (plain, other)
+        ]
+        n += made[0] != made[1]
+        if case.network.nodes[0].op.name in ("add", "clamp", "leaky_relu", "concat"):
+            (verdict,) = check(other, [backend]).backends
+            assert not verdict.is_finding, (other, verdict)
+    assert n > 10
+
+
 @pytest.mark.parametrize("isa", CAPS)
 def test_an_instruction_set_is_kept_to(isa: str) -> None:
     backend = TorchBackend("fbgemm", isa=isa)

@@ -29,7 +29,7 @@ DIALECTS = {
 FORMS = (
     *((f"{name}={value}",) for name, value in CHOICES if name in ("entry", "calls", "packing")),
     *(("packing=repacked", f"entry={name}") for name in ("older", "sparse")),
-    ("calls=out", "entry=second"),
+    *(("calls=out", f"entry={name}") for name in ("second", "older", "aten")),
 )
 """Forms that other operators of torch are called in; drawn cases are said in them, too."""
 

@@ -56,7 +56,8 @@ def test_cases_of_one_operator_shrink_to_one_small_node(op: str) -> None:
         assert t.array.size == 1
     for value in case.network.inputs:
         if isinstance(value.type.element, QType):
-            assert value.type.element == QType.per_tensor("uint8", 1.0, 0)
+            dtype = "float8_e4m3fn" if value.type.element.is_float else "uint8"
+            assert value.type.element == QType.per_tensor(dtype, 1.0, 0)
     assert not any(t.array.any() for t in case.inputs), "key 0 fills with the zero point"
 
 

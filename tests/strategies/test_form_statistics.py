@@ -27,6 +27,7 @@ OWN_FORMS: Mapping[str, tuple[str, ...]] = {
     "dequantize": granular.FORMS,
     "fake_quantize": fake.FORMS,
     **dict.fromkeys(("conv", "linear", "dynamic_linear", "linear_fp16"), layer_forms.FORMS),
+    "scaled_mm": (*layer_forms.FORMS, "call"),
     **dict.fromkeys(
         ("clamp", "leaky_relu", "sigmoid", "threshold", "prelu", "batch_norm", "add_scalar", "mul_scalar"), ("call",)
     ),
