@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering, symmetric
-from qfuzz.backends.torch_calls import Arg, literal
+from qfuzz.backends.torch_calls import Arg, literal, torch_name
 from qfuzz.backends.torch_int8_weights import int8_weight, is_given_as_reals
 from qfuzz.backends.torch_kernels import qtype_in
 from qfuzz.backends.torch_layers import QUANTIZED, bias_of, packed_linear, weight_of
