@@ -27,6 +27,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -463,8 +464,10 @@ def _topk(d: Dice, shape: Shape) -> Operator:
 def _reflection_pad(d: Dice) -> Case:
     shape = d.shape(2, 4)
     n = len(shape) - (1 if len(shape) < 3 or d.chance(0.4) else 2)
-    padding = tuple(d.integer(0, size - 1) for size in (*shape[-n:], *shape[-n:]))
-    return _case(d, ReflectionPad(padding=padding), [(shape, d.qtype())], d.qtype())
+    circular = d.chance(0.4)
+    padding = tuple(d.integer(0, size - (not circular)) for size in (*shape[-n:], *shape[-n:]))
+    op = ReflectionPad(padding=padding, mode="circular" if circular else "reflect")
+    return _case(d, op, [(shape, d.qtype())], d.qtype())
 
 
 def _filled(make: Callable[[Dice, Shape, float], Operator]) -> Callable[[Dice], Case]:
@@ -1060,6 +1063,23 @@ def _any_float8(d: Dice, t: TensorType) -> np.ndarray[Any, Any]:
     return np.where(np.isfinite(bits) & (not small), bits, values).reshape(t.shape)
 
 
+def _dynamic_nbits_linear(d: Dice) -> Case:
+    real = d.pick("float32", "float32", "bfloat16")
+    group = 32 if real == "float32" and d.chance(0.4) else 0
+    n, k = d.integer(1, 4), group * d.integer(1, 2) or d.integer(1, 9)
+    axis = 1 if group else d.pick(0, None)
+    count = 1 if axis is None else n * k // group if group else n
+    q = QType("int4", tuple(d.scale() for _ in range(count)), (0,) * count, axis, group)
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = [(TensorType((n, k), q), _stored(d, q, (n, k)))]
+    if d.chance(0.5):
+        bias = np.array([d.float32(-99.0, 99.0) for _ in range(n)], dtype=np.float32)
+        constants.append((TensorType((n,), "float32"), bias))
+    case = _case(d, DynamicNbitsLinear(), [((*d.shape(1, 2), k), real)], real, tuple(constants))
+    x = case.inputs[0].array
+    rows = [_range(d, (k,)) for _ in range(x.size // k)]
+    return Case(case.network, (Tensor(np.array(rows, np.float32).reshape(x.shape).astype(x.dtype)),))
+
+
 def _embedding(d: Dice) -> Case:
     shape = d.shape(1, 3)
     axis = d.integer(0, len(shape) - 1)
@@ -1276,6 +1296,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "fake_quantize": _fake_quantize,
     "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_nbits_linear": _dynamic_nbits_linear,
     "dynamic_conv": _dynamic_conv(transposed=False),
     "dynamic_conv_transpose": _dynamic_conv(transposed=True),
     "linear_fp16": _linear_fp16,

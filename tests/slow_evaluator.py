@@ -1159,6 +1159,22 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
+def dynamic_nbits_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        channel, total = index[-1], Fraction(0)
+        row = [x.real((*index[:-1], k)) for k in range(x.shape[-1])]
+        low, high = min([Fraction(0), *row]), max([Fraction(0), *row])
+        scale = (high - low) / 255
+        zero = half_even(-128 - low / scale) if scale else -128
+        zero = min(max(zero, -128), 127)
+        for k, number in enumerate(row):
+            stored = min(max((half_even(number / scale) if scale else 0) + zero, -128), 127)
+            total += (stored - zero) * scale * weight.real((channel, k))
+        return total + bias_at(bias, channel, Fraction(1))
+
+    return (*x.shape[:-1], weight.shape[0]), rational(real)
+
+
 def _dynamically(static: Any, op: Any, x: Values, weight: Values, bias: Values | None) -> tuple[Shape, Real]:
     """A layer of integers: those that the data become, with the data's scale."""
     scale, zero = layer_qparams(op, x)
@@ -1307,7 +1323,8 @@ def reflection_pad(op: Any, x: Values) -> tuple[Shape, Real]:
         at = list(index)
         for d in range(n):
             i, last = index[first + d] - op.padding[d], x.shape[first + d] - 1
-            at[first + d] = -i if i < 0 else 2 * last - i if i > last else i
+            mirrored = -i if i < 0 else 2 * last - i if i > last else i
+            at[first + d] = i % (last + 1) if op.mode == "circular" else mirrored
         return x.real(tuple(at))
 
     own = (s + op.padding[d] + op.padding[n + d] for d, s in enumerate(x.shape[first:]))
@@ -1555,6 +1572,7 @@ DEFINITIONS: dict[str, Definition] = {
     "fake_quantize": fake_quantize,
     "choose_qparams": choose_qparams,
     "dynamic_linear": dynamic_linear,
+    "dynamic_nbits_linear": dynamic_nbits_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
     "recurrent": slow_composite.recurrent,

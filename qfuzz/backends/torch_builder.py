@@ -136,6 +136,7 @@ OF_ANY_TYPE = (
     "embedding",
     "embedding_bag",
     "weight_only_linear",
+    "dynamic_nbits_linear",
     "linear_pointwise",
     "conv_pointwise",
     "scaled_mm",

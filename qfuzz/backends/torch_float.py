@@ -19,6 +19,7 @@ PACKERS: tuple[str, ...] = (
     "torch.ops.onednn.qlinear_prepack",
     "torch.ops.quantized.linear_prepack_fp16",
     "torch.ops.quantized.embedding_bag_prepack",
+    "torch._dyn_quant_pack_4bit_weight",
 )
 """Calls that pack a weight with what belongs to it. The float operator takes what they were given."""
 
@@ -87,6 +88,7 @@ FLOAT: Mapping[str, str] = MappingProxyType(
         **{f"torch.ops.onednn.{name}": said for name, said in _ONEDNN.items()},
         **dict.fromkeys(("torch.quantize_per_tensor", "torch.quantize_per_channel"), "torch.clone: 0"),
         "torch._int_mm": "torch.mm: 0 1",
+        "torch._dyn_quant_matmul_4bit": "torch.ones: 4 3; torch.nn.functional.linear: 0 . p2",
         **{f"torch.quantized_max_pool{n}d": f"torch.nn.functional.max_pool{n}d: 0 1 2 3 4 5" for n in (1, 2, 3)},
     }
 )

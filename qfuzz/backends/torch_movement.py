@@ -98,9 +98,9 @@ def _reflection_pad(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, ReflectionPad)
     keep_qparams(b, node)
-    if len(op.padding) > 4:
+    if len(op.padding) > 4 and op.mode == "reflect":
         raise Unsupported("padding: torch registers reflection_pad1d and reflection_pad2d for quantized tensors")
-    b.call(node.name, "torch.nn.functional.pad", b.x(node), literal(_sides(op.padding)), literal("reflect"))
+    b.call(node.name, "torch.nn.functional.pad", b.x(node), literal(_sides(op.padding)), literal(op.mode))
 
 
 def _split(b: Builder, node: Node) -> None:

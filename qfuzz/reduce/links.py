@@ -12,6 +12,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.fake_quantization import FakeQuantize
@@ -109,6 +110,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             Linear()
             | LinearInteger()
             | DynamicLinear()
+            | DynamicNbitsLinear()
             | LinearFp16()
             | WeightOnlyLinear()
             | LinearPointwise()

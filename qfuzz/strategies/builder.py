@@ -38,10 +38,11 @@ class Flavour:
 
 
 class RealRange(NamedTuple):
-    """What the data of a float32 input are like: a kind of `fill.ranged`, and its magnitude."""
+    """What the data of an input of reals are like: a kind of `fill.ranged`, and its magnitude; `by_row`, each row's."""
 
     kind: int
     magnitude: float
+    by_row: bool = False
 
 
 @dataclass

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from hypothesis.strategies import SearchStrategy
 
 from qfuzz.exact.floating import FORMATS
@@ -11,11 +12,11 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.forms import CHOICES, forms_from
 from qfuzz.ir.network import Case, Input, Network
 from qfuzz.ir.qtype import BYTES, QType, QuantizedDType, integer_range
-from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.quantization import Quantize
 from qfuzz.strategies import fake, fill, granular, layer_forms, weight_only
-from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
+from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour, RealRange
 from qfuzz.strategies.directed import direct
 from qfuzz.strategies.draw import Draw, strategy_of
 from qfuzz.strategies.families import DRAWINGS, selected_ops
@@ -48,7 +49,7 @@ UNUSUAL = (
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_conv", "dynamic_conv_transpose"),
     *("dynamic_quantize", "dynamic_linear", "linear_fp16", "attention", "lstm", "embed_layer_norm", "moe"),
-    *("weight_only_linear", "embedding", "embedding_bag", "embedding_rows", "recurrent"),
+    *("weight_only_linear", "dynamic_nbits_linear", "embedding", "embedding_bag", "embedding_rows", "recurrent"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
     *("masked_fill", "index_put", "constant_pad", "grid_sample"),
@@ -197,7 +198,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     for i, v in enumerate(network.inputs):
         own_key = key + i if key else 0
         if v.name in b.ranges:
-            inputs.append(fill.ranged(own_key, b.ranges[v.name].kind, v.type.shape, b.ranges[v.name].magnitude))
+            inputs.append(_ranged(own_key, b.ranges[v.name], v.type))
         else:
             inputs.append(_filled(own_key, style, v.type, _step(network, v.name)))
     edits = d.integer(0, 3)
@@ -299,6 +300,15 @@ def _step(network: Network, name: str) -> float:
         return float(network.constant_data[node.inputs[1]].array.reshape(-1)[0])
     q = node.element
     return q.scale[0] if isinstance(q, QType) else 1.0
+
+
+def _ranged(key: int, data: RealRange, type_: TensorType) -> fill.Array:
+    shape = type_.shape
+    if not (data.by_row and key):
+        return fill.ranged(key, data.kind, shape, data.magnitude).astype(DTYPES[type_.dtype])
+    keys = fill.words(key, math.prod(shape[:-1])).tolist()
+    rows = [fill.ranged(own, data.kind, shape[-1:], data.magnitude) for own in keys]
+    return np.array(rows, dtype=np.float32).reshape(shape).astype(DTYPES[type_.dtype])
 
 
 def _filled(key: int, style: int, type_: TensorType, step: float) -> fill.Array:

@@ -1,6 +1,7 @@
 """The drawing side of flip, channel_shuffle, unfold, reflection_pad, sort, topk."""
 
 import math
+from typing import Literal
 
 from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
@@ -73,11 +74,13 @@ def draw_reflection_pad(b: Builder) -> None:
     shape = b.type.shape
     rank = len(shape)
     n = rank - 2 if rank == 5 or (rank > 2 and (shape[0] == 0 or not d.rarely(5))) else rank - 1
-    sides = [d.integer(0, min(size - 1, 3)) for size in (*shape[-n:], *shape[-n:])]
+    circular = d.rarely(5)
+    sides = [d.integer(0, min(size - (not circular), 3)) for size in (*shape[-n:], *shape[-n:])]
     padded = (size + sides[i] + sides[n + i] for i, size in enumerate(shape[-n:]))
     if math.prod((*shape[:-n], *padded)) > 2 * MAX_VALUE_ELEMENTS:
         sides = [0] * (2 * n)
-    b.add_node(ReflectionPad(padding=tuple(sides)), (b.current,), same(b))
+    mode: Literal["reflect", "circular"] = "circular" if circular else "reflect"
+    b.add_node(ReflectionPad(padding=tuple(sides), mode=mode), (b.current,), same(b))
 
 
 def draw_sort(b: Builder) -> None:

@@ -21,6 +21,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -786,6 +787,17 @@ def _weight_only_linear(d: Draw) -> Case:
     return d.case(WeightOnlyLinear(), [(shape, "float32")], "float32", constants=constants)
 
 
+def _dynamic_nbits_linear(d: Draw) -> Case:
+    group = int(d.rng.choice([0, 0, 32, 64]))
+    n, k = int(d.rng.choice([1, 3, 4, 16, 17])), group * d.integer(1, 3) or int(d.rng.choice([2, 16, 32, 48, 130]))
+    count = n * k // group if group else n
+    q = QType("int4", tuple(d.scale() for _ in range(count)), (0,) * count, 1 if group else 0, group)
+    constants = {1: (TensorType((n, k), q), d.rng.integers(-8, 8, (n, k)).astype(DTYPES["int4"]))}
+    if d.chance(0.5):
+        constants[2] = (TensorType((n,), "float32"), d.rng.normal(0, 9, n).astype(np.float32))
+    return d.case(DynamicNbitsLinear(), [((d.integer(1, 4), k), "float32")], "float32", constants=constants)
+
+
 def _embedding(d: Draw) -> Case:
     rows, columns = d.integer(2, 9), int(d.rng.choice([16, 24, 32, 36, 80]))
     dtype = str(d.rng.choice(["uint4", "uint8", "uint2"] if d.dtype == "uint8" else ["int4", "int8", "int2"]))
@@ -949,6 +961,7 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "fake_quantize": _fake_quantize,
     "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_nbits_linear": _dynamic_nbits_linear,
     "dynamic_conv": _dynamic_conv(DynamicConv),
     "dynamic_conv_transpose": _dynamic_conv(DynamicConvTranspose),
     "linear_fp16": _linear_fp16,
