@@ -149,7 +149,7 @@ class _Twin:
             if call.target.startswith(("torch.ops.quantized.", "torch.ops.onednn.")):
                 raise Unsupported(f"{call.target} has no float operator here to be held against")
             return [call]
-        return [self._float(call, part) for part in said.split("; ")]
+        return [c for part in said.split("; ") for c in _wide(self._float(call, part))]
 
     def _float(self, call: Call, said: str) -> Call:
         target, _, wanted = said.partition(": ")
@@ -174,3 +174,11 @@ class _Twin:
         """Of each cell both weights, then both biases, as they were packed."""
         layers = [[self._packed[a.value] for a in self._packed[cell][:2]] for cell in cells.value]
         return variables(tuple(pack[part].value for packs in layers for part in (0, 1) for pack in packs))
+
+
+def _wide(call: Call) -> list[Call]:
+    """An LSTM of float64, which oneDNN has none of: that of float32 reads and writes past tensors of other sizes."""
+    if call.target != "torch.lstm":
+        return [call]
+    names = [n for a in call.args[:3] for n in (a.value if a.kind == "variables" else [a.value])]
+    return [*(Call(n, ".double", (variable(n),)) for n in names), call]
