@@ -27,6 +27,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -77,8 +78,9 @@ Shape = tuple[int, ...]
 class Dice:
     """A seeded source of the parts of a case."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, *, wide: bool = False) -> None:
         self.random = random.Random(seed)
+        self.wide = wide
         self.center = self.random.choice((0.0, 0.0, 0.0, -20.0, 20.0, -60.0))
         self.dyadic = self.random.random() < 0.4
 
@@ -100,6 +102,11 @@ class Dice:
         return float32(2.0**about)
 
     def qtype(self, exponent: float | None = None) -> QType:
+        """uint8 or int8; where all is `wide`, int32."""
+        if self.wide:
+            qmin, qmax = INTEGER_RANGE["int32"]
+            about = self.pick(0, 9, 2**24 + 1, 2**30, qmax) * self.pick(1, -1)
+            return QType.per_tensor("int32", self.scale(exponent), max(qmin, about))
         dtype = self.pick("uint8", "int8")
         qmin = 0 if dtype == "uint8" else -128
         zero_point = self.pick(qmin, qmin + 255, qmin + 128, self.integer(qmin, qmin + 255))
@@ -457,8 +464,10 @@ def _topk(d: Dice, shape: Shape) -> Operator:
 def _reflection_pad(d: Dice) -> Case:
     shape = d.shape(2, 4)
     n = len(shape) - (1 if len(shape) < 3 or d.chance(0.4) else 2)
-    padding = tuple(d.integer(0, size - 1) for size in (*shape[-n:], *shape[-n:]))
-    return _case(d, ReflectionPad(padding=padding), [(shape, d.qtype())], d.qtype())
+    circular = d.chance(0.4)
+    padding = tuple(d.integer(0, size - (not circular)) for size in (*shape[-n:], *shape[-n:]))
+    op = ReflectionPad(padding=padding, mode="circular" if circular else "reflect")
+    return _case(d, op, [(shape, d.qtype())], d.qtype())
 
 
 def _filled(make: Callable[[Dice, Shape, float], Operator]) -> Callable[[Dice], Case]:
@@ -478,12 +487,22 @@ def _filled(make: Callable[[Dice, Shape, float], Operator]) -> Callable[[Dice], 
 _masked_fill = _filled(lambda d, shape, value: MaskedFill(value=value))
 
 
-def _moved(make: Callable[[Dice, Shape], Operator]) -> Callable[[Dice], Case]:
+def _moved(make: Callable[[Dice, Shape], Operator], *, places: bool = False) -> Callable[[Dice], Case]:
+    """`places` are given now and then, as int64."""
+
     def draw(d: Dice) -> Case:
         shape, q = d.shape(), d.qtype()
-        return _case(d, make(d, shape), [(shape, q)], q if d.chance(0.5) else d.qtype())
+        op = make(d, shape)
+        if places and d.chance(0.4):
+            return _case(d, op, [(shape, q)], "int64")
+        return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
 
     return draw
+
+
+def _sides(d: Dice, shape: Shape) -> Shape:
+    """What is put before each dimension, then after each, or left out there."""
+    return tuple(d.integer(-(n // 2) if d.chance(0.2) else 0, 2) for n in (*shape, *shape))
 
 
 def _slice(d: Dice, shape: Shape) -> Operator:
@@ -1044,6 +1063,23 @@ def _any_float8(d: Dice, t: TensorType) -> np.ndarray[Any, Any]:
     return np.where(np.isfinite(bits) & (not small), bits, values).reshape(t.shape)
 
 
+def _dynamic_nbits_linear(d: Dice) -> Case:
+    real = d.pick("float32", "float32", "bfloat16")
+    group = 32 if real == "float32" and d.chance(0.4) else 0
+    n, k = d.integer(1, 4), group * d.integer(1, 2) or d.integer(1, 9)
+    axis = 1 if group else d.pick(0, None)
+    count = 1 if axis is None else n * k // group if group else n
+    q = QType("int4", tuple(d.scale() for _ in range(count)), (0,) * count, axis, group)
+    constants: list[tuple[TensorType, np.ndarray[Any, Any]]] = [(TensorType((n, k), q), _stored(d, q, (n, k)))]
+    if d.chance(0.5):
+        bias = np.array([d.float32(-99.0, 99.0) for _ in range(n)], dtype=np.float32)
+        constants.append((TensorType((n,), "float32"), bias))
+    case = _case(d, DynamicNbitsLinear(), [((*d.shape(1, 2), k), real)], real, tuple(constants))
+    x = case.inputs[0].array
+    rows = [_range(d, (k,)) for _ in range(x.size // k)]
+    return Case(case.network, (Tensor(np.array(rows, np.float32).reshape(x.shape).astype(x.dtype)),))
+
+
 def _embedding(d: Dice) -> Case:
     shape = d.shape(1, 3)
     axis = d.integer(0, len(shape) - 1)
@@ -1206,18 +1242,18 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
-    "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5))),
-    "topk": _moved(_topk),
+    "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5)), places=True),
+    "topk": _moved(_topk, places=True),
     "masked_fill": _masked_fill,
     "index_put": _filled(
         lambda d, s, v: IndexPut(value=v, indices=tuple(d.integer(-s[0], s[0] - 1) for _ in range(d.integer(0, 2))))
     ),
-    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=_sides(d, s))),
     "concat": _concat,
     "reshape": _moved(_reshape),
     "transpose": _moved(_perm),
     "slice": _moved(_slice),
-    "pad": _moved(lambda d, shape: Pad(padding=tuple(d.integer(0, 2) for _ in range(2 * len(shape))))),
+    "pad": _moved(lambda d, shape: Pad(padding=_sides(d, shape))),
     "flatten": _moved(lambda d, shape: Flatten(start_axis=d.integer(0, len(shape) - 1))),
     "sigmoid": _unary(lambda d: Sigmoid(), bounded=True),
     "tanh": _unary(lambda d: Tanh(), bounded=True),
@@ -1260,6 +1296,7 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "fake_quantize": _fake_quantize,
     "choose_qparams": _choose_qparams,
     "dynamic_linear": _dynamic_linear,
+    "dynamic_nbits_linear": _dynamic_nbits_linear,
     "dynamic_conv": _dynamic_conv(transposed=False),
     "dynamic_conv_transpose": _dynamic_conv(transposed=True),
     "linear_fp16": _linear_fp16,
@@ -1295,11 +1332,11 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
 """Operator name to a function that throws a case. It may raise `InvalidCase`; `random_case` throws again."""
 
 
-def random_case(op: str, seed: int) -> Case:
-    """The valid case of an operator that belongs to `seed`."""
+def random_case(op: str, seed: int, *, wide: bool = False) -> Case:
+    """The valid case of an operator that belongs to `seed`; `wide` ones have activations of int32."""
     for attempt in range(100):
         try:
-            return RANDOM_CASES[op](Dice(f"{op}/{seed}/{attempt}"))
+            return RANDOM_CASES[op](Dice(f"{op}/{seed}/{attempt}", wide=wide))
         except InvalidCase:
             continue
     raise AssertionError(f"no valid case of {op} in 100 attempts")

@@ -197,7 +197,8 @@ def evaluate(case: Case) -> dict[str, Values]:
 
 def evaluate_node(node: Node, inputs: Sequence[Values]) -> SlowResult:
     """The exact result of `node` on concrete inputs, constants among them."""
-    shape, real = DEFINITIONS[node.op.name](node.op, *inputs)
+    definition = places if node.op.name in ("sort", "topk") and node.element == "int64" else DEFINITIONS[node.op.name]
+    shape, real = definition(node.op, *inputs)
     saturates = getattr(node.op, "saturate", True)
     if node.op.name == "scaled_mm":  # as torch converts to float8
         saturates = isinstance(node.element, QType) and node.element.dtype == "float8_e4m3fn"
@@ -1158,6 +1159,22 @@ def dynamic_linear(op: Any, x: Values, weight: Values, bias: Values | None = Non
     return (*x.shape[:-1], weight.shape[0]), with_relu(op, real)
 
 
+def dynamic_nbits_linear(op: Any, x: Values, weight: Values, bias: Values | None = None) -> tuple[Shape, Real]:
+    def real(index: Index) -> Fraction:
+        channel, total = index[-1], Fraction(0)
+        row = [x.real((*index[:-1], k)) for k in range(x.shape[-1])]
+        low, high = min([Fraction(0), *row]), max([Fraction(0), *row])
+        scale = (high - low) / 255
+        zero = half_even(-128 - low / scale) if scale else -128
+        zero = min(max(zero, -128), 127)
+        for k, number in enumerate(row):
+            stored = min(max((half_even(number / scale) if scale else 0) + zero, -128), 127)
+            total += (stored - zero) * scale * weight.real((channel, k))
+        return total + bias_at(bias, channel, Fraction(1))
+
+    return (*x.shape[:-1], weight.shape[0]), rational(real)
+
+
 def _dynamically(static: Any, op: Any, x: Values, weight: Values, bias: Values | None) -> tuple[Shape, Real]:
     """A layer of integers: those that the data become, with the data's scale."""
     scale, zero = layer_qparams(op, x)
@@ -1306,7 +1323,8 @@ def reflection_pad(op: Any, x: Values) -> tuple[Shape, Real]:
         at = list(index)
         for d in range(n):
             i, last = index[first + d] - op.padding[d], x.shape[first + d] - 1
-            at[first + d] = -i if i < 0 else 2 * last - i if i > last else i
+            mirrored = -i if i < 0 else 2 * last - i if i > last else i
+            at[first + d] = i % (last + 1) if op.mode == "circular" else mirrored
         return x.real(tuple(at))
 
     own = (s + op.padding[d] + op.padding[n + d] for d, s in enumerate(x.shape[first:]))
@@ -1327,6 +1345,18 @@ def ordered(downwards: Callable[[Any], bool]) -> Definition:
         return (*x.shape[:axis], k, *x.shape[axis + 1 :]), rational(real)
 
     return definition
+
+
+def places(op: Any, x: Values) -> tuple[Shape, Real]:
+    """Where the elements of one axis stood before they were put in order, the first of equal ones first."""
+    axis = op.axis % len(x.shape)
+    downwards = op.descending if op.name == "sort" else op.largest
+
+    def real(index: Index) -> Fraction:
+        line = [x.real((*index[:axis], i, *index[axis + 1 :])) for i in range(x.shape[axis])]
+        return Fraction(sorted(range(len(line)), key=line.__getitem__, reverse=downwards)[index[axis]])
+
+    return (*x.shape[:axis], getattr(op, "k", x.shape[axis]), *x.shape[axis + 1 :]), rational(real)
 
 
 def masked_fill(op: Any, x: Values, mask: Values) -> tuple[Shape, Real]:
@@ -1542,6 +1572,7 @@ DEFINITIONS: dict[str, Definition] = {
     "fake_quantize": fake_quantize,
     "choose_qparams": choose_qparams,
     "dynamic_linear": dynamic_linear,
+    "dynamic_nbits_linear": dynamic_nbits_linear,
     "attention": slow_composite.attention,
     "lstm": slow_composite.lstm,
     "recurrent": slow_composite.recurrent,

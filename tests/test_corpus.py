@@ -41,7 +41,7 @@ def test_expectations_are_complete(path: Path) -> None:
         assert e.backend.startswith(FRAMEWORKS)
         op, verdict, what, form = e.signature.split("/")
         assert verdict == e.verdict
-        assert op != "*" or what != "*", "would hide every bug of the backend"
+        assert op != "*" or what != "*" or form == "beyond int32", "would hide every bug of the backend"
         assert what != "*" or form not in ("", "-", "*"), "would hide every bug of the operator"
     assert any(e.verdict == "holds" for e in expectations) == (path.parent.name == "holds" or _depends_on_cpu(path))
 

@@ -16,6 +16,7 @@ from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.ops.semantics import Operand
 from qfuzz.oracle.admissible import Admissible, admissible
 from qfuzz.oracle.reference import image_of
+from qfuzz.strategies.networks import OF_INT32
 
 CONTRACTS = (
     Contract(terms="exact", k=0, tie="half_even", source="test"),
@@ -62,11 +63,14 @@ def _within(operands: Sequence[Operand], dice: random.Random) -> list[Operand]:
     return points
 
 
-@pytest.mark.parametrize("op", OPERATOR_NAMES)
-def test_admissible_set_of_an_interval_covers_its_points(op: str) -> None:
+WIDE = tuple((op, True) for op in OF_INT32 if op not in ("quantize", "dequantize"))
+
+
+@pytest.mark.parametrize(("op", "wide"), (*((op, False) for op in OPERATOR_NAMES), *WIDE))
+def test_admissible_set_of_an_interval_covers_its_points(op: str, wide: bool) -> None:
     dice = random.Random(op)
     for seed in range(CASES):
-        case = random_case(op, seed)
+        case = random_case(op, seed, wide=wide)
         (node,) = case.network.nodes
         operands = _widened(case, dice)
 
@@ -74,17 +78,17 @@ def test_admissible_set_of_an_interval_covers_its_points(op: str) -> None:
             image = image_of(node, operands)
             return [admissible(image, c, node.element, FilterCount()) for c in CONTRACTS]
 
-        wide = sets(operands)
+        covering = sets(operands)
         for _ in range(POINTS):
-            for w, p, contract in zip(wide, sets(_within(operands, dice)), CONTRACTS, strict=True):
+            for w, p, contract in zip(covering, sets(_within(operands, dice)), CONTRACTS, strict=True):
                 assert (w.lo <= p.lo).all(), f"{op}, seed {seed}, {contract}"
                 assert (p.hi <= w.hi).all(), f"{op}, seed {seed}, {contract}"
 
 
-@pytest.mark.parametrize("op", OPERATOR_NAMES)
-def test_admissible_set_holds_the_exact_value_and_grows_with_the_contract(op: str) -> None:
+@pytest.mark.parametrize(("op", "wide"), (*((op, False) for op in OPERATOR_NAMES), *WIDE))
+def test_admissible_set_holds_the_exact_value_and_grows_with_the_contract(op: str, wide: bool) -> None:
     for seed in range(CASES):
-        case = random_case(op, seed)
+        case = random_case(op, seed, wide=wide)
         (node,) = case.network.nodes
         feeds = [Operand.point(v.type, t.array) for v, t in zip(case.network.inputs, case.inputs, strict=True)]
         image = image_of(node, _as_read(case, feeds))

@@ -109,7 +109,7 @@ CONTROLS = (
         "1.22.1",
         ALL,
         ("format=qdq&opt=all",),
-        400,
+        600,
         (
             Fixed(
                 "lost-output",

@@ -17,8 +17,10 @@ from qfuzz.ir.qtype import QType
 from qfuzz.ops import OPERATOR_NAMES
 from qfuzz.oracle.reference import exact_outputs
 from qfuzz.strategies.generate import cases_of
+from qfuzz.strategies.networks import OF_INT32
 
 CASES_PER_OPERATOR = 150
+WIDE_CASES_PER_OPERATOR = 40
 CASES_FROM_STRATEGIES = 100
 SAMPLE = 40
 
@@ -44,6 +46,13 @@ def _node_differences(name: str, fast: np.ndarray, slow: Values) -> list[str]:
 def test_reference_equals_slow_evaluator(op: str) -> None:
     for seed in range(CASES_PER_OPERATOR):
         case = random_case(op, seed)
+        assert _differences(case) == [], f"{op}, seed {seed}: {case}"
+
+
+@pytest.mark.parametrize("op", OF_INT32)
+def test_reference_equals_slow_evaluator_on_int32(op: str) -> None:
+    for seed in range(WIDE_CASES_PER_OPERATOR):
+        case = random_case(op, seed, wide=True)
         assert _differences(case) == [], f"{op}, seed {seed}: {case}"
 
 

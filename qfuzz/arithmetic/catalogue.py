@@ -2,7 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from qfuzz.arithmetic import contraction, conversions, functions, matrices, means, quantizing, rounded, sums
+from qfuzz.arithmetic import (
+    contraction,
+    conversions,
+    dynamic_convolution,
+    functions,
+    matrices,
+    means,
+    normalizing,
+    quantizing,
+    rounded,
+    sums,
+)
 from qfuzz.arithmetic.contracting import ContractionEvaluation
 from qfuzz.arithmetic.contraction_equalities import EQUALITIES
 from qfuzz.arithmetic.contraction_published import PUBLISHED, TO_FLOAT32
@@ -96,6 +107,22 @@ FAMILIES: tuple[Family, ...] = (
         functions.NORMALIZATIONS,
         rounded.FAULTS,
     ),
+    Family(
+        normalizing.Normalizing,
+        normalizing.OPERATORS,
+        rounded.why_not,
+        normalizing.NormalizingEvaluation,
+        rounded.EQUALITIES,
+        faults=normalizing.FAULTS,
+    ),
+    Family(
+        dynamic_convolution.DynamicConvolution,
+        dynamic_convolution.OPERATORS,
+        rounded.why_not,
+        dynamic_convolution.DynamicConvolutionEvaluation,
+        rounded.EQUALITIES,
+        faults=dynamic_convolution.FAULTS,
+    ),
 )
 """An operator is in one of them, or in `ROUNDED`."""
 
@@ -130,6 +157,9 @@ CAUSES: Mapping[str, Mapping[str, str]] = {
     "int32-overflow": {"clamp": "int32_conversion"},
     "int32-overflow-wraps": {"clamp": "int32_conversion_wrapping"},
     "int32-limit-wraps": {"clamp": "int32_limit"},
+    "cancelled-variance": {"statistics": "difference_fused"},
+    "cancelled-variance-unfused": {"statistics": "difference"},
+    **{f"result-in-input-scale-{kernel}": {"result": kernel} for kernel in dynamic_convolution.KERNELS},
     **FAULTS,
 }
 """What violations are attributed to: departures of the exact, or of a published arithmetic; special ones first."""

@@ -71,6 +71,10 @@ def is_modelled(node: Node, types: Sequence[TensorType]) -> bool:
     activations = [node.element, *(t.element for i, t in enumerate(types) if i not in weights)]
     if any(isinstance(e, QType) and not e.is_per_tensor for e in activations):
         return False
+    if node.op.name not in ("quantize", "dequantize") and any(
+        dtype_of(e) == "int32" for e in activations if isinstance(e, QType)
+    ):
+        return False
     return all(t.dtype in _MODELLED and not (isinstance(t.element, QType) and t.element.block) for t in types) and (
         dtype_of(node.element) in _MODELLED
     )

@@ -19,7 +19,7 @@ from qfuzz.ir.protocols import Array
 from qfuzz.ir.qtype import Element, QType, float32
 from qfuzz.ops.activation import Clamp, Elu, LeakyRelu
 from qfuzz.ops.movement import Concat, Pad, Reshape, Slice, Transpose
-from qfuzz.ops.pooling import AvgPool, GlobalAvgPool, MaxPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.softmax import Softmax
 
 
@@ -154,11 +154,13 @@ def avg_pool(spatial: int) -> Reading:
     """An average pool over windows."""
 
     def read(call: Call) -> Iterator[Work]:
-        if call.arguments.get("divisor_override") is not None:
-            raise InvalidCase("divisor_override is given; qfuzz's avg_pool divides by the window")
         x, got = batched(call, spatial)
-        ceil, include = bool(call["ceil_mode"]), bool(call["count_include_pad"])
-        op = AvgPool(**_windows(call, spatial), ceil_mode=ceil, count_include_pad=include)
+        op = AvgPool(
+            **_windows(call, spatial),
+            ceil_mode=bool(call["ceil_mode"]),
+            count_include_pad=bool(call["count_include_pad"]),
+            divisor_override=int(call.arguments.get("divisor_override") or 0),
+        )
         yield Work(op, (x,), asked(call, x), got)
 
     return read
@@ -171,13 +173,14 @@ def _windows(call: Call, n: int) -> dict[str, Any]:
 
 
 def adaptive_avg_pool(spatial: int) -> Reading:
-    """An adaptive pool to one element."""
+    """An adaptive pool, which is a global one where it gives one element."""
 
     def read(call: Call) -> Iterator[Work]:
-        if set(each(call["output_size"], spatial)) != {1}:
-            raise InvalidCase(f"output size {list(call['output_size'])}; qfuzz judges adaptive pools to size 1")
         x, got = batched(call, spatial)
-        yield Work(GlobalAvgPool(), (x,), asked(call, x), got)
+        sizes = got.shape[2:]
+        yield Work(
+            GlobalAvgPool() if {*sizes} == {1} else AdaptiveAvgPool(output_size=sizes), (x,), asked(call, x), got
+        )
 
     return read
 

@@ -163,6 +163,8 @@ def lower_graph(network: Network, lowerings: Mapping[str, Lowering], *, integers
     for node in network.nodes:
         try:
             lowering = lowerings[node.op.name]
+            if node.op.name not in OF_ALL_TYPES:
+                _refuse_int32(network, node)
             if node.op.name in OF_BYTES or (integers_only and node.op.name not in OF_ALL_TYPES):
                 _check_bytes(b, node)
             lowering(b, node)
@@ -182,6 +184,14 @@ OF_ALL_TYPES = ("quantize", "dequantize", "weight_only_linear", "embedding")
 
 WITH_BIAS = ("conv", "linear", "conv_transpose")
 """Operators whose third input is a bias."""
+
+
+def _refuse_int32(network: Network, node: Node) -> None:
+    """Raise `Unsupported` where an activation is quantized int32; biases may be."""
+    for name in (*(i for i in node.inputs if i not in network.constant_data), node.name):
+        q = network.types[name].element
+        if isinstance(q, QType) and q.dtype == "int32":
+            raise Unsupported(f"{name}: int32; activations are what QuantizeLinear gives, which has 2 to 16 bits")
 
 
 def _check_bytes(b: Builder, node: Node) -> None:

@@ -18,7 +18,7 @@ from qfuzz.backends.torch_invalid import changed, ruled_out
 from qfuzz.backends.torch_isa import CAPS, capped_flags
 from qfuzz.backends.torch_source import source_lines, value_source
 from qfuzz.ir.contract import Contract
-from qfuzz.ir.errors import InvalidCase, Rejected, Unsupported
+from qfuzz.ir.errors import Corrupted, InvalidCase, Rejected, Unsupported
 from qfuzz.ir.network import Network
 from qfuzz.ir.protocols import Array, NotSupported, Script, Support, Supported
 from qfuzz.ir.qtype import FLOAT8, dtype_of
@@ -236,7 +236,9 @@ NARROW = {"uint2": "uint8", "uint4": "uint8", "int2": "int8", "int4": "int8"}
 BITS: dict[str, str] = {"bfloat16": "int16", **dict.fromkeys(FLOAT8, "uint8")}
 
 
-def _judged(refusal: Exception) -> Unsupported | Rejected:
+def _judged(refusal: Exception) -> Unsupported | Rejected | Corrupted:
+    if "was changed by a call that reads it" in str(refusal):
+        return Corrupted(str(refusal))
     for known in REFUSALS:
         if known.message in str(refusal):
             return Unsupported(f"{known.condition} ({known.source})")

@@ -1,6 +1,6 @@
 """What the torch dialects share: writing a call list for a network, node by node."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Any, TypeAlias
 
 from qfuzz.backends.torch_calls import Arg, Array, Call, CallList, Declared, literal, torch_name, variable
@@ -95,8 +95,8 @@ class Builder:
 
 
 def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[Builder, str, TensorType], None],
-          declare: Callable[[Node], Declared]) -> CallList:  # fmt: skip
-    """The network's call list, for no engine.
+          declare: Callable[[Node], Declared], *, of_int32: Collection[str] = ()) -> CallList:  # fmt: skip
+    """The network's call list, for no engine; `of_int32` are the operators with kernels on quantized int32.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def lower(builder: Builder, lowerings: Mapping[str, Lowering], feed: Callable[[B
         Naming the node and why the framework has no kernel for it.
     """
     network = builder.network
-    _check_types(network)
+    _check_types(network, of_int32)
     for value in network.inputs:
         feed(builder, value.name, value.type)
     for node in network.nodes:
@@ -136,6 +136,7 @@ OF_ANY_TYPE = (
     "embedding",
     "embedding_bag",
     "weight_only_linear",
+    "dynamic_nbits_linear",
     "linear_pointwise",
     "conv_pointwise",
     "scaled_mm",
@@ -143,8 +144,13 @@ OF_ANY_TYPE = (
 """Operators whose lowerings say themselves which types they take."""
 
 
-def _check_types(network: Network) -> None:
+def _check_types(network: Network, of_int32: Collection[str]) -> None:
     """Raise `Unsupported` unless all is of the types that quantized kernels take here."""
+    for node in network.nodes:
+        for name in (*node.inputs, node.name) if node.op.name not in (*OF_ANY_TYPE, *of_int32) else ():
+            q = network.types[name].element
+            if isinstance(q, QType) and q.dtype == "int32":
+                raise Unsupported(f"{name}: int32; {node.op.name} has no kernel on quantized int32 here")
     others = [n for n in network.nodes if n.op.name not in OF_ANY_TYPE]
     inner = {*(i.name for i in network.inputs), *(n.name for n in network.nodes)}
     for name in {v: None for n in others for v in (*n.inputs, n.name)}:
@@ -152,7 +158,7 @@ def _check_types(network: Network) -> None:
         q = type_.element
         if type_.dtype not in (*BYTES, "float32", "int32", "int64", "bool"):
             raise Unsupported(f"{name}: {type_.dtype}; torch's quantized kernels take uint8, int8 and float32")
-        if isinstance(q, QType) and (q.block or q.dtype == "int32" or (name in inner and not q.is_per_tensor)):
+        if isinstance(q, QType) and (q.block or (name in inner and not q.is_per_tensor)):
             raise Unsupported(f"{name}: {q.dtype} on axis {q.axis}; the kernels here take per-tensor activations")
 
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from qfuzz.backends import torch_activation_contracts, torch_norms_contracts
 from qfuzz.backends import torch_dynamic_contracts as dynamic
 from qfuzz.backends.torch_export_contracts import EXPORT_CONTRACTS
+from qfuzz.backends.torch_int32 import of_int32
 from qfuzz.backends.torch_recurrent_contracts import RECURRENT
 from qfuzz.ir.contract import Contract
 
@@ -18,12 +19,21 @@ _FBGEMM_GEMM = Contract(
     source="fbgemm/OutputProcessing-inl.h ReQuantizeOutput: int32 accumulator exact; float(acc) + bias/(s_x*s_w), "
     "times multiplier, nearbyint, then + zero point",
 )
-_ONEDNN_GEMM = Contract(
+_ONEDNN_LINEAR = Contract(
     terms="accumulator",
-    k=8,
+    k=12,
     tie="half_even_after_zero_point",
     adds_zero_point=True,
-    source="oneDNN reference attributes: float(acc)*s_x*s_w + bias, post-ops, times 1/s_y, + zero point, then round",
+    source="qlinear.cpp, ideep matmul.hpp do_prepare_static_quant: three scales as fl(1/fl(1/s)), each off by 1.42 u "
+    "at most; oneDNN reference attributes: float(acc) * fl(s_x * s_w) + bias, post-ops, times fl(1/s_y), + zero point, "
+    "then round",
+)
+_ONEDNN_CONV = replace(
+    _ONEDNN_LINEAR,
+    k=10,
+    source="qconv.cpp, qconv_prepack.cpp, ideep conv.hpp prepare_parameters: scales of activations as fl(1/fl(1/s)), "
+    "each off by 1.42 u at most; oneDNN reference attributes: float(acc) * fl(s_x * s_w) + bias, post-ops, times "
+    "fl(1/s_y), + zero point, then round",
 )
 _QNNPACK_GEMM = Contract(
     terms="accumulator",
@@ -35,7 +45,7 @@ _QNNPACK_GEMM = Contract(
 )
 _X86_CONV = Contract(
     terms="accumulator",
-    k=8,
+    k=10,
     tie="either_even",
     adds_zero_point=True,
     source="aten qconv_prepack.cpp: onednn where the CPU has VNNI and the weight is symmetric, else fbgemm",
@@ -102,6 +112,9 @@ _POOL = Contract(
 )
 _MOVED = Contract(
     terms="exact", k=0, tie="half_even", source="stored integers are moved, compared or clipped; none is computed"
+)
+_PICKED = replace(
+    _MOVED, tie="any", source=f"{_MOVED.source}; torch.topk says nothing of which of equal elements are among the k"
 )
 _FILLED = Contract(
     terms="affine",
@@ -175,7 +188,8 @@ _SHARED: dict[str, Contract] = {
     "interpolate": _RESIZED,
     "grid_sample": _GRID,
     **dict.fromkeys(("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"), _MOVED),
-    **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort", "topk"), _MOVED),
+    **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort"), _MOVED),
+    "topk": _PICKED,
     **dict.fromkeys(("flip", "channel_shuffle", "unfold", "reflection_pad"), _MOVED),
     **dict.fromkeys(("masked_fill", "index_put", "constant_pad"), _FILLED),
     "concat": _ELEMENTWISE,
@@ -192,6 +206,7 @@ _SHARED: dict[str, Contract] = {
     "hardswish": _ELEMENTWISE,
     "softmax": _FUNCTION,
     "linear_fp16": dynamic.FLOAT16,
+    **dict.fromkeys(("dynamic_conv", "dynamic_conv_transpose"), dynamic.BY_BYTES),
     **torch_norms_contracts.CONTRACTS,
     "embedding": _ROWS,
     "embedding_bag": _BAGS,
@@ -201,34 +216,40 @@ _SHARED: dict[str, Contract] = {
 }
 """Kernels that are the same whatever the engine."""
 
-_FBGEMM = _SHARED | {
-    "conv": _FBGEMM_GEMM,
-    "conv_transpose": _FBGEMM_GEMM,
-    "linear": _FBGEMM_GEMM,
-    "dynamic_linear": dynamic.FBGEMM,
-    "dynamic_conv": dynamic.FBGEMM,
-    "dynamic_conv_transpose": dynamic.FBGEMM,
-    "linear_pointwise": _FBGEMM_GEMM,
-    "conv_pointwise": _FBGEMM_GEMM,
-}
+_FBGEMM = (
+    _SHARED
+    | of_int32(_SHARED)
+    | {
+        "conv": _FBGEMM_GEMM,
+        "conv_transpose": _FBGEMM_GEMM,
+        "linear": _FBGEMM_GEMM,
+        "dynamic_linear": dynamic.FBGEMM,
+        "linear_pointwise": _FBGEMM_GEMM,
+        "conv_pointwise": _FBGEMM_GEMM,
+    }
+)
 _ONEDNN = {
-    "conv": _ONEDNN_GEMM,
-    "conv_transpose": _ONEDNN_GEMM,
-    "linear": _ONEDNN_GEMM,
+    "conv": _ONEDNN_CONV,
+    "conv_transpose": _ONEDNN_CONV,
+    "linear": _ONEDNN_LINEAR,
     "dynamic_linear": dynamic.ONEDNN,
-    "dynamic_conv": dynamic.ONEDNN,
-    "dynamic_conv_transpose": dynamic.ONEDNN,
-    "linear_pointwise": EXPORT_CONTRACTS["linear_pointwise"],
-    "conv_pointwise": _ONEDNN_GEMM,
-    "conv_add": EXPORT_CONTRACTS["conv_add"],
+    "linear_pointwise": replace(
+        EXPORT_CONTRACTS["linear_pointwise"],
+        k=13,
+        source=f"{_ONEDNN_LINEAR.source}; {EXPORT_CONTRACTS['linear_pointwise'].source}",
+    ),
+    "conv_pointwise": _ONEDNN_CONV,
+    "conv_add": replace(
+        EXPORT_CONTRACTS["conv_add"],
+        k=11,
+        source=f"{_ONEDNN_CONV.source}; {EXPORT_CONTRACTS['conv_add'].source}",
+    ),
 }
 _QNNPACK = {
     "conv": _QNNPACK_GEMM,
     "conv_transpose": _QNNPACK_GEMM,
     "linear": _QNNPACK_GEMM,
     "dynamic_linear": dynamic.QNNPACK,
-    "dynamic_conv": dynamic.QNNPACK,
-    "dynamic_conv_transpose": dynamic.QNNPACK,
     "linear_pointwise": _QNNPACK_GEMM,
     "conv_pointwise": _QNNPACK_GEMM,
     "add": _QNNPACK_ADD,

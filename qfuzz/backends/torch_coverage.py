@@ -67,6 +67,8 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "aten::_adaptive_avg_pool3d": _eager("adaptive_avg_pool"),
         "aten::_choose_qparams_per_tensor": _eager("dynamic_quantize"),
         "aten::_convert_weight_to_int4pack_for_cpu": _export("weight_only_linear"),
+        "aten::_dyn_quant_matmul_4bit": _export("dynamic_nbits_linear"),
+        "aten::_dyn_quant_pack_4bit_weight": _export("dynamic_nbits_linear"),
         "aten::_fake_quantize_learnable_per_channel_affine": _eager("fake_quantize"),
         "aten::_fake_quantize_learnable_per_tensor_affine": _eager("fake_quantize"),
         "aten::_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": _eager("fake_quantize"),

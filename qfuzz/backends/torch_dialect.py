@@ -26,6 +26,7 @@ from qfuzz.backends.torch_builder import Builder, Lowering, lower, once
 from qfuzz.backends.torch_calls import CallList
 from qfuzz.backends.torch_entries import refused_entry, said_by
 from qfuzz.backends.torch_forms import refused_form
+from qfuzz.backends.torch_int32 import OF_QINT32
 from qfuzz.backends.torch_limits import limit_of
 from qfuzz.backends.torch_quantization import declared, feed
 from qfuzz.backends.torch_variants import VARIANTS, say_calls
@@ -98,7 +99,7 @@ class _Common(NamedTuple):
 def _common(network: Network, memory: str) -> _Common:
     b = Builder(network, memory)
     try:
-        calls = lower(b, LOWERINGS, feed, lambda node: declared(network, node))
+        calls = lower(b, LOWERINGS, feed, lambda node: declared(network, node), of_int32=OF_QINT32)
     except Unsupported as e:
         return _Common(str(e), b.n_lowered)
     say_calls(b, VARIANTS)

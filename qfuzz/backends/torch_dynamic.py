@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from qfuzz.backends.torch_builder import Builder, Lowering, symmetric
-from qfuzz.backends.torch_calls import Arg, literal
+from qfuzz.backends.torch_calls import Arg, literal, torch_name
 from qfuzz.backends.torch_int8_weights import int8_weight, is_given_as_reals
 from qfuzz.backends.torch_kernels import qtype_in
 from qfuzz.backends.torch_layers import QUANTIZED, bias_of, packed_linear, weight_of
@@ -28,7 +28,20 @@ def _dynamic_linear(b: Builder, node: Node) -> None:
         b.call(node.name, _INT8_WEIGHT[entry], b.x(node), *int8_weight(b, node), given_bias(b, node, bias_of(b, node)))
         return
     kernel = "linear_relu_dynamic" if op.relu else "linear_dynamic"
-    b.call(node.name, f"{QUANTIZED}.{kernel}", b.x(node), packed_linear(b, node), literal(op.reduce_range))
+    packed = packed_linear(b, node)
+    if b.network.form("packing") == "shared":
+        _used_by_a_static_layer(b, node, packed)
+    b.call(node.name, f"{QUANTIZED}.{kernel}", b.x(node), packed, literal(op.reduce_range))
+
+
+def _used_by_a_static_layer(b: Builder, node: Node, packed: Arg) -> None:
+    """A call of the other layer that takes such weights, on zeros."""
+    zeros, quantized, nothing = (b.fresh(f"{node.name}_{n}") for n in ("zeros", "quantized", "static"))
+    plain = literal(1.0), literal(0)
+    shape = literal(list(b.type(node, 0).shape))
+    given = b.prepare_call(zeros, "torch.zeros", shape, dtype=torch_name("torch.uint8"))
+    x = b.prepare_call(quantized, "torch._make_per_tensor_quantized_tensor", given, *plain)
+    b.prepare_call(nothing, f"{QUANTIZED}.linear", x, packed, *plain)
 
 
 def _dynamic_conv(b: Builder, node: Node) -> None:

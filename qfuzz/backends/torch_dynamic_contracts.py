@@ -17,8 +17,9 @@ ONEDNN = Contract(
     k=7,
     tie="either_even",
     adds_zero_point=True,
-    source=f"{_CHOSEN} (ideep matmul_forward, is_dynamic: a reorder to u8), + zero point, rounded; oneDNN reference "
-    "attributes: float(acc) times both scales, + bias",
+    source=f"{_CHOSEN}; qlinear_dynamic.cpp, qlinear_prepack.cpp: reciprocals of scales in float32, of which ideep "
+    "matmul.hpp do_prepare_dynamic_quant takes reciprocals (off by 1.42 u: below sqrt(2) times a power of two, none); "
+    "a reorder to u8: x times 1/scale, + zero point, rounded; oneDNN matmul: float(acc) times fl(s_x * s_w), + bias",
 )
 QNNPACK = Contract(
     terms="accumulator",
@@ -27,11 +28,21 @@ QNNPACK = Contract(
     adds_zero_point=True,
     source=f"{_CHOSEN} (at::quantize_per_tensor); qnnpack/src/q8gemm-dq: float(acc) times fl(s_x * s_w), + bias",
 )
+BY_BYTES = Contract(
+    terms="accumulator",
+    k=7,
+    tie="either_even",
+    adds_zero_point=True,
+    source=f"{_CHOSEN} (at::quantize_per_tensor), as of dynamic layers. That qconv_dynamic.cpp apply_dynamic has the "
+    "result stored in the input's scale and zero point, and dequantizes it, is not granted (\"TODO: optimized kernel "
+    "that outputs fp32 so this step isn't necessary\")",
+)
 FLOAT16 = Contract(
     terms="real",
     k=1,
     tie="half_even",
     accumulates_float=True,
-    source="QuantUtils.h: weights saturated, then fbgemm/FloatConversion.h FloatToFloat16_simd, to nearest even; "
-    "fbgemm/FbgemmFP16.h cblas_gemm_compute: float32 sums of products; + bias; oneDNN matmul of f32 and f16 likewise",
+    source="QuantUtils.h HandleWeightsSaturation, then fbgemm/FloatConversion.h cpu_float2half_rn, to nearest even; "
+    "fbgemm/FbgemmFP16.h cblas_gemm_compute: float32 sums of products, output.add_(bias); qlinear_dynamic.cpp "
+    'linear_dynamic_fp16_with_onednn_weight: weights reordered to f32, as "onednn does not support f32f16f32 matmul"',
 )

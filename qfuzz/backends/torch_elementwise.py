@@ -204,7 +204,8 @@ def _hardswish(b: Builder, node: Node) -> None:
 
 def _sigmoid(b: Builder, node: Node) -> None:
     q = qtype_out(node)
-    if _is_aten(b) and q.dtype == b.type(node, 0).dtype and (q.scale[0], q.zero_point[0]) == (2.0**-8, q.qmin):
+    own = (2.0**-32, 0) if q.dtype == "int32" else (2.0**-8, q.qmin)
+    if _is_aten(b) and q.dtype == b.type(node, 0).dtype and (q.scale[0], q.zero_point[0]) == own:
         b.call(node.name, "torch.sigmoid", b.x(node))
         return
     _activation(b, node, "sigmoid")

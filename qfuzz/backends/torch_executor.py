@@ -35,6 +35,14 @@ class WrongQParams(Refusal):
         Exception.__init__(self, message)
 
 
+class Changed(Refusal):
+    """A call changed a constant that it only reads, as its schema says."""
+
+    def __init__(self, name: str) -> None:
+        self.target, self.message = "", f"constant {name!r} was changed by a call that reads it"
+        Exception.__init__(self, self.message)
+
+
 def facts() -> dict[str, str]:
     """Version of torch, and the instruction set that its kernels chose."""
     capability = getattr(torch.backends, "cpu", None)
@@ -104,9 +112,10 @@ class Execution:
     calls
         ``(engine, constants, prepare, inputs, run, values, settings)``; settings are forms, as ``name=value``:
         ``packing=saved`` (packed weights are saved and loaded), ``packing=copied``, ``packing=repacked`` (unpacked, and
-        packed again); ``grad=off``, ``grad=inference``; ``threads=3`` of one operator; ``callers=2`` (threads that do
-        the run part at the same time; each run returns what another of them got); ``compile=inductor`` (by which
-        torch.compile makes one function of the run part).
+        packed again), ``packing=shared`` (others read the constants, which must stay as they are); ``grad=off``,
+        ``grad=inference``; ``threads=3`` of one operator; ``callers=2`` (threads that do the run part at the same time;
+        each run returns what another of them got); ``compile=inductor`` (by which torch.compile makes one function of
+        the run part).
     constants
         Arrays by name.
     threads
@@ -121,13 +130,17 @@ class Execution:
         self._mode = MODES[said.get("grad", "on")]
         self._callers = int(said.get("callers", 1))
         self._runs = 0
-        self._variables: dict[str, Any] = {variable: _tensor(constants[name]) for variable, name in arrays}
+        self._read = {v: constants[name] for v, name in arrays} if said.get("packing") == "shared" else {}
+        self._variables: dict[str, Any] = {
+            variable: _tensor(constants[name].copy() if self._read else constants[name]) for variable, name in arrays
+        }
         self._run = [_resolved(call) for call in run]
         steps = [_resolved(call) for call in prepare]
         start = time.perf_counter()
         self._enter()
         with self._mode():
             _do(steps, self._variables, PACKINGS.get(said.get("packing", "")))
+        self._check_constants()
         self._compiled = _compiled(self, said["compile"]) if "compile" in said else None
         self.compile_seconds = time.perf_counter() - start
 
@@ -159,7 +172,14 @@ class Execution:
                 _do(self._run, variables)
             else:
                 self._compiled(variables)
-            return {d[1]: _array(variables[d[0]], d) for d in self.values if d[1] in names}
+            values = {d[1]: _array(variables[d[0]], d) for d in self.values if d[1] in names}
+        self._check_constants()
+        return values
+
+    def _check_constants(self) -> None:
+        for variable, array in self._read.items():
+            if self._variables[variable].numpy().tobytes() != array.tobytes():
+                raise Changed(variable)
 
     def _enter(self) -> None:
         if torch.get_num_threads() != self.threads:

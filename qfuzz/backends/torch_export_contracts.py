@@ -57,6 +57,14 @@ _WEIGHT_ONLY = Contract(
     source="aten/src/ATen/native/cpu/int8mm_kernel.cpp tinygemm_kernel: x * (float(weight) * scale) summed in float32; "
     "int4mm_kernel.cpp: x * (float(q - 8) * scale + zero), in AVX2 float(q) * scale + (zero - 8 * scale)",
 )
+_DYNAMIC_NBITS = Contract(
+    terms="accumulator",
+    k=7,
+    tie="any",
+    source="aten/src/ATen/native/cpu/int4mm_kernel.cpp ref_dyn_quant_matmul_4bit_*: fl(max - min), 255 by it, x times "
+    "that to the nearest integer, half away from zero, the reciprocal of that the scale; float(acc) times the scale of "
+    "the group, summed in float32, times the scale of the row, + bias",
+)
 
 _SCALED_MM = Contract(
     terms="real",
@@ -79,6 +87,7 @@ EXPORT_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
         "linear_integer": _INTEGERS,
         "weight_only_linear": _WEIGHT_ONLY,
         "scaled_mm": _SCALED_MM,
+        "dynamic_nbits_linear": _DYNAMIC_NBITS,
     }
 )
 """Operator to contract."""
@@ -107,29 +116,29 @@ _FOLLOWED = _float(
 QDQ_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
     {
         **dict.fromkeys(_COPIES, _float(3, "copies and comparisons")),
-        "conv": _float(6, "convolution (oneDNN direct, or im2col and sgemm)", sums=True),
-        "linear": _float(6, "product (sgemm)", sums=True),
-        "conv_transpose": _float(6, "transposed convolution (oneDNN, or sgemm and col2im)", sums=True),
+        "conv": _float(5, "convolution (oneDNN direct, or im2col and sgemm)", sums=True),
+        "linear": _float(5, "product (sgemm)", sums=True),
+        "conv_transpose": _float(5, "transposed convolution (oneDNN, or sgemm and col2im)", sums=True),
         "conv_pointwise": _FOLLOWED,
         "linear_pointwise": _FOLLOWED,
-        "conv_add": _float(8, "convolution and sum", sums=True),
-        "linear_add": _float(8, "product and sum", sums=True),
+        "conv_add": _float(6, "convolution and sum", sums=True),
+        "linear_add": _float(6, "product and sum", sums=True),
         "matmul": _float(5, "product (sgemm)", sums=True),
         "add": _float(4, "sum"),
         "sub": _float(4, "difference"),
         "mul": _float(5, "product"),
         "div": _float(5, "quotient"),
-        "avg_pool": _float(5, "mean", sums=True),
-        "global_avg_pool": _float(5, "mean", sums=True),
-        "adaptive_avg_pool": _float(5, "mean", sums=True),
-        "mean": _float(5, "mean", sums=True),
-        "sigmoid": _float(5, "1 / (1 + exp(-x)) (sleef, 1 ulp)", ulps=4.0),
-        "tanh": _float(5, "tanh (sleef, 1 ulp)", ulps=4.0),
+        "avg_pool": _float(4, "cpu/AvgPoolKernel.cpp: sum / divide_factor", sums=True),
+        "global_avg_pool": _float(4, "mean of the inner dimensions: a sum, divided", sums=True),
+        "adaptive_avg_pool": _float(6, "cpu/AdaptiveAvgPoolKernel.cpp: sum / kd / kh / kw", sums=True),
+        "mean": _float(4, "cpu/SumKernel.cpp: a sum, divided", sums=True),
+        "sigmoid": _float(5, "1 / (1 + exp(-x)) (sleef, 1 ulp)", ulps=1.0),
+        "tanh": _float(3, "tanh (sleef, 1 ulp)", ulps=1.0),
         "leaky_relu": _float(4, "product"),
-        "elu": _float(5, "expm1 (sleef) or exp - 1", ulps=4.0, terms="affine"),
-        "hardsigmoid": _float(7, "min(max(x + 3, 0), 6) / 6"),
-        "hardswish": _float(8, "x * min(max(x + 3, 0), 6) / 6"),
-        "softmax": _float(5, "exp(x - max) / sum (sleef, 1 ulp)", sums=True, ulps=4.0),
+        "elu": _float(5, "ATen/native/cpu/Elu.h: expm1 (sleef, 1 ulp), times alpha", ulps=1.0),
+        "hardsigmoid": _float(6, "cpu/Activation.cpp: min(max(x + 3, 0), 6) * fl(1/6)"),
+        "hardswish": _float(7, "cpu/Activation.cpp: x * min(max(x + 3, 0), 6) * fl(1/6)"),
+        "softmax": _float(5, "exp(x - max) / sum (sleef, 1 ulp)", sums=True, ulps=1.0),
         "gelu": _float(6, "x * 0.5 * (1 + erf(x * fl(sqrt(1/2)))), or of tanh (sleef, 1 ulp)", ulps=4.0),
     }
 )
@@ -142,6 +151,8 @@ COMPILED_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
             k=max(c.k, 10),
             tie="either_even",
             adds_zero_point=True,
+            function_ulps=4.0 if c.function_ulps else 0.0,
+            terms="affine" if op == "elu" else c.terms,  # expm1, or exp - 1
             source=f"{c.source}; torch/_inductor/fx_passes/quantization.py fuses some to the onednn kernels: {_CHAIN}",
         )
         for op, c in QDQ_CONTRACTS.items()

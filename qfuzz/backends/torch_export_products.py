@@ -5,7 +5,8 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from qfuzz.backends.torch_builder import Builder, Lowering
-from qfuzz.backends.torch_calls import literal, variable
+from qfuzz.backends.torch_calls import Arg, literal, torch_name, variable
+from qfuzz.backends.torch_layers import bias_of
 from qfuzz.exact.floating import FORMATS, nearest_exactly
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
@@ -89,6 +90,38 @@ def _int4_weight(b: Builder, node: Node) -> None:
         b.call(node.name, "torch._weight_int4pack_mm_for_cpu", b.x(node), packed, literal(q.block), scales)
 
 
+def _dynamic_nbits_linear(b: Builder, node: Node) -> None:
+    """A byte holds an even column in its lower half and the odd one after it, both moved by 8."""
+    weight, rank = b.type(node, 1), len(b.type(node, 0).shape)
+    if rank != 2:
+        raise Unsupported(f"x: rank {rank}; 'input must be a 2D tensor' (torch/_meta_registrations.py)")
+    q, (n, k) = weight.qtype, weight.shape
+    name = node.name
+
+    def made(what: str, target: str, *args: Arg, **kwargs: Arg) -> Arg:
+        return b.prepare_call(b.fresh(f"{name}_{what}"), target, *args, **kwargs)
+
+    nibbles = made("weight", ".add", b.constant(node.inputs[1]), literal(8))
+    if k % 2:
+        nibbles = made("padded", "torch.constant_pad_nd", nibbles, literal([0, 1]), literal(8))
+    nibbles = made("nibbles", ".to", nibbles, torch_name("torch.uint8"))
+    pairs = made("pairs", ".reshape", nibbles, literal([n, (k + 1) // 2, 2]))
+    even, odd = (made(f"column_{i}", ".select", pairs, literal(2), literal(i)) for i in range(2))
+    packed = made("bytes", "torch.bitwise_or", even, made("upper", ".mul", odd, literal(16)))
+    scales = q.scale * n if q.is_per_tensor else q.scale
+    dtype = "bfloat16" if q.block and not any(map(_is_rounded, scales)) else "float32"
+    flat = b.numbers(f"{name}_scales", scales, dtype)
+    groups = made("groups", ".reshape", flat, literal([n, len(scales) // n]))
+    sizes = (literal(q.block or k), literal(k), literal(n))
+    weights = made("packed", "torch._dyn_quant_pack_4bit_weight", packed, groups, bias_of(b, node), *sizes)
+    b.call(name, "torch._dyn_quant_matmul_4bit", b.x(node), weights, *sizes)
+
+
+def _is_rounded(number: float) -> bool:
+    """Whether it is no bfloat16: of these, the packing "expects" the scales of groups, and takes float32, too."""
+    return nearest_exactly(Fraction(number), FORMATS["bfloat16"]) != number
+
+
 def _refuse_rounded(numbers: Sequence[float], dtype: str) -> None:
     """Raise `Unsupported` unless scales, and what is added for zero points, are numbers of the activation's type."""
     for number in numbers:
@@ -104,6 +137,7 @@ LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
         "matmul_integer": _matmul_integer,
         "linear_integer": _linear_integer,
         "weight_only_linear": _weight_only_linear,
+        "dynamic_nbits_linear": _dynamic_nbits_linear,
     }
 )
 """Operator name to the function that writes its calls."""

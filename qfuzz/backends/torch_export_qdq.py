@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from qfuzz.backends import torch_decomposed
+from qfuzz.backends import torch_decomposed, torch_scaled_mm
 from qfuzz.backends.torch_builder import Builder, Lowering, lower, once, refuse_factors, symmetric
 from qfuzz.backends.torch_calls import Arg, CallList, literal, torch_name, variable, variables
 from qfuzz.backends.torch_pools import half_kernel
@@ -256,6 +256,8 @@ _EMITS: dict[str, Emit] = {
 }
 
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
-    {name: _around(emit) for name, emit in _EMITS.items()} | dict(torch_decomposed.LOWERINGS)
+    {name: _around(emit) for name, emit in _EMITS.items()}
+    | dict(torch_decomposed.LOWERINGS)
+    | dict(torch_scaled_mm.LOWERINGS)
 )
 """Operator name to the function that writes its calls."""

@@ -21,6 +21,7 @@ PACKERS: tuple[str, ...] = (
     "torch.ops.quantized.embedding_bag_prepack",
     "torch._convert_weight_to_int4pack_for_cpu",
     *(f"torch.ops.quantized.make_quantized_cell_params{kind}" for kind in ("_dynamic", "_fp16")),
+    "torch._dyn_quant_pack_4bit_weight",
 )
 """Calls that pack a weight with what belongs to it. The float operator takes what they were given."""
 
@@ -99,6 +100,7 @@ FLOAT: Mapping[str, str] = MappingProxyType(
         "torch._weight_int8pack_mm": "torch.nn.functional.linear: 0 1; torch.mul: . 2",
         "torch._weight_int4pack_mm_for_cpu": "torch.nn.functional.linear: 0 p0",
         **{f"torch.quantized_{kind}": f"torch.{kind}: 0 1 2c 3 4 5 6 7 8" for kind in ("lstm", "gru")},
+        "torch._dyn_quant_matmul_4bit": "torch.ones: 4 3; torch.nn.functional.linear: 0 . p2",
         **{f"torch.quantized_max_pool{n}d": f"torch.nn.functional.max_pool{n}d: 0 1 2 3 4 5" for n in (1, 2, 3)},
     }
 )

@@ -39,9 +39,13 @@ def keep_qparams(b: Builder, node: Node) -> None:
 
 
 def fixed_qparams(b: Builder, node: Node, scale: float, unsigned: int, signed: int) -> None:
-    """Raise `Unsupported` unless the output has the one scale and zero point that the kernel gives."""
+    """Raise `Unsupported` unless the output has the one scale and zero point that the kernel gives.
+
+    `scale` is that of bytes; the numbers of qint32 are 2^24 times as many, around 0.
+    """
     q = qtype_out(node)
     same_dtype(b, node, q)
-    zero_point = unsigned if q.dtype == "uint8" else signed
+    zero_point = {"uint8": unsigned, "int8": signed}.get(q.dtype, 0)
+    scale = scale * 2.0**-24 if q.dtype == "int32" else scale
     if (q.scale[0], q.zero_point[0]) != (scale, zero_point):
         raise Unsupported(fixed_output(scale, zero_point, q.dtype))

@@ -19,6 +19,11 @@ DOCUMENTED: Mapping[str, str] = MappingProxyType(
         "above the largest that dtype has (checkZeroPoint in aten/src/ATen/native/quantized/AffineQuantizer.cpp)",
         "zero_point_below": "torch.quantize_per_tensor: the zero point is the integer that maps to 0.0, and is refused "
         "below the smallest that dtype has (checkZeroPoint in aten/src/ATen/native/quantized/AffineQuantizer.cpp)",
+        **dict.fromkeys(
+            ("zero_group_size", "odd_group_size"),
+            "'Group size should be multiple of 32, in_features' (_dyn_quant_matmul_4bit_cpu in "
+            "aten/src/ATen/native/LinearAlgebra.cpp)",
+        ),
     }
 )
 """Kinds that concern qparams, which float operators have none of: the text that rules them out."""
@@ -58,6 +63,7 @@ _INTERPOLATE = ("torch.nn.functional.interpolate",)
 _EMBEDDING = ("torch.ops.quantized.embedding_byte", "torch.ops.quantized.embedding_4bit")
 _BAGS = ("torch.ops.quantized.embedding_bag_byte", "torch.ops.quantized.embedding_bag_4bit")
 _SHUFFLES = ("torch.pixel_shuffle", "torch.pixel_unshuffle")
+_4BIT_PACK, _4BIT = ("torch._dyn_quant_pack_4bit_weight",), ("torch._dyn_quant_matmul_4bit",)
 _SLICE = ("torch.ops.aten.slice.Tensor",)
 _WEIGHT_ONLY = ("torch._weight_int8pack_mm", "torch._weight_int4pack_mm_for_cpu")
 _INT4 = ("torch._weight_int4pack_mm_for_cpu", "torch.ops.quantized.int4mm_packed_weight_cpu")
@@ -254,6 +260,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation("bounds_beyond", _PER_TENSOR[:1], 4, to.more(2**31), text=_BOUNDS),
     Mutation("bounds_beyond", _PER_CHANNEL[:1], 5, to.more(2**31), text=_BOUNDS),
+    Mutation("channels", _4BIT, 0, reshape=to.grown(-1)),
+    Mutation("rank_low", _4BIT, 0, reshape=to.flatter),
+    Mutation("bias_length", _4BIT_PACK, 2, reshape=to.grown(-1)),
+    *(
+        Mutation(kind, targets, position, to.one(size))
+        for kind, size in (("zero_group_size", 0), ("odd_group_size", 33))
+        for targets, position in ((_4BIT_PACK, 3), (_4BIT, 2))
+    ),
     Mutation("weight_channels", ("torch.ops.quantized.prelu",), 1, reshape=to.grown(-1)),
     Mutation("scales_length", ("torch.quantize_per_channel",), 1, reshape=to.grown(-1)),
     *(

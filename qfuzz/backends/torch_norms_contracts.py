@@ -9,7 +9,7 @@ _KERNELS = "aten/src/ATen/native/quantized/cpu/kernels/QuantizedOpKernels.cpp"
 
 _BATCH_NORM = Contract(
     terms="real",
-    k=9,
+    k=8,
     tie="half_even",
     source="aten/src/ATen/native/quantized/cpu/Normalization.cpp compute_fused_params: alpha = 1/sqrt(var + eps) * "
     "weight * (s_x/s_y), beta = (bias - mean * 1/sqrt(var + eps) * weight) / s_y, each rounded to float32 (7.5 "

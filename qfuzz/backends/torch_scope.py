@@ -97,10 +97,5 @@ OUT_OF_SCOPE: Mapping[str, str] = MappingProxyType(
 )
 """Operator to why it is out of scope."""
 
-NOT_YET: Mapping[str, str] = MappingProxyType(
-    {
-        "aten::_dyn_quant_matmul_4bit": "rows quantized as they come, by 4-bit weights of groups",
-        "aten::_dyn_quant_pack_4bit_weight": "what packs the weights of _dyn_quant_matmul_4bit",
-    }
-)
+NOT_YET: Mapping[str, str] = MappingProxyType({})
 """Operator that is in scope and not drawn to what is meant to cover it."""

@@ -33,7 +33,7 @@ def _packed_again(call: Sequence[Any], packing: str) -> tuple[str, ...]:
     """What `torch_executor` does to packed weights, after the call that packs them."""
     out, target, args, kwargs = call
     prepacks = "_prepack" in target
-    if not (prepacks or "_cell_params" in target) or not packing or ".onednn." in target:
+    if not (prepacks or "_cell_params" in target) or packing in ("", "shared") or ".onednn." in target:
         return ()
     if packing == "saved":
         return (

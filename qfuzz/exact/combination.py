@@ -108,13 +108,31 @@ def _lowest_bit(dyadic: Fraction) -> float:
 class Term:
     """`values * multiplier / divisor`; `values` are float64 that hold their numbers exactly.
 
-    `are_integers` says that they are known to be integers below 2^32; else that is looked up where it matters.
+    `are_integers` says that they are known to be integers; else that is looked up where it matters.
     """
 
     values: Floats
     multiplier: Multiplier
     divisor: npt.NDArray[np.int64] | None = None
     are_integers: bool = False
+
+
+def product_terms(a: Floats, b: Floats, multiplier: Multiplier) -> list[Term]:
+    """Terms whose sum is ``a * b * multiplier``, for integers `a` and `b` of 33 bits each with their signs.
+
+    Float64 holds products of 53 bits: beyond, `a` is taken apart as ``high * 2^16 + low``.
+    """
+    product = a * b
+    if float(np.abs(product).max(initial=0.0)) < 2.0**53:
+        return [Term(product, multiplier, are_integers=True)]
+    high = np.floor(a / 2.0**16)
+    shifted = Multiplier(
+        multiplier.approx * 2.0**16, multiplier.lsb * 2.0**16, lambda i: multiplier.fraction(i) * 2**16
+    )
+    return [
+        Term(high * b, shifted, are_integers=True),
+        Term((a - high * 2.0**16) * b, multiplier, are_integers=True),
+    ]
 
 
 def combine(terms: Sequence[Term], shape: tuple[int, ...]) -> Reals:

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from qfuzz.exact.floating import FORMATS, nearest_exactly
+from qfuzz.exact.floating import FORMATS, nearest, nearest_exactly
 from qfuzz.exact.rounding import Floats, Ints, split_ties
 
 Bounds = tuple[Fraction, Fraction]
@@ -103,19 +103,23 @@ class Reals:
         return low, high
 
     def nearest_float32(self) -> Floats:
-        """The nearest float32 of each, as float64: rounded once, whatever `approx` has rounded before.
+        """`nearest_float` of float32."""
+        return self.nearest_float("float32")
+
+    def nearest_float(self, dtype: str) -> Floats:
+        """The nearest number of a format to each, as float64: rounded once, whatever `approx` has rounded before.
 
         Only rational elements are narrowed; of others that lie next to a boundary, `approx` decides.
         """
-        with np.errstate(over="ignore"):
-            nearest = self.approx.astype(np.float32)
-            margin = self.error + np.spacing(np.abs(self.approx) + self.error)
-            ends = [(self.approx - margin).astype(np.float32), (self.approx + margin).astype(np.float32)]
+        format = FORMATS[dtype]
+        stored = nearest(self.approx, format)
+        margin = self.error + np.spacing(np.abs(self.approx) + self.error)
+        ends = [nearest(self.approx - margin, format), nearest(self.approx + margin, format)]
         for i in np.flatnonzero((self.error > 0) & (ends[0] != ends[1])):
             a, b = self.refine(int(i), 80)
             if a == b:
-                nearest.reshape(-1)[i] = nearest_exactly(a, FORMATS["float32"])
-        return nearest.astype(np.float64)
+                stored.reshape(-1)[i] = nearest_exactly(a, format)
+        return stored
 
     def _decide(self, i: int) -> tuple[int, int]:
         if i not in self.decided:

@@ -7,15 +7,20 @@ import re
 import msgspec
 import numpy as np
 
+from qfuzz.findings.wide import wide_form
 from qfuzz.ir.network import Case, Node
-from qfuzz.ir.qtype import QType
+from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
+from qfuzz.ops.dynamic_convolution import DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
+from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
 from qfuzz.ops.matmul import LinearInteger, MatMulInteger
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
+from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.semantics import float_scale
 from qfuzz.ops.softmax import Softmax
@@ -138,6 +143,9 @@ def signature_of(case: Case, symptom: Symptom) -> Signature:
         form.add("empty")
     for node in accused or nodes:
         form |= _windows(case, node) | _layout(case, node) | _narrow(case, node) | _reciprocal(node)
+        form |= _slopes(case, node)
+    for node in nodes:
+        form |= wide_form(case, node)
     return Signature(symptom, tuple(sorted(form)))
 
 
@@ -155,7 +163,7 @@ def _windows(case: Case, node: Node) -> set[str]:
 
     And whether the last window of an average reaches beyond the padding, and pools make several pixels of one; whether
     a transposed convolution has other numbers of channels and filters a group, neither of them 1, or gaps; whether
-    integer products are summed at all, and those with stored weights in 16 at a time.
+    integer products are summed at all, those with stored weights in 16 at a time, and weights of 4 bits fill bytes.
     """
     op = node.op
     if isinstance(op, AvgPool | MaxPool | AdaptiveAvgPool):
@@ -164,9 +172,13 @@ def _windows(case: Case, node: Node) -> set[str]:
         return form | ({"window overhangs"} if isinstance(op, AvgPool) and _overhangs(case, node, op) else set())
     if isinstance(op, WeightOnlyLinear):
         return {"tail of 16"} if case.network.types[node.inputs[0]].shape[-1] % 16 else set()
+    if isinstance(op, DynamicNbitsLinear):
+        channels, features = case.network.types[node.inputs[1]].shape
+        form = {"odd features"} if features % 2 else set()
+        return form | ({"one weight"} if channels * features == 1 else set())
     if isinstance(op, LinearInteger | MatMulInteger):
         return {"one summed"} if case.network.types[node.inputs[0]].shape[-1:] == (1,) else set()
-    if isinstance(op, ConvTranspose):
+    if isinstance(op, ConvTranspose | DynamicConvTranspose):
         channels, filters = case.network.types[node.inputs[1]].shape[:2]
         form = {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
         return form | ({"gaps"} if _has_gaps(case, node, op) else set())
@@ -185,7 +197,7 @@ def _windows(case: Case, node: Node) -> set[str]:
     return form
 
 
-def _has_gaps(case: Case, node: Node, op: ConvTranspose) -> bool:
+def _has_gaps(case: Case, node: Node, op: ConvTranspose | DynamicConvTranspose) -> bool:
     """Whether nothing falls on some place of a transposed convolution's output."""
     x, w, y = (case.network.types[name].shape[2:] for name in (*node.inputs[:2], node.name))
     for d, size in enumerate(y):
@@ -205,9 +217,12 @@ def _overhangs(case: Case, node: Node, op: AvgPool) -> bool:
 def _layout(case: Case, node: Node) -> set[str]:
     """Whether an image is resized as one whose channels come last, from one pixel, or to the size that it has.
 
-    Kernels for that are others. And whether a grid names places so far outside that a float32 has no fractions there.
+    Kernels for that are others. And whether a grid names places so far outside that a float32 has no fractions there,
+    or a number is so many levels away that no int64 counts them.
     """
     op, shape = node.op, case.network.types[node.inputs[0]].shape
+    if isinstance(op, FakeQuantize):
+        return {"beyond int64"} if _is_beyond_int64(case, node, op) else set()
     if isinstance(op, GridSample):
         grid = np.abs(case.network.constant_data[node.inputs[1]].array)
         return {"far outside"} if (grid * (shape[3], shape[2]) >= 2**22).any() else set()
@@ -220,6 +235,15 @@ def _layout(case: Case, node: Node) -> set[str]:
     if len(shape) == 4 and samplings[1].scale != 1 and samplings[3].scale == 1:
         form.add("channels last")
     return form
+
+
+def _is_beyond_int64(case: Case, node: Node, op: FakeQuantize) -> bool:
+    x = case.arrays.get(node.inputs[0])
+    if x is None:
+        return False
+    scale = case.network.constant_data[node.inputs[1]].array
+    laid = scale.reshape([-1 if d == op.axis else 1 for d in range(x.ndim)]) if scale.ndim else scale
+    return bool((np.abs(x.astype(np.float64)) >= laid.astype(np.float64) * (1 - 2.0**-20) * 2.0**63).any())
 
 
 def _narrow(case: Case, node: Node) -> set[str]:
@@ -237,6 +261,15 @@ def _reciprocal(node: Node) -> set[str]:
     if not isinstance(node.op, Softmax) or not isinstance(q, QType):
         return set()
     return {"fractional reciprocal"} if any((1 / s).denominator != 1 for s in q.exact_scale) else set()
+
+
+def _slopes(case: Case, node: Node) -> set[str]:
+    """Whether no stored slope of a prelu is 1, nor is it one as a float32."""
+    if not isinstance(node.op, Prelu):
+        return set()
+    q = case.network.types[node.inputs[1]].qtype
+    one = 1 / q.exact_scale[0] + q.zero_point[0]
+    return set() if one.denominator == 1 and one <= q.qmax and float32(float(one)) == one else {"no slope is 1"}
 
 
 def _attributes(node: Node) -> set[str]:

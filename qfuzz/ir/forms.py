@@ -38,7 +38,8 @@ INVALID = (
     *("shapes", "ranks", "rank_low", "rank_high"),
     *("axis_above", "axis_below", "zero_step", "negative_step", "element_count", "inferred_twice", "negative_count"),
     *("repeated_axis", "missing_axis", "reversed_axes", "padding_beyond", "odd_padding", "no_bounds"),
-    *("zero_scale", "nan_scale", "zero_point_above", "zero_point_below", "batch", "reversed_bounds", "bounds_beyond"),
+    *("zero_scale", "nan_scale", "zero_point_above", "zero_point_below", "zero_group_size", "odd_group_size"),
+    *("batch", "reversed_bounds", "bounds_beyond"),
 )
 """What one argument of the node's call is changed to, so that no framework should take it. First comes none.
 
@@ -91,8 +92,8 @@ DIMENSIONS: tuple[Dimension, ...] = (
     Dimension("calls", ("functional", "in_place", "out"), "torch's calls: in place of a copy, or into a given tensor"),
     Dimension(
         "packing",
-        ("fresh", "saved", "copied", "repacked"),
-        "torch's packed weights: saved and loaded, copied, or unpacked and packed again",
+        ("fresh", "saved", "copied", "repacked", "shared"),
+        "torch's packed weights: saved and loaded, copied, unpacked and packed again, or shared with another layer",
     ),
     Dimension("grad", ("on", "off", "inference"), "whether torch would record gradients, or is told to infer"),
     Dimension("saved", ("no", "onnx", "ort"), "the optimized model, saved and loaded again in a format"),

@@ -13,6 +13,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
@@ -143,6 +144,7 @@ OPERATORS: tuple[type[Operator], ...] = (
     Compare,
     CompareScalar,
     ScaledMm,
+    DynamicNbitsLinear,
 )
 """Every operator, in the order in which `qfuzz ops` prints them."""
 

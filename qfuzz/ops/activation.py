@@ -4,6 +4,7 @@ Semantics: ONNX Relu, Clip, LeakyRelu, Elu, HardSigmoid (alpha = 1/6, beta = 1/2
 `torch.nn.functional` of the same names. Parameters are float32 numbers; 1/6 is the rational.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.exact import elementary
-from qfuzz.exact.combination import Multiplier, Term
+from qfuzz.exact.combination import Multiplier, Term, product_terms
 from qfuzz.exact.reals import Reals
 from qfuzz.exact.rounding import Floats, gamma
 from qfuzz.ir.contract import Contract
@@ -125,18 +126,18 @@ class Hardswish(UnaryOperator, frozen=True, kw_only=True, tag="hardswish"):
     def table(self, x: Operand, element: Element) -> Image:
         n, _ = x.centered()
         scale_y = output_scale(element)
-        x_real = n * float(x.scale)  # exact: 9 bits times 24
-        inner, outer = (np.abs(x_real) < 3.0).astype(np.float64), (x_real >= 3.0).astype(np.float64)
+        three = float(math.ceil(3 / x.scale))  # n * scale < 3 where n < three: both are integers
+        inner, outer = (np.abs(n) < three).astype(np.float64), (n >= three).astype(np.float64)
         square = Multiplier.of(x.scale * x.scale / scale_y / 6)
         half = Multiplier.of(x.scale / scale_y / 2)
         whole = Multiplier.of(x.scale / scale_y)
 
         def magnitude(largest: Floats) -> Floats:
             reach = np.minimum(largest * float(x.scale) + 3.0, 6.0)
-            return largest * whole.approx * np.where(x_real <= -3.0, 0.0, reach / 6.0)
+            return largest * whole.approx * np.where(n <= -three, 0.0, reach / 6.0)
 
         return linear_image(
-            [Term(n * n * inner, square), Term(n * inner, half), Term(n * outer, whole)],
+            [*product_terms(n * inner, n, square), Term(n * inner, half), Term(n * outer, whole)],
             None,
             x.type.shape,
             element,
@@ -193,8 +194,9 @@ def _function_image(
     """Values of `function` over `x`; `rational` says where float64 holds the function's value itself."""
     n, _ = x.centered()
     scale_y = output_scale(element)
-    x_real = n * float(x.scale)  # exact: 9 bits times 24
+    x_real = n * float(x.scale)  # exact where n has 29 bits, for a scale has 24; else well within the filter's margin
     f = function(x_real)
+    rational = rational & (np.abs(n) < 2.0**29)
     approx = f / float(scale_y)
     quotient_exact = rational & (approx * float(scale_y) == f) & (scale_y.numerator == 1 or scale_y.denominator == 1)
     exact = quotient_exact & is_power_of_two(float_scale(element))

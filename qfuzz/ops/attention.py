@@ -32,6 +32,7 @@ from qfuzz.ops.semantics import (
     Image,
     Operand,
     check_multipliers,
+    check_narrow,
     per_tensor,
 )
 from qfuzz.ops.table import known_reals
@@ -75,6 +76,7 @@ class Attention(ExactOperator, frozen=True, kw_only=True, tag="attention"):
         x, weight, bias = inputs[:3]
         if element != "float32":
             raise InvalidCase("output: quantized elements; attention gives float32 elements")
+        check_narrow([x], element)
         q_x, q_w = per_tensor(x, "x"), weight.qtype
         if len(x.shape) != 3 or 0 in x.shape[1:]:
             raise InvalidCase(f"x: shape {x.shape}; needs [batch, length, features], only the batch may be empty")

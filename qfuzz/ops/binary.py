@@ -24,6 +24,7 @@ from qfuzz.ops.semantics import (
     Image,
     Operand,
     check_multipliers,
+    check_narrow,
     float_scale,
     is_power_of_two,
     output_scale,
@@ -36,6 +37,7 @@ from qfuzz.ops.table import known_reals
 
 def check_operands(inputs: Sequence[TensorType], element: Element) -> None:
     """Raise `InvalidCase` unless float32 holds the real numbers of all inputs, and them over the output scale."""
+    check_narrow(inputs, element)
     for name, t in zip("abcdefgh", inputs, strict=False):
         q = per_tensor(t, name)
         check_multipliers([q.scale[0], largest_real(q)], element, name)

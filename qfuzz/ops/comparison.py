@@ -1,12 +1,12 @@
 """compare, compare_scalar: which of two real numbers is the larger, or whether they are equal; bool results.
 
 Semantics: `torch.eq`, `ne`, `lt`, `le`, `gt` and `ge` of the numbers that quantized elements stand for. They are
-compared exactly: a product of a stored integer and a float32 scale is a float64.
+compared exactly: a product of a stored integer and a float32 scale is a float64, and of int32 it is two (`_exactly`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from qfuzz.ops.semantics import ExactOperator, Image, Operand, float32_exact, pe
 from qfuzz.ops.table import known_reals
 
 Booleans: TypeAlias = npt.NDArray[np.bool_]
+Numbers: TypeAlias = npt.NDArray[Any]
+"""float64, or complex128 that stand for the sum of their parts, the real one being the nearest float64: NumPy compares
+them by the real parts first."""
 Relation: TypeAlias = Literal["eq", "ne", "lt", "le", "gt", "ge"]
 
 
@@ -68,7 +71,7 @@ class _Comparison(ExactOperator, frozen=True, kw_only=True):
         if element != "bool":
             raise InvalidCase(f"output: needs bool, got {element}")
 
-    def truth(self, a: Operand, b: tuple[Floats, Floats], affine: Floats, known: Booleans) -> TruthImage:
+    def truth(self, a: Operand, b: tuple[Numbers, Numbers], affine: Floats, known: Booleans) -> TruthImage:
         """The image, for bounds of the second number."""
         (a_lo, a_hi), (b_lo, b_hi) = ((lo, hi) for lo, hi in (_real(a), b))
         a_lo, a_hi, b_lo, b_hi = np.broadcast_arrays(a_lo, a_hi, b_lo, b_hi)
@@ -79,7 +82,7 @@ class _Comparison(ExactOperator, frozen=True, kw_only=True):
             surely, maybe = ~maybe, ~surely
         low = known_reals(surely.astype(np.float64))
         high = low if a.is_point and b[0] is b[1] else known_reals(maybe.astype(np.float64))
-        apart = np.maximum(np.maximum(a_lo - b_hi, b_lo - a_hi), 0.0)
+        apart = np.maximum(np.maximum((a_lo - b_hi).real, (b_lo - a_hi).real), 0.0) * (1 - 2.0**-40)
         return TruthImage(low, high, np.where(known, np.inf, apart), np.broadcast_to(affine, apart.shape))
 
 
@@ -87,10 +90,19 @@ _POSITIVE: dict[str, str] = {"lt": "lt", "ge": "lt", "le": "le", "gt": "le", "eq
 """Relation to the one that it is, or is not."""
 
 
-def _real(x: Operand) -> tuple[Floats, Floats]:
+def _real(x: Operand) -> tuple[Numbers, Numbers]:
     lo, hi = x.centered()
-    scaled = lo * x.float_scale
-    return (scaled, scaled) if x.is_point else (scaled, hi * x.float_scale)
+    scaled = _exactly(lo, x)
+    return (scaled, scaled) if x.is_point else (scaled, _exactly(hi, x))
+
+
+def _exactly(n: Floats, x: Operand) -> Numbers:
+    """``n * scale``, which has 57 bits where `n` has 33: the nearest float64, and the rest of it."""
+    product = n * x.float_scale
+    if x.type.dtype != "int32":
+        return product
+    high = np.floor(n / 2.0**16) * 2.0**16  # its product, and that of what is left, are float64
+    return np.asarray(product + 1j * ((high * x.float_scale - product) + (n - high) * x.float_scale))
 
 
 def _affine(x: Operand) -> Floats:

@@ -18,6 +18,7 @@ from qfuzz.ops.semantics import (
     LinearImage,
     Operand,
     check_multipliers,
+    check_narrow,
     float_scale,
     is_power_of_two,
     linear_image,
@@ -67,6 +68,7 @@ def check_weight(x: TensorType, weight: TensorType, element: Element, *, axis: i
     `factor` is one more that results are multiplied by.
     """
     q = check_integers(x, weight, axis=axis)
+    check_narrow([], element)
     scale_x = x.qtype.scale[0] if x.is_quantized else 1.0
     check_multipliers([abs(factor) * scale_x * s for s in (min(q.scale), max(q.scale))], element, "weight")
 
@@ -89,6 +91,7 @@ def check_integers(x: TensorType, weight: TensorType, *, axis: int = 0) -> QType
         )
     if x.element != "float32":
         per_tensor(x, "x")
+    check_narrow([x], "float32")
     return q
 
 

@@ -23,6 +23,7 @@ from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
     Operand,
+    check_narrow,
     check_rescaling,
     float_scale,
     output_scale,
@@ -57,6 +58,7 @@ class Std(ExactOperator, frozen=True, kw_only=True, tag="std"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         (x,) = inputs
+        check_narrow([x], element)
         check_rescaling(x, element)
         check_ascending(self.axes, x.shape)
         axes = self.reduced(len(x.shape))

@@ -102,9 +102,15 @@ class Quantization:
         What the range is divided by.
     smallest
         The smallest scale that is chosen.
+    moved
+        How far the type that it is stored in is moved from uint8: 128 for int8. The zero point is moved before it is
+        rounded, from the end of the range that it is nearer to, so that as much counts of roundings.
     """
 
-    def __init__(self, x: Operand, *, steps: int = QMAX - QMIN, smallest: Fraction = Fraction(0)) -> None:
+    def __init__(
+        self, x: Operand, *, steps: int = QMAX - QMIN, smallest: Fraction = Fraction(0), moved: int = 0
+    ) -> None:
+        self.moved = moved
         if not x.is_point:  # bounds may be infinite; beyond float32, nothing is defined anyway
             x = Operand(x.type, *(np.clip(bound, -2 * FLOAT32_MAX, 2 * FLOAT32_MAX) for bound in (x.lo, x.hi)))
         self.x = x
@@ -149,7 +155,8 @@ class Quantization:
         u = Fraction(0) if exact else Fraction(UNIT_ROUNDOFF)
         if known and is_float32(self.zero.lo):
             u = Fraction(0)
-        unrounded = Between(self.zero.lo * (1 - u) / (1 + away), self.zero.hi * (1 + u) / (1 - away))
+        more = (u * self.moved + away) if self.moved else Fraction(0)
+        unrounded = Between(self.zero.lo * (1 - u) / (1 + away) - more, self.zero.hi * (1 + u) / (1 - away) + more)
         zero_lo, zero_hi = _rounded(unrounded, contract.tie if unrounded.is_point else None)
         low, high = self._quotients(contract, scale_lo, scale_hi, known, zero_lo, zero_hi)
         return Steps(scale_lo, scale_hi, zero_lo, zero_hi, low, high, True, known)

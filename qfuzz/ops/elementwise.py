@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qfuzz.exact.combination import Multiplier, Term
+from qfuzz.exact.combination import Multiplier, Term, product_terms
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
@@ -120,18 +120,24 @@ class Mul(ExactOperator, frozen=True, kw_only=True, tag="mul"):
         m = Multiplier.quotient(a.float_scale * b.float_scale, float_scale(element))
         a_lo, a_hi = a.centered()
         b_lo, b_hi = b.centered()
+        upper = None
         if a.is_point and b.is_point:
-            lower, upper = a_lo * b_lo, None
+            lower = product_terms(a_lo, b_lo, m)
         else:
+            # Where a product is rounded, it is so to a neighbour, and 2^-52 of it to either side bound it.
             corners = [a_lo * b_lo, a_lo * b_hi, a_hi * b_lo, a_hi * b_hi]
-            lower, upper = np.minimum.reduce(corners), np.maximum.reduce(corners)
+            least, most = np.minimum.reduce(corners), np.maximum.reduce(corners)
+            exact = float(max(np.abs(least).max(initial=0.0), np.abs(most).max(initial=0.0))) < 2.0**53
+            slack = 0.0 if exact else 2.0**-52
+            lower = [Term(least - np.abs(least) * slack, m, are_integers=exact)]
+            upper = [Term(most + np.abs(most) * slack, m, are_integers=exact)]
 
         def real() -> Floats:
             return a.magnitude() * b.magnitude() * m.approx
 
         return linear_image(
-            [Term(lower, m, are_integers=a.are_integers and b.are_integers)],
-            None if upper is None else [Term(upper, m, are_integers=a.are_integers and b.are_integers)],
+            lower,
+            upper,
             shape,
             element,
             accumulator=real,

@@ -23,7 +23,7 @@ from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element, float32
 from qfuzz.ir.tensor import Tensor, TensorType
-from qfuzz.ops.semantics import EnclosedImage, ExactOperator, Image, Operand, per_tensor
+from qfuzz.ops.semantics import EnclosedImage, ExactOperator, Image, Operand, check_narrow, per_tensor
 from qfuzz.ops.table import known_reals
 
 MIN_SCALE, MAX_SCALE = 2.0**-44, 2.0**44
@@ -58,6 +58,7 @@ class EmbedLayerNorm(ExactOperator, frozen=True, kw_only=True, tag="embed_layer_
         if float32(self.epsilon) != self.epsilon or not MIN_EPSILON <= self.epsilon <= MAX_EPSILON:
             raise InvalidCase(f"epsilon: {self.epsilon!r}; needs a float32 in {MIN_EPSILON!r}..{MAX_EPSILON!r}")
         words, ids = inputs[:2]
+        check_narrow(inputs, element)
         if len(words.shape) != 2 or not words.shape[1]:
             raise InvalidCase(f"words: shape {words.shape}; needs [words, features], and features")
         if len(ids.shape) != 2:

@@ -26,6 +26,7 @@ from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
     Operand,
+    check_narrow,
     check_rescaling,
     float_scale,
     zero_point_magnitude,
@@ -91,6 +92,7 @@ class GridSample(ExactOperator, frozen=True, kw_only=True, tag="grid_sample"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         x, grid = inputs
+        check_narrow([x], element)
         check_rescaling(x, element)
         if len(x.shape) != 4 or 0 in x.shape[2:]:
             raise InvalidCase(f"x: shape {x.shape}; needs [N, C, H, W], height and width not empty")

@@ -34,6 +34,7 @@ from qfuzz.ops.semantics import (
     Image,
     Operand,
     check_multipliers,
+    check_narrow,
     float_scale,
     linear_image,
     per_tensor,
@@ -74,6 +75,7 @@ def _inferred(inputs: Sequence[TensorType], *, gives_sums: bool = False) -> tupl
 
     Of two that are not both bytes they are exact in float64, unless they are given as they are.
     """
+    check_narrow(inputs, "float32")
     q_a, q_b = (per_tensor(t, name) for name, t in zip("ab", inputs, strict=True))
     shape = product_shape(inputs[0].shape, inputs[1].shape)
     worst = inputs[0].shape[-1] * largest_distance(q_a) * largest_distance(q_b)
@@ -122,6 +124,7 @@ class MatMul(ExactOperator, frozen=True, kw_only=True, tag="matmul"):
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         quantized_output(element)
+        check_narrow([], element)
         shape = _inferred(inputs)
         check_multipliers([inputs[0].qtype.scale[0] * inputs[1].qtype.scale[0]], element, "inputs")
         return shape

@@ -29,6 +29,7 @@ from qfuzz.ops.semantics import (
     ExactOperator,
     Image,
     Operand,
+    check_narrow,
     float_scale,
     is_power_of_two,
     output_scale,
@@ -60,6 +61,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
         raise NotImplementedError
 
     def _check(self, inputs: Sequence[TensorType], element: Element) -> None:
+        check_narrow(inputs[:2], element)
         quantized_output(element)
         q = per_tensor(inputs[0], "x")
         n = self.size(inputs[0].shape)
@@ -94,7 +96,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
         types = [o.type for o in operands]
         shape = x.type.shape
         n = self.size(shape)
-        weight, bias = self._parameters(operands)
+        weight, bias = self.parameters(operands)
         lo, hi = (a.reshape(-1, n) for a in x.centered())
         statistics = _statistics(lo, lo if x.is_point else hi, x.float_scale, self.epsilon)
         scale_y = float_scale(element)
@@ -143,7 +145,7 @@ class _Normalization(ExactOperator, frozen=True, kw_only=True):
             bias_exact,
         )
 
-    def _parameters(self, operands: Sequence[Operand]) -> tuple[Floats, Floats]:
+    def parameters(self, operands: Sequence[Operand]) -> tuple[Floats, Floats]:
         """Scale and bias of each element."""
         types = [o.type for o in operands]
         shape = types[0].shape

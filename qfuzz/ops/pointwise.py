@@ -31,6 +31,7 @@ from qfuzz.ops.semantics import (
     Image,
     Operand,
     check_multipliers,
+    check_narrow,
     output_scale,
     per_tensor,
     quantized_output,
@@ -55,6 +56,7 @@ def _check_addend(addend: TensorType, shape: tuple[int, ...], element: Element) 
     """Raise `InvalidCase` unless `addend` is what a layer of that output adds."""
     if addend.shape != shape:
         raise InvalidCase(f"other: shape {addend.shape}; what is added has the layer's own, {shape}")
+    check_narrow([addend], element)
     if addend.element != "float32":
         check_multipliers(per_tensor(addend, "other").scale, element, "other")
 

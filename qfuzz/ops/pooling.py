@@ -169,6 +169,7 @@ class AvgPool(ExactOperator, frozen=True, kw_only=True, tag="avg_pool"):
         if not 0 <= self.divisor_override <= MAX_ELEMENTS:
             raise InvalidCase(f"divisor_override: {self.divisor_override}; needs 0..{MAX_ELEMENTS}")
         ones = (1,) * len(self.kernel)
+        check_summed(x, math.prod(self.kernel))
         _spatial(x)  # raises where there is none
         return (*x.shape[:2], *_output_size(x.shape, self.kernel, self.strides, self.padding, ones, self.ceil_mode))
 
@@ -206,6 +207,7 @@ class GlobalAvgPool(ExactOperator, frozen=True, kw_only=True, tag="global_avg_po
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
         (x,) = inputs
         check_rescaling(x, element)
+        check_summed(x, math.prod(x.shape[2:]))
         return (*x.shape[:2], *(1 for _ in _spatial(x)))
 
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
@@ -239,6 +241,7 @@ class AdaptiveAvgPool(ExactOperator, frozen=True, kw_only=True, tag="adaptive_av
         check_rescaling(x, element)
         sizes = _spatial(x)
         check_per_dimension("output_size", self.output_size, len(sizes), 0)
+        check_summed(x, math.prod(sizes))
         shape = (*x.shape[:2], *self.output_size)
         check_shape(shape)
         for size, out in zip(sizes, self.output_size, strict=True):
@@ -270,6 +273,12 @@ class AdaptiveAvgPool(ExactOperator, frozen=True, kw_only=True, tag="adaptive_av
             own = np.array([end - start for start, end in windows_], dtype=np.int64)
             counts = counts * own.reshape((-1,) + (1,) * (len(bounds) - d - 1))
         return mean_image(x, element, shape, summed, counts, int(counts.max(initial=1)))
+
+
+def check_summed(x: TensorType, n: int) -> None:
+    """Raise `InvalidCase` where float64 would not hold a sum of `n` elements exactly."""
+    if x.dtype == "int32" and n > 2**20:
+        raise InvalidCase(f"x: {n} elements of int32 are summed; 2^20 at most, whose sums float64 holds")
 
 
 def mean_image(

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qfuzz.exact.combination import Multiplier, Term, combine
+from qfuzz.exact.combination import Multiplier, Term, combine, product_terms
 from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
@@ -59,13 +59,13 @@ class Prelu(ExactOperator, frozen=True, kw_only=True, tag="prelu"):
         def terms(n: Floats) -> list[Term]:
             return [
                 Term(np.maximum(n, 0.0), whole, are_integers=True),
-                Term(np.minimum(n, 0.0) * factor, part, are_integers=True),
+                *product_terms(np.minimum(n, 0.0), factor, part),
             ]
 
         def magnitude(largest: Floats, slopes: Floats) -> Floats:
             negative = lo < 0
             steep = slopes * part.approx
-            return largest * np.where(negative, np.where(hi > 0, np.maximum(steep, whole.approx), steep), whole.approx)
+            return largest * np.where(negative, np.where(hi >= 0, np.maximum(steep, whole.approx), steep), whole.approx)
 
         zero_point = zero_point_magnitude(element)
 

@@ -13,7 +13,7 @@ from qfuzz.exact.rounding import Floats
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import Element
 from qfuzz.ir.tensor import TensorType
-from qfuzz.ops.pooling import mean_image
+from qfuzz.ops.pooling import check_summed, mean_image
 from qfuzz.ops.rearrangement import normal_axes
 from qfuzz.ops.semantics import ExactOperator, Image, Operand, check_rescaling, identity_image
 
@@ -56,6 +56,7 @@ class Mean(ExactOperator, frozen=True, kw_only=True, tag="mean"):
         check_rescaling(x, element)
         check_ascending(self.axes, x.shape)
         axes = self.reduced(len(x.shape))
+        check_summed(x, math.prod(x.shape[a] for a in axes))
         if any(x.shape[a] == 0 for a in axes):
             raise InvalidCase(f"axes: {axes} of shape {x.shape}; the mean of no elements is undefined")
         return reduced_shape(x.shape, axes, keepdims=self.keepdims)

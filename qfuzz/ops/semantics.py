@@ -352,8 +352,8 @@ def quantized_output(element: Element) -> QType:
     """The output's qtype, required to be quantized to integers, per tensor."""
     if not isinstance(element, QType):
         raise InvalidCase(f"output: needs quantized elements, got {element}")
-    if element.is_float or element.dtype == "int32":
-        raise InvalidCase(f"output: {element.dtype}; activations are integers of 2 to 16 bits")
+    if element.is_float:
+        raise InvalidCase(f"output: {element.dtype}; activations are integers")
     if not element.is_per_tensor:
         raise InvalidCase("output: activations are quantized per tensor")
     return element
@@ -365,9 +365,16 @@ def per_tensor(t: TensorType, where: str) -> QType:
         raise InvalidCase(f"{where}: needs quantized elements, got {t.element}")
     if not t.element.is_per_tensor:
         raise InvalidCase(f"{where}: scales on axis {t.element.axis}; an activation is quantized per tensor")
-    if t.element.is_float or t.element.dtype == "int32":
-        raise InvalidCase(f"{where}: {t.element.dtype}; activations are integers of 2 to 16 bits")
+    if t.element.is_float:
+        raise InvalidCase(f"{where}: {t.element.dtype}; activations are integers")
     return t.element
+
+
+def check_narrow(inputs: Sequence[TensorType], element: Element) -> None:
+    """Raise `InvalidCase` where activations are int32, for operators whose products or squares would leave float64."""
+    for where, e in (("output", element), *((f"input {i}", t.element) for i, t in enumerate(inputs))):
+        if isinstance(e, QType) and e.dtype == "int32":
+            raise InvalidCase(f"{where}: int32; activations of this operator are integers of 2 to 16 bits")
 
 
 def check_multipliers(numerators: Sequence[float], element: Element, where: str) -> None:

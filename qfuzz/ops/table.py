@@ -1,5 +1,7 @@
 """Images of unary elementwise operators: a stored byte has 256 values, so each is evaluated once and then looked up.
 
+Of int32, only those are evaluated that occur.
+
 For uncertain inputs the domain is discrete too: the bounds are the extremes over all integers between, so that a
 function's critical points need no thought.
 """
@@ -39,7 +41,7 @@ class UnaryOperator(ExactOperator, frozen=True, kw_only=True):
     """An operator that maps every stored integer on its own. A subclass says what `table` holds."""
 
     def table(self, x: Operand, element: Element) -> Image:
-        """The image of all storable integers of `x`'s type, in ascending order."""
+        """The image of all storable integers of `x`'s type, or of some of them, in ascending order."""
         raise NotImplementedError
 
     def infer(self, inputs: Sequence[TensorType], element: Element) -> tuple[int, ...]:
@@ -49,17 +51,33 @@ class UnaryOperator(ExactOperator, frozen=True, kw_only=True):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands
         q = x.type.qtype
-        domain = np.arange(q.qmin, q.qmax + 1, dtype=np.float64)
+        domain = np.arange(q.qmin, q.qmax + 1, dtype=np.float64) if q.dtype != "int32" else occurring(x)
         table = self.table(Operand(TensorType(domain.shape, q), domain, domain), element)
-        first = (x.lo - q.qmin).astype(np.int64)
+        first = np.searchsorted(domain, x.lo)
         if x.is_point:
             r = table.lower.take(first)
             return TableImage(r, r, table, first, first)
-        last = (x.hi - q.qmin).astype(np.int64)
+        last = np.searchsorted(domain, x.hi)
         r = table.lower
+        if float((x.hi - x.lo).max(initial=0.0)) > MAX_UNCERTAIN and q.dtype == "int32":
+            anything = np.full(x.lo.shape, FAR)
+            return TableImage(known_reals(-anything), known_reals(anything), table, first, first)
         low = extreme(r.approx - r.error - np.spacing(np.abs(r.approx)), first, last, np.minimum)
         high = extreme(r.approx + r.error + np.spacing(np.abs(r.approx)), first, last, np.maximum)
         return TableImage(known_reals(low), known_reals(high), table, first, last)
+
+
+MAX_UNCERTAIN = 64
+"""Between how many integers apart all of int32 are evaluated; of what is more uncertain, nothing is said."""
+FAR = 2.0**45
+"""In output units beyond every storage range."""
+
+
+def occurring(x: Operand) -> Floats:
+    """The integers that elements of `x` can be, in ascending order; at least one."""
+    steps = np.arange(min(float((x.hi - x.lo).max(initial=0.0)), MAX_UNCERTAIN) + 1)
+    between = np.minimum(x.lo[..., None] + steps, x.hi[..., None])
+    return np.unique(np.concatenate([[0.0], between.ravel(), x.hi.ravel()]))
 
 
 def extreme(table: Floats, first: Ints, last: Ints, pick: np.ufunc) -> Floats:

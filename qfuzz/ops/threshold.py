@@ -3,8 +3,10 @@
 Semantics: `torch.nn.functional.threshold`: ``y = x if x > threshold else value``. Both are float32 numbers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +45,9 @@ class Threshold(UnaryOperator, frozen=True, kw_only=True, tag="threshold"):
 
     def table(self, x: Operand, element: Element) -> Image:
         n, _ = x.centered()
-        x_real = n * x.float_scale  # exact: 9 bits times 24
-        above = (x_real > self.threshold).astype(np.float64)
+        x_real = n * x.float_scale
+        most = float(math.floor(Fraction(self.threshold) / x.scale))  # n * scale is above where n is: integers
+        above = (n > most).astype(np.float64)
         own = Multiplier.quotient(x.float_scale, float(output_scale(element)))
         other = Multiplier.quotient(self.value, float(output_scale(element)))
 

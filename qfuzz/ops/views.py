@@ -1,8 +1,10 @@
 """flip, channel_shuffle, unfold, reflection_pad: elements turned round, interleaved, repeated in windows, mirrored.
 
 Semantics: `torch.flip`, `torch.nn.functional.channel_shuffle`, `torch.Tensor.unfold`, `torch.nn.functional.pad` with
-mode ``reflect``. Elements are requantized where the output type differs.
+mode ``reflect`` or ``circular``. Elements are requantized where the output type differs.
 """
+
+from typing import Literal
 
 import numpy as np
 
@@ -78,10 +80,13 @@ class ReflectionPad(Moved, frozen=True, kw_only=True, tag="reflection_pad"):
     Attributes
     ----------
     padding
-        Before each of the last dimensions, then after each; shorter than the dimension.
+        Before each of the last dimensions, then after each; shorter than the dimension, or as long where circular.
+    mode
+        ``circular``: no mirror image, but what the other end begins with.
     """
 
     padding: tuple[int, ...]
+    mode: Literal["reflect", "circular"] = "reflect"
 
     def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         n = len(self.padding) // 2
@@ -90,12 +95,14 @@ class ReflectionPad(Moved, frozen=True, kw_only=True, tag="reflection_pad"):
         if 0 in shape[len(shape) - n - 1 :]:
             raise InvalidCase(f"x: shape {shape}; only the batch may be empty")
         for i, size in enumerate(shape[-n:]):
-            if not 0 <= min(self.padding[i], self.padding[n + i]) <= max(self.padding[i], self.padding[n + i]) < size:
-                raise InvalidCase(f"padding: {self.padding}; needs 0..{size - 1} for a dimension of {size}")
+            most = size if self.mode == "circular" else size - 1
+            if not 0 <= min(self.padding[i], self.padding[n + i]) <= max(self.padding[i], self.padding[n + i]) <= most:
+                raise InvalidCase(f"padding: {self.padding}; needs 0..{most} for a dimension of {size}")
         own = (d + self.padding[i] + self.padding[n + i] for i, d in enumerate(shape[-n:]))
         return (*shape[:-n], *own)
 
     def move(self, a: Floats, zero: float) -> Floats:
         n = len(self.padding) // 2
         sides = [(self.padding[i], self.padding[n + i]) for i in range(n)]
-        return np.pad(a, [(0, 0)] * (a.ndim - n) + sides, mode="reflect")
+        around = [(0, 0)] * (a.ndim - n) + sides
+        return np.pad(a, around, mode="wrap") if self.mode == "circular" else np.pad(a, around, mode="reflect")

@@ -260,12 +260,11 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 def _admissible_steps(image: SteppedImage, contract: Contract, element: Element, count: FilterCount) -> Admissible:
     """The set that an operator derives itself."""
     count.elements += image.lower.approx.size
-    if element == "float32":
-        exact = image.lower.nearest_float32() if image.is_point else None
+    if isinstance(element, str) and element in FORMATS:
+        exact = image.lower.nearest_float(element) if image.is_point else None
         if exact is not None and contract.terms == "exact":
             return Admissible(exact, exact, exact)
-        with np.errstate(over="ignore"):
-            lo, hi = (b.astype(np.float32).astype(np.float64) for b in image.bounds(contract))
+        lo, hi = (nearest(b, FORMATS[element]) for b in image.bounds(contract))
         return Admissible(lo, hi, exact)
     lo, hi = image.bounds(contract)
     low = _stored(lo, element)

@@ -261,6 +261,8 @@ class _Run:
         except Rejected:
             self.compile_seconds += time.perf_counter() - start
             raise
+        except Corrupted as e:
+            raise _Broken(Outcome.CORRUPTED, str(e)) from None
         elapsed = time.perf_counter() - start
         # A program that knows how long its framework took says so; lowering is ours, not the backend's.
         self.compile_seconds += float(getattr(program, "compile_seconds", elapsed))

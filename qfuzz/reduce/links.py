@@ -12,6 +12,7 @@ from qfuzz.ops.convolution import Conv, ConvInteger
 from qfuzz.ops.deviation import Std
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.embedding import EmbedLayerNorm
 from qfuzz.ops.embedding_bag import EmbeddingBag
 from qfuzz.ops.fake_quantization import FakeQuantize
@@ -30,7 +31,7 @@ from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.recurrent import Recurrent
-from qfuzz.ops.reduction import Amax, Amin
+from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.repetition import GatherElements
 from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.weight_only import Embedding, WeightOnlyLinear
@@ -109,6 +110,7 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             Linear()
             | LinearInteger()
             | DynamicLinear()
+            | DynamicNbitsLinear()
             | LinearFp16()
             | WeightOnlyLinear()
             | LinearPointwise()
@@ -196,15 +198,15 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
             while same < min(len(x), rank) and types[0].shape[same] == out.shape[same]:
                 same += 1
             return [*x[:same], *(None for _ in range(rank - same))]
-        case Moved() | Argmax() | Amax() | Amin() | Std() if rank != len(x):
+        case Moved() | Argmax() | Amax() | Amin() | Mean() | Std() if rank != len(x):
             return [None] * rank
         case GatherElements():
             return [None] * rank
         case GridSample():
             join(x[0], read[1][0])
             return [x[0], x[1], read[1][1], read[1][2]]
-        case IndexPut() | ConstantPad():
-            grown = node.op.padding if isinstance(node.op, ConstantPad) else (1,) + (0,) * (2 * rank)
+        case IndexPut() | ConstantPad() | Pad():
+            grown = (1,) + (0,) * (2 * rank) if isinstance(node.op, IndexPut) else node.op.padding
             return [None if grown[d] or grown[rank + d] else label for d, label in enumerate(x)]
         case Moved() | Argmax() | Amax() | Amin() | Interpolate():
             sizes = types[0].shape

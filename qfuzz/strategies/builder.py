@@ -38,10 +38,11 @@ class Flavour:
 
 
 class RealRange(NamedTuple):
-    """What the data of a float32 input are like: a kind of `fill.ranged`, and its magnitude."""
+    """What the data of an input of reals are like: a kind of `fill.ranged`, and its magnitude; `by_row`, each row's."""
 
     kind: int
     magnitude: float
+    by_row: bool = False
 
 
 @dataclass
@@ -119,7 +120,7 @@ class Builder:
         the unit, as near as float32 gets.
         """
         dtype = self.flavour.dtype
-        if not self.flavour.common and self.d.rarely(8):
+        if not self.flavour.common and dtype != "int32" and self.d.rarely(8):
             dtype = "int8" if dtype == "uint8" else "uint8"
         scale = self.scale(around, spread)
         if unit is not None and not self.flavour.dyadic and self.d.rarely(2):

@@ -21,7 +21,7 @@ from qfuzz.strategies.contraction import (
 )
 from qfuzz.strategies.layer_forms import draw_entry
 
-_KINDS = (
+KINDS = (
     fill.BOTH_SIGNS,
     fill.NEAR_TIES,
     fill.POSITIVE,
@@ -34,7 +34,7 @@ _KINDS = (
     fill.EQUAL,
     fill.NOTHING,
 )
-_MAGNITUDES = (0, 0, 1, -3, 5, -10, 12, -60, 60)
+MAGNITUDES = (0, 0, 1, -3, 5, -10, 12, -60, 60)
 """Exponents: products with a weight's scale stay far within float32."""
 
 
@@ -62,7 +62,7 @@ def draw_choose_qparams(b: Builder) -> None:
     x = float_data(b, least_rank=1)
     if not b.types[x].n_elements:
         x = b.add_input((8, 4), "float32")
-        b.ranges[x] = RealRange(d.pick(_KINDS), 2.0 ** d.pick(_MAGNITUDES))
+        b.ranges[x] = RealRange(d.pick(KINDS), 2.0 ** d.pick(MAGNITUDES))
     output: Qparam = d.pick(("scale", "zero_point"))
     op = d.pick(_CHOICES)
     if not op.tokens:
@@ -172,7 +172,7 @@ def _image(b: Builder) -> str:
     if not fits_conv(b):
         shape = (1, 2, 4, 4)
     x = b.add_input(shape, "float32")
-    b.ranges[x] = RealRange(b.d.pick(_KINDS), 2.0 ** b.d.pick(_MAGNITUDES))
+    b.ranges[x] = RealRange(b.d.pick(KINDS), 2.0 ** b.d.pick(MAGNITUDES))
     return x
 
 
@@ -188,5 +188,5 @@ def float_data(b: Builder, least_rank: int) -> str:
     if len(shape) < least_rank or not 0 < shape[-1] <= 512:
         shape = (8, 4)
     x = b.add_input(shape, "float32")
-    b.ranges[x] = RealRange(d.pick(_KINDS), 2.0 ** d.pick(_MAGNITUDES))
+    b.ranges[x] = RealRange(d.pick(KINDS), 2.0 ** d.pick(MAGNITUDES))
     return x

@@ -33,7 +33,7 @@ def partner(b: Builder) -> str:
     far = relation == 3 and not b.flavour.common
     scale = q.scale[0] if relation == 1 else b.scale(q.scale[0], 12 if far else 3)
     dtype: QuantizedDType = q.dtype
-    if kind == 4 and not b.flavour.common and d.rarely(3):
+    if kind == 4 and not b.flavour.common and dtype != "int32" and d.rarely(3):
         dtype = "int8" if dtype == "uint8" else "uint8"
     return b.add_input(shape, QType.per_tensor(dtype, scale, draw_zero_point(d, dtype)))
 
@@ -85,7 +85,7 @@ def draw_add_scalar(b: Builder) -> None:
     d = b.d
     b.choose_call()
     q = b.qtype
-    width = q.qmax - q.qmin + 1
+    width = min(q.qmax - q.qmin + 1, 2**18)
     steps = d.pick((d.integer(-9, 9), d.integer(-9, 9) + 0.5, d.integer(-3, 3) * width, d.integer(-300, 300) / 7, 0))
     _add_scalar(b, AddScalar(other=float32(steps * q.scale[0]), relu=d.rarely(3)))
 
@@ -186,8 +186,8 @@ def draw_prelu(b: Builder) -> None:
     shape = b.type.shape
     channels = shape[1] if len(shape) > 1 else 1
     n = channels if channels and d.integer(0, 1) else 1
-    dtype: QuantizedDType = "uint8" if b.qtype.dtype == "uint8" else "int8"
-    if not b.flavour.common and d.rarely(6):
+    dtype: QuantizedDType = b.qtype.dtype if b.qtype.dtype in ("uint8", "int32") else "int8"
+    if not b.flavour.common and dtype != "int32" and d.rarely(6):
         dtype = "int8" if dtype == "uint8" else "uint8"
     zero_point = draw_zero_point(d, dtype)
     scale = 2.0**-6 if d.integer(0, 3) < 3 else b.scale(2.0**-6, 3)
@@ -212,7 +212,8 @@ def _bounded(op: Operator, least: int) -> Callable[[Builder], None]:
         steps = q.qmax - q.qmin + 1
         scale = (1 - least) / steps
         if b.flavour.common or b.d.integer(0, 3) < 3:
-            element = QType.per_tensor(q.dtype, scale, q.qmin if least == 0 else q.qmin + steps // 2)
+            middle = least < 0 or q.dtype == "int32"
+            element = QType.per_tensor(q.dtype, scale, q.qmin + steps // 2 if middle else q.qmin)
         else:
             element = b.output(scale, spread=3)
         b.add_node(op, (b.current,), element)

@@ -11,6 +11,7 @@ from qfuzz.strategies import (
     composite,
     contraction,
     dynamic,
+    dynamic_nbits,
     elementwise,
     embedding_bag,
     embedding_rows,
@@ -182,6 +183,7 @@ DRAWINGS: dict[str, Drawing] = {
     "compare_scalar": Drawing(_ANY, binary.draw_compare_scalar),
     "std": Drawing(functions.fits_mean, functions.draw_std, (4, 3, 2)),
     "scaled_mm": Drawing(_ANY, scaled_mm.draw_scaled_mm),
+    "dynamic_nbits_linear": Drawing(weight_only.fits, dynamic_nbits.draw_dynamic_nbits_linear),
 }
 
 

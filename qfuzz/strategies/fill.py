@@ -18,6 +18,9 @@ FLAT, UNIFORM, EDGES, EXTREMES, NARROW, MIXED = range(6)
 """Styles: all zero point; uniform; edge values only; smallest and largest; close to the zero point; half and half."""
 N_STYLES = 6
 
+INT32_BITS = (4, 8, 8, 12, 12, 16, 24, 32)
+"""How far int32 data reach from their zero point: products of few bits do not wrap, and of 24 a float32 has all."""
+
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -37,11 +40,17 @@ def below(w: Words, n: int) -> npt.NDArray[np.int64]:
 
 
 def quantized(key: int, style: int, shape: tuple[int, ...], dtype: str, zero_point: int) -> Array:
-    """Stored integers of `dtype`. Key 0 is all zero point, whatever the style."""
+    """Stored integers of `dtype`. Key 0 is all zero point, whatever the style.
+
+    Those of int32 keep within a power of two of the zero point (`INT32_BITS`).
+    """
     lo, hi = INTEGER_RANGE[dtype]
     n = int(np.prod(shape))
     if style == FLAT or key == 0 or n == 0:
         return np.full(shape, zero_point, dtype=dtype)
+    if dtype == "int32":
+        reach = 2 ** INT32_BITS[below(words(key, 1, stream=2), len(INT32_BITS))[0]]
+        lo, hi = max(lo, zero_point - reach), min(hi, zero_point + reach)
     w = words(key, n)
     uniform = lo + below(w, hi - lo + 1)
     match style:

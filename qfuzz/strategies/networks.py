@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from hypothesis.strategies import SearchStrategy
 
 from qfuzz.exact.floating import FORMATS
@@ -11,11 +12,11 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.forms import CHOICES, forms_from
 from qfuzz.ir.network import Case, Input, Network
 from qfuzz.ir.qtype import BYTES, QType, QuantizedDType, integer_range
-from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.quantization import Quantize
 from qfuzz.strategies import fake, fill, granular, layer_forms, weight_only
-from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour
+from qfuzz.strategies.builder import MAX_VALUE_ELEMENTS, Builder, Flavour, RealRange
 from qfuzz.strategies.directed import direct
 from qfuzz.strategies.draw import Draw, strategy_of
 from qfuzz.strategies.families import DRAWINGS, selected_ops
@@ -28,8 +29,11 @@ SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 WEIGHTS = {"conv": 4, "linear": 3, "add": 2}
 """Operators that are drawn more often than once where all are."""
 
-WIDE_AND_NARROW: tuple[QuantizedDType, ...] = ("uint16", "int16", "int16", "uint4", "int4", "uint2", "int2")
-"""Types of activations that have no kernels on stored integers."""
+WIDE_AND_NARROW: tuple[QuantizedDType, ...] = (
+    *("uint16", "int16", "int16", "uint4", "int4", "uint2", "int2"),
+    *("int32", "int32"),
+)
+"""Types of activations of which few kernels are: none on stored integers, but PyTorch's eager ones on int32."""
 
 HOW_MANY_FORMS = (0, 0, 0, 1, 1, 2, 3, 4)
 
@@ -45,7 +49,7 @@ UNUSUAL = (
     *("matmul", "conv_transpose", "conv_integer", "linear_integer", "matmul_integer"),
     *("dynamic_conv", "dynamic_conv_transpose"),
     *("dynamic_quantize", "dynamic_linear", "linear_fp16", "attention", "lstm", "embed_layer_norm", "moe"),
-    *("weight_only_linear", "embedding", "embedding_bag", "embedding_rows", "recurrent"),
+    *("weight_only_linear", "dynamic_nbits_linear", "embedding", "embedding_bag", "embedding_rows", "recurrent"),
     *("tile", "gather_elements", "amax", "amin"),
     *("adaptive_avg_pool", "concat_relu", "flip", "channel_shuffle", "unfold", "reflection_pad", "sort", "topk"),
     *("masked_fill", "index_put", "constant_pad", "grid_sample"),
@@ -58,6 +62,17 @@ UNUSUAL = (
 
 OF_BYTES = ("conv_integer", "linear_integer", "matmul_integer")
 """Operators that have kernels on bytes only."""
+
+OF_INT32 = (
+    *("quantize", "dequantize", "requantize", "add", "mul", "relu", "clamp", "max_pool", "avg_pool"),
+    *("global_avg_pool", "concat", "concat_relu", "reshape", "transpose", "slice", "pad", "flatten", "sigmoid"),
+    *("tanh", "leaky_relu", "elu", "celu", "hardsigmoid", "hardswish", "gelu", "threshold", "prelu", "softmax"),
+    *("mean", "amax", "amin", "argmax", "split", "squeeze", "unsqueeze", "expand", "gather", "tile"),
+    *("depth_to_space", "space_to_depth", "interpolate", "adaptive_avg_pool", "flip", "unfold", "reflection_pad"),
+    *("sort", "topk", "masked_fill", "index_put", "constant_pad", "batch_norm", "add_scalar", "mul_scalar"),
+    *("compare", "compare_scalar"),
+)
+"""Operators that are drawn with int32 activations: those of which PyTorch has kernels, and that stay exact."""
 
 ENDING = (
     "dynamic_quantize",
@@ -151,9 +166,9 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     if max_nodes > 4 and d.integer(0, 1):
         n_nodes = d.integer(min_nodes, max_nodes)
     menu = tuple(selected) if filtered else _menu(flavour, selected, alone=n_nodes == 1)
-    quantized_first = not filtered and n_nodes > 1 and d.rarely(12)
+    quantized_first = d.rarely(12) and not filtered and n_nodes > 1
     first = d.pick(menu)
-    if first in OF_BYTES and flavour.dtype not in BYTES:
+    if not _takes(first, flavour.dtype):
         flavour = replace(flavour, dtype="uint8")
     b = Builder(d, flavour)
     b.most_nodes = n_nodes
@@ -169,22 +184,11 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     if filtered:
         menu = tuple(dict.fromkeys((*selected, *CONNECTING)))
     while len(b.nodes) < n_nodes:
-        is_target = target > 0 and len(b.nodes) == target
-        name = first if is_target else d.pick(menu)
-        if name != first and DRAWINGS[name].fits(b) and not DRAWINGS[name].worthwhile(b):
-            name = "relu"
-        if (
-            name == "quantize"
-            or (name in ENDING and not _is_read(b))
-            or (name in OF_BYTES and b.qtype.dtype not in BYTES)
-            or not DRAWINGS[name].fits(b)
-            or (b.type.n_elements > MAX_VALUE_ELEMENTS and not is_target)
-        ):
-            name = "relu"
-        if filtered and len(b.nodes) < target and name not in CONNECTING:
-            name = "relu"
         with d.part():
-            DRAWINGS[name].draw(b)
+            is_target = target > 0 and len(b.nodes) == target
+            name = first if is_target else d.pick(menu)
+            only_connects = filtered and len(b.nodes) < target and name not in CONNECTING
+            DRAWINGS["relu" if only_connects or not _follows(b, name, asked_for=is_target) else name].draw(b)
     network = b.network(_forms(d, b.forms))
     key, style = (
         d.key(),
@@ -194,7 +198,7 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
     for i, v in enumerate(network.inputs):
         own_key = key + i if key else 0
         if v.name in b.ranges:
-            inputs.append(fill.ranged(own_key, b.ranges[v.name].kind, v.type.shape, b.ranges[v.name].magnitude))
+            inputs.append(_ranged(own_key, b.ranges[v.name], v.type))
         else:
             inputs.append(_filled(own_key, style, v.type, _step(network, v.name)))
     edits = d.integer(0, 3)
@@ -202,6 +206,22 @@ def draw_case(d: Draw, selected: Sequence[str], min_nodes: int, max_nodes: int, 
         _edit(d, inputs[0], network.inputs[0], network)
     case = Case(network, tuple(Tensor(a) for a in inputs))
     return direct(case, key) if key and inputs and d.integer(0, 1) else case
+
+
+def _takes(name: str, dtype: str) -> bool:
+    """Whether an operator is drawn with activations of a type."""
+    return dtype in BYTES or (name in OF_INT32 if dtype == "int32" else name not in OF_BYTES)
+
+
+def _follows(b: Builder, name: str, *, asked_for: bool) -> bool:
+    """Whether a node of the operator can be next, and is worth it."""
+    if name == "quantize" or not DRAWINGS[name].fits(b):
+        return False
+    if name in ENDING and not _is_read(b):
+        return False
+    if not _takes(name, b.type.dtype):
+        return False
+    return asked_for or (DRAWINGS[name].worthwhile(b) and b.type.n_elements <= MAX_VALUE_ELEMENTS)
 
 
 def _forms(d: Draw, own: Sequence[tuple[str, str]]) -> tuple[str, ...]:
@@ -227,7 +247,9 @@ def _flavour(d: Draw) -> Flavour:
     dtype: QuantizedDType = "int8" if kind in (5, 11) else "uint8"
     if kind >= 9:
         dtype = d.pick((*(dtype,) * 7, *WIDE_AND_NARROW))
-    return Flavour(dyadic=kind % 3 == 0, integer=kind < 6, common=kind < 9, dtype=dtype)
+    # Few backends take int32 at all: half of such cases keep to what their kernels take.
+    common = kind < (11 if dtype == "int32" else 9)
+    return Flavour(dyadic=kind % 3 == 0, integer=kind < 6, common=common, dtype=dtype)
 
 
 def _menu(flavour: Flavour, selected: Sequence[str], *, alone: bool) -> tuple[str, ...]:
@@ -278,6 +300,15 @@ def _step(network: Network, name: str) -> float:
         return float(network.constant_data[node.inputs[1]].array.reshape(-1)[0])
     q = node.element
     return q.scale[0] if isinstance(q, QType) else 1.0
+
+
+def _ranged(key: int, data: RealRange, type_: TensorType) -> fill.Array:
+    shape = type_.shape
+    if not (data.by_row and key):
+        return fill.ranged(key, data.kind, shape, data.magnitude).astype(DTYPES[type_.dtype])
+    keys = fill.words(key, math.prod(shape[:-1])).tolist()
+    rows = [fill.ranged(own, data.kind, shape[-1:], data.magnitude) for own in keys]
+    return np.array(rows, dtype=np.float32).reshape(shape).astype(DTYPES[type_.dtype])
 
 
 def _filled(key: int, style: int, type_: TensorType, step: float) -> fill.Array:

@@ -60,8 +60,14 @@ def near_ties(scale: float, unit: float) -> float:
 
 
 def draw_zero_point(d: Draw, dtype: str) -> int:
-    """Often an end or the middle of the range; shrinks to 0."""
+    """Often an end or the middle of the range; shrinks to 0. Of int32 mostly within a power of two of 0."""
     lo, hi = INTEGER_RANGE[dtype]
+    if dtype == "int32":
+        value, bits = divmod(d.integer(0, 2**16 - 1), 16)
+        if bits == 15:
+            return (lo, hi, lo + 1, hi - 1)[value % 4]
+        width = 2 ** (2 * bits)
+        return _spread(value, width) - (width // 2 if value % 2 else 0)
     choices: Sequence[int] = (0, lo, hi, (lo + hi + 1) // 2, lo + 1, hi - 1)
     value, kind = divmod(d.integer(0, 2**16 - 1), 10)
     return choices[kind] if kind < len(choices) else lo + _spread(value, hi - lo + 1)

@@ -1,6 +1,7 @@
 """The drawing side of flip, channel_shuffle, unfold, reflection_pad, sort, topk."""
 
 import math
+from typing import Literal
 
 from qfuzz.ops.ordering import Sort, Topk
 from qfuzz.ops.views import ChannelShuffle, Flip, ReflectionPad, Unfold
@@ -73,16 +74,18 @@ def draw_reflection_pad(b: Builder) -> None:
     shape = b.type.shape
     rank = len(shape)
     n = rank - 2 if rank == 5 or (rank > 2 and (shape[0] == 0 or not d.rarely(5))) else rank - 1
-    sides = [d.integer(0, min(size - 1, 3)) for size in (*shape[-n:], *shape[-n:])]
+    circular = d.rarely(5)
+    sides = [d.integer(0, min(size - (not circular), 3)) for size in (*shape[-n:], *shape[-n:])]
     padded = (size + sides[i] + sides[n + i] for i, size in enumerate(shape[-n:]))
     if math.prod((*shape[:-n], *padded)) > 2 * MAX_VALUE_ELEMENTS:
         sides = [0] * (2 * n)
-    b.add_node(ReflectionPad(padding=tuple(sides)), (b.current,), same(b))
+    mode: Literal["reflect", "circular"] = "circular" if circular else "reflect"
+    b.add_node(ReflectionPad(padding=tuple(sides), mode=mode), (b.current,), same(b))
 
 
 def draw_sort(b: Builder) -> None:
     """A sort node."""
-    b.add_node(Sort(axis=any_axis(b), descending=b.d.rarely(2)), (b.current,), same(b))
+    _add_ordered(b, Sort(axis=any_axis(b), descending=b.d.rarely(2)))
 
 
 def draw_topk(b: Builder) -> None:
@@ -91,4 +94,11 @@ def draw_topk(b: Builder) -> None:
     axis = any_axis(b)
     size = b.type.shape[axis]
     k = 0 if size == 0 or d.rarely(32) else d.integer(1, size) if d.rarely(2) else min(size, d.integer(1, 3))
-    b.add_node(Topk(k=k, axis=axis, largest=not d.rarely(2)), (b.current,), same(b))
+    _add_ordered(b, Topk(k=k, axis=axis, largest=not d.rarely(2)))
+
+
+def _add_ordered(b: Builder, op: Sort | Topk) -> None:
+    """A node of elements, or now and then of their indices, which ends a branch: what follows reads its input."""
+    source, places = b.current, b.d.rarely(4)
+    b.add_node(op, (source,), "int64" if places else same(b))
+    b.current = source if places else b.current

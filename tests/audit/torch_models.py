@@ -135,6 +135,7 @@ SAMPLES: dict[str, Sample] = {
     "avg_pool2d": Sample(lambda x: F.avg_pool2d(x, (2, 3)), IMAGE, ("avg_pool",)),
     "avg_pool1d": Sample(lambda x: F.avg_pool1d(x, 3, 2), SEQUENCE, ("reshape", "avg_pool", "reshape")),
     "adaptive_avg_pool2d": Sample(lambda x: F.adaptive_avg_pool2d(x, 1), IMAGE, ("global_avg_pool",)),
+    "adaptive_avg_pool2d_of_more": Sample(lambda x: F.adaptive_avg_pool2d(x, (3, 4)), IMAGE, ("adaptive_avg_pool",)),
     "mean": Sample(lambda x: x.mean([2, 3]), IMAGE, ("global_avg_pool",)),
     "mean_kept": Sample(lambda x: x.mean([-1, -2], keepdim=True), IMAGE, ("global_avg_pool",)),
     "flatten": Sample(lambda x: torch.flatten(x, 1), IMAGE, ("reshape",)),
