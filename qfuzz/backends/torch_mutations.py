@@ -71,9 +71,9 @@ _OF_GROUPS = "scales and zeros are [groups of K, N, 2]: the kernel reads one of 
 _CELLS = ("torch.ops.quantized.quantized_*_cell_dynamic",)
 _LAYERS = ("torch.quantized_lstm", "torch.quantized_gru")
 _DECOMPOSED = "torch.ops.quantized_decomposed"
-_PER_TENSOR, _PER_CHANNEL, _PER_TOKEN, _PER_GROUP = (
+_PER_TENSOR, _PER_CHANNEL, _PER_GROUP = (
     tuple(f"{_DECOMPOSED}.{verb}_per_{of}" for verb in ("quantize", "dequantize"))
-    for of in ("tensor.default", "channel", "token", "channel_group")
+    for of in ("tensor.default", "channel", "channel_group")
 )
 _BOUNDS = "'quant_max out of bound for dtype' (_decomposed.py, _quant_min_max_bounds_check)"
 _FAKE_TENSOR = ("torch.fake_quantize_per_tensor_affine",)
@@ -239,13 +239,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("axis_above", _PER_CHANNEL, 3, to.above, text="'Expecting axis to be < input.dim()' (_decomposed.py)"),
     Mutation(
         "scales_length", _PER_CHANNEL, 1, reshape=to.grown(-1), text="'scales ..., one per channel' (_decomposed.py)"
-    ),
-    Mutation(
-        "scales_length",
-        _PER_TOKEN,
-        1,
-        reshape=to.grown(-1),
-        text="as many scales as tokens (_decomposed.py, _per_token_quant_qparam_dim_check)",
     ),
     Mutation("zero_block", _PER_GROUP, 6, to.one(0), text="'group_size must be > 1' (_decomposed.py)"),
     Mutation(
