@@ -38,7 +38,6 @@ ABSENT: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("compare", "compare_scalar"), "ONNX Less and its kin compare integers as they are stored"),
         "std": "ONNX has no standard deviation: it is said as several nodes",
         "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
-        "scaled_mm": "not said: MatMul and Add between DequantizeLinear and QuantizeLinear round in other places",
         "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",
     }
 )
