@@ -84,7 +84,7 @@ def size_key(case: Case) -> Key:
 
 
 def _magnitudes(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Of infinities and NaN, more than of any number: a key that holds NaN is neither smaller nor larger than another."""
+    """Those of numbers, and more than any for infinities and NaN, which no key may hold: it could not be compared."""
     values = np.abs(array.astype(np.float64))
     return np.where(np.isfinite(values), values, _BEYOND)
 
