@@ -13,6 +13,7 @@ ABSENT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
         "dynamic_conv_transpose": "ONNX has no ConvTranspose on integers",
+        "dynamic_nbits_linear": "ONNX chooses scales for whole tensors (DynamicQuantizeLinear), none for each row",
         "embedding_bag": "ONNX has no node that sums rows of a stored table by bags",
         "embedding_rows": "ONNX chooses scales for whole tensors (DynamicQuantizeLinear), none for each row",
         "recurrent": "DynamicQuantizeLSTM of ONNX Runtime is lstm; its GRU and RNN compute on reals",
