@@ -23,7 +23,7 @@ from qfuzz.ir.qtype import QType, float32
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.convolution import Conv
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
-from qfuzz.ops.dynamic_range import QMAX, QMIN
+from qfuzz.ops.dynamic_range import NO_SCALE, QMAX, QMIN
 from qfuzz.ops.semantics import Operand
 
 OPERATORS = ("dynamic_conv", "dynamic_conv_transpose")
@@ -65,9 +65,6 @@ KERNELS: Mapping[str, Contraction] = MappingProxyType(
     }
 )
 """Choice of `result` to the convolution of bytes that gives it."""
-
-NO_SCALE = 0.1
-"""What PyTorch takes as the scale of data that are all 0 (QuantUtils.h ChooseQuantizationParams)."""
 
 
 class DynamicConvolution(Rounded, frozen=True, kw_only=True):
