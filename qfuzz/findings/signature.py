@@ -181,7 +181,7 @@ def _windows(case: Case, node: Node) -> set[str]:
         channels, filters = case.network.types[node.inputs[1]].shape[:2]
         form = {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
         return form | ({"gaps"} if _has_gaps(case, node, op) else set())
-    if not isinstance(op, Correlation):
+    if not isinstance(op, Correlation | DynamicConv):
         return set()
     form = set()
     x, w, y = (case.network.types[name].shape[2:] for name in (*node.inputs[:2], node.name))
