@@ -122,7 +122,8 @@ class _Convolution(ContractionEvaluation):
 def _integer_bias(bias: Array, units: Floats) -> Array:
     """As at::native::quantize_per_tensor and per_channel to qint32 (QuantUtils.h QuantizeBias)."""
     inverse = np.float32(1) / units.astype(np.float32)
-    return np.clip(np.rint((bias * inverse).astype(np.float64)), -(2.0**31), 2.0**31 - 1).astype(np.int32)
+    rounded_bias = np.rint((bias * inverse).astype(np.float64))
+    return np.asarray(np.clip(rounded_bias, -(2.0**31), 2.0**31 - 1).astype(np.int32))
 
 
 def _quantized(x: Array, q: QType) -> Array:
