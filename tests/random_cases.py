@@ -487,12 +487,22 @@ def _filled(make: Callable[[Dice, Shape, float], Operator]) -> Callable[[Dice], 
 _masked_fill = _filled(lambda d, shape, value: MaskedFill(value=value))
 
 
-def _moved(make: Callable[[Dice, Shape], Operator]) -> Callable[[Dice], Case]:
+def _moved(make: Callable[[Dice, Shape], Operator], *, places: bool = False) -> Callable[[Dice], Case]:
+    """`places` are given now and then, as int64."""
+
     def draw(d: Dice) -> Case:
         shape, q = d.shape(), d.qtype()
-        return _case(d, make(d, shape), [(shape, q)], q if d.chance(0.5) else d.qtype())
+        op = make(d, shape)
+        if places and d.chance(0.4):
+            return _case(d, op, [(shape, q)], "int64")
+        return _case(d, op, [(shape, q)], q if d.chance(0.5) else d.qtype())
 
     return draw
+
+
+def _sides(d: Dice, shape: Shape) -> Shape:
+    """What is put before each dimension, then after each, or left out there."""
+    return tuple(d.integer(-(n // 2) if d.chance(0.2) else 0, 2) for n in (*shape, *shape))
 
 
 def _slice(d: Dice, shape: Shape) -> Operator:
@@ -1232,18 +1242,18 @@ RANDOM_CASES: dict[str, Callable[[Dice], Case]] = {
     "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
-    "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5))),
-    "topk": _moved(_topk),
+    "sort": _moved(lambda d, s: Sort(axis=d.integer(-len(s), len(s) - 1), descending=d.chance(0.5)), places=True),
+    "topk": _moved(_topk, places=True),
     "masked_fill": _masked_fill,
     "index_put": _filled(
         lambda d, s, v: IndexPut(value=v, indices=tuple(d.integer(-s[0], s[0] - 1) for _ in range(d.integer(0, 2))))
     ),
-    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=_sides(d, s))),
     "concat": _concat,
     "reshape": _moved(_reshape),
     "transpose": _moved(_perm),
     "slice": _moved(_slice),
-    "pad": _moved(lambda d, shape: Pad(padding=tuple(d.integer(0, 2) for _ in range(2 * len(shape))))),
+    "pad": _moved(lambda d, shape: Pad(padding=_sides(d, shape))),
     "flatten": _moved(lambda d, shape: Flatten(start_axis=d.integer(0, len(shape) - 1))),
     "sigmoid": _unary(lambda d: Sigmoid(), bounded=True),
     "tanh": _unary(lambda d: Tanh(), bounded=True),

@@ -197,7 +197,8 @@ def evaluate(case: Case) -> dict[str, Values]:
 
 def evaluate_node(node: Node, inputs: Sequence[Values]) -> SlowResult:
     """The exact result of `node` on concrete inputs, constants among them."""
-    shape, real = DEFINITIONS[node.op.name](node.op, *inputs)
+    definition = places if node.op.name in ("sort", "topk") and node.element == "int64" else DEFINITIONS[node.op.name]
+    shape, real = definition(node.op, *inputs)
     saturates = getattr(node.op, "saturate", True)
     if node.op.name == "scaled_mm":  # as torch converts to float8
         saturates = isinstance(node.element, QType) and node.element.dtype == "float8_e4m3fn"
@@ -1344,6 +1345,18 @@ def ordered(downwards: Callable[[Any], bool]) -> Definition:
         return (*x.shape[:axis], k, *x.shape[axis + 1 :]), rational(real)
 
     return definition
+
+
+def places(op: Any, x: Values) -> tuple[Shape, Real]:
+    """Where the elements of one axis stood before they were put in order, the first of equal ones first."""
+    axis = op.axis % len(x.shape)
+    downwards = op.descending if op.name == "sort" else op.largest
+
+    def real(index: Index) -> Fraction:
+        line = [x.real((*index[:axis], i, *index[axis + 1 :])) for i in range(x.shape[axis])]
+        return Fraction(sorted(range(len(line)), key=line.__getitem__, reverse=downwards)[index[axis]])
+
+    return (*x.shape[:axis], getattr(op, "k", x.shape[axis]), *x.shape[axis + 1 :]), rational(real)
 
 
 def masked_fill(op: Any, x: Values, mask: Values) -> tuple[Shape, Real]:

@@ -113,6 +113,9 @@ _POOL = Contract(
 _MOVED = Contract(
     terms="exact", k=0, tie="half_even", source="stored integers are moved, compared or clipped; none is computed"
 )
+_PICKED = replace(
+    _MOVED, tie="any", source=f"{_MOVED.source}; torch.topk says nothing of which of equal elements are among the k"
+)
 _FILLED = Contract(
     terms="affine",
     k=3,
@@ -185,7 +188,8 @@ _SHARED: dict[str, Contract] = {
     "interpolate": _RESIZED,
     "grid_sample": _GRID,
     **dict.fromkeys(("split", "squeeze", "unsqueeze", "expand", "gather", "depth_to_space", "space_to_depth"), _MOVED),
-    **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort", "topk"), _MOVED),
+    **dict.fromkeys(("tile", "amax", "amin", "argmax", "sort"), _MOVED),
+    "topk": _PICKED,
     **dict.fromkeys(("flip", "channel_shuffle", "unfold", "reflection_pad"), _MOVED),
     **dict.fromkeys(("masked_fill", "index_put", "constant_pad"), _FILLED),
     "concat": _ELEMENTWISE,

@@ -82,6 +82,7 @@ def _converted(key: str, contract: Contract) -> Contract:
             return replace(contract, terms="real", k=6, tie="half_even", source=f"{contract.source}; {_AS_INTEGERS}")
         case _ if contract.terms == "exact":
             return contract
-        case _:
+        case name:
+            k = contract.k + (4 if name == "hardswish" else 2)  # whose slope is up to 1.5 times x's error
             source = f"{contract.source}; {_CONVERTED}"
-            return replace(contract, terms="affine", k=contract.k + 2, tie="either_even", source=source)
+            return replace(contract, terms="affine", k=k, tie="either_even", source=source)

@@ -7,6 +7,7 @@ from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType
 
 QUANTIZED = {"uint8": "quint8", "int8": "qint8"}
+WITH_INT32 = QUANTIZED | {"int32": "qint32"}
 
 
 def qtype_in(b: Builder, node: Node, position: int = 0) -> QType:

@@ -220,17 +220,23 @@ def _unfold(b: Builder, node: Node) -> None:
 def _sort(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Sort)
-    keep_qparams(b, node)
     settings = {"stable": literal(True), "dim": literal(op.axis), "descending": literal(op.descending)}
-    b.call(_several(node.name, b.fresh(f"{node.name}_indices")), "torch.sort", b.x(node), **settings)
+    b.call(_values_or_places(b, node), "torch.sort", b.x(node), **settings)
 
 
 def _topk(b: Builder, node: Node) -> None:
     op: Any = node.op
     assert isinstance(op, Topk)
-    keep_qparams(b, node)
     settings = (literal(op.k), literal(op.axis), literal(op.largest), literal(True))
-    b.call(_several(node.name, b.fresh(f"{node.name}_indices")), "torch.topk", b.x(node), *settings)
+    b.call(_values_or_places(b, node), "torch.topk", b.x(node), *settings)
+
+
+def _values_or_places(b: Builder, node: Node) -> str:
+    """The variables of a call that returns elements and their indices, of which the node is one."""
+    if node.element == "int64":
+        return _several(b.fresh(f"{node.name}_values"), node.name)
+    keep_qparams(b, node)
+    return _several(node.name, b.fresh(f"{node.name}_indices"))
 
 
 def _extreme(b: Builder, node: Node) -> None:

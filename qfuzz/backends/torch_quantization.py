@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from qfuzz.backends.torch_builder import Builder, Lowering, scale_of, zero_point_of
 from qfuzz.backends.torch_calls import Declared, literal, torch_name, variable, variables
-from qfuzz.backends.torch_kernels import QUANTIZED, qtype_out
+from qfuzz.backends.torch_kernels import WITH_INT32, qtype_out
 from qfuzz.backends.torch_memory import place
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
@@ -13,7 +13,7 @@ from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import TensorType
 from qfuzz.ops.scalar import AddScalar, MulScalar
 
-STORED: Mapping[str, str] = MappingProxyType({**QUANTIZED, "int32": "qint32", "uint4": "quint4x2", "uint2": "quint2x4"})
+STORED: Mapping[str, str] = MappingProxyType({**WITH_INT32, "uint4": "quint4x2", "uint2": "quint2x4"})
 """Storage type to the quantized dtype that stores it."""
 PACKED = ("uint4", "uint2")
 """Types of which several share a byte."""

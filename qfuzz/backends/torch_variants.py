@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from qfuzz.backends.torch_builder import Builder, scale_of, zero_point_of
 from qfuzz.backends.torch_calls import Arg, Call, literal, torch_name, variable
-from qfuzz.backends.torch_kernels import QUANTIZED
+from qfuzz.backends.torch_kernels import WITH_INT32
 from qfuzz.backends.torch_memory import given
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType
@@ -76,12 +76,12 @@ def _out(target: str, operands: int) -> Variant:
 
     def calls(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
         q = node.element
-        if not isinstance(q, QType) or q.dtype not in QUANTIZED or not q.is_per_tensor:
+        if not isinstance(q, QType) or q.dtype not in WITH_INT32 or not q.is_per_tensor:
             return None
         named: tuple[tuple[str, Arg], ...] = (
             ("scale", scale_of(q)),
             ("zero_point", zero_point_of(q)),
-            ("dtype", torch_name(f"torch.{QUANTIZED[q.dtype]}")),
+            ("dtype", torch_name(f"torch.{WITH_INT32[q.dtype]}")),
         )
         written = Call(node.name, target, call.args[:operands], call.kwargs)
         return _into(b, node, written, Call(node.name, "torch._empty_affine_quantized", (), named))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfuzz.findings.by_hand_functions import DECIMAL, activation_lines, fraction, function_lines
-from qfuzz.findings.by_hand_moved import filled, ordered, sampled
+from qfuzz.findings.by_hand_moved import filled, ordered, placed, sampled
 from qfuzz.findings.by_hand_qparams import qparams_lines
 from qfuzz.findings.by_hand_reals import scaled_product
 from qfuzz.ir.network import Network, Node
@@ -90,6 +90,8 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
         case Softmax(axis=axis):
             lines = e.softmax(axis)
         case Sort() | Topk():
+            if node.element == "int64":
+                return placed(node.op, e.arrays[0], index)
             lines = ordered(node.op, e.arrays[0], *e.scale(0), index)
         case GridSample():
             lines = sampled(node.op, e.arrays[0], e.arrays[1], *e.scale(0), index)

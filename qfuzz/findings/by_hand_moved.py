@@ -19,10 +19,20 @@ Index = tuple[int, ...]
 
 def ordered(op: Sort | Topk, x: Array, scale: str, zero: int, index: Index) -> list[str]:
     """One of a line of elements that are sorted."""
+    row, place = _line(op, x, index)
+    return [f"real = (sorted({row!r}, reverse={op.downwards})[{place}] - {zero}) * {scale}"]
+
+
+def placed(op: Sort | Topk, x: Array, index: Index) -> list[str]:
+    """Where one of a line of elements that are sorted stood; the first of equal ones comes first."""
+    row, place = _line(op, x, index)
+    order = f"sorted(range(len(row)), key=row.__getitem__, reverse={op.downwards})"
+    return [f"row = {row!r}", f"real = Fraction({order}[{place}])"]
+
+
+def _line(op: Sort | Topk, x: Array, index: Index) -> tuple[list[int], int]:
     axis = op.axis % len(index)
-    row = np.moveaxis(x, axis, -1)[(*index[:axis], *index[axis + 1 :])]
-    downwards = op.descending if isinstance(op, Sort) else op.largest
-    return [f"real = (sorted({row.tolist()!r}, reverse={downwards})[{index[axis]}] - {zero}) * {scale}"]
+    return np.moveaxis(x, axis, -1)[(*index[:axis], *index[axis + 1 :])].tolist(), index[axis]
 
 
 def filled(

@@ -174,7 +174,9 @@ def _windows(case: Case, node: Node) -> set[str]:
     if isinstance(op, WeightOnlyLinear):
         return {"tail of 16"} if case.network.types[node.inputs[0]].shape[-1] % 16 else set()
     if isinstance(op, DynamicNbitsLinear):
-        return {"odd features"} if case.network.types[node.inputs[0]].shape[-1] % 2 else set()
+        channels, features = case.network.types[node.inputs[1]].shape
+        form = {"odd features"} if features % 2 else set()
+        return form | ({"one weight"} if channels * features == 1 else set())
     if isinstance(op, LinearInteger | MatMulInteger):
         return {"one summed"} if case.network.types[node.inputs[0]].shape[-1:] == (1,) else set()
     if isinstance(op, ConvTranspose | DynamicConvTranspose):

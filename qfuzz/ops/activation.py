@@ -134,7 +134,9 @@ class Hardswish(UnaryOperator, frozen=True, kw_only=True, tag="hardswish"):
 
         def magnitude(largest: Floats) -> Floats:
             reach = np.minimum(largest * float(x.scale) + 3.0, 6.0)
-            return largest * whole.approx * np.where(n <= -three, 0.0, reach / 6.0)
+            # 0 where a kernel, however it rounds x, finds it below -3.
+            below = n * float(x.scale) + 3.0 < -largest * float(x.scale) * 2.0**-20
+            return largest * whole.approx * np.where(below, 0.0, reach / 6.0)
 
         return linear_image(
             [*product_terms(n * inner, n, square), Term(n * inner, half), Term(n * outer, whole)],

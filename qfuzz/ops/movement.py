@@ -172,17 +172,22 @@ class Slice(Moved, frozen=True, kw_only=True, tag="slice"):
 
 
 class Pad(Moved, frozen=True, kw_only=True, tag="pad"):
-    """Real zeros around: before each dimension, then after each."""
+    """Real zeros around: before each dimension, then after each. Of negative numbers, so many elements are left out."""
 
     padding: tuple[int, ...]
 
     def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         n = len(shape)
-        if len(self.padding) != 2 * n or any(p < 0 for p in self.padding):
-            raise InvalidCase(f"padding: {self.padding}; needs {2 * n} values of at least 0 for shape {shape}")
+        if len(self.padding) != 2 * n:
+            raise InvalidCase(f"padding: {self.padding}; needs {2 * n} values for shape {shape}")
+        for d, size in enumerate(shape):
+            if min(self.padding[d], 0) + min(self.padding[n + d], 0) < -size:
+                raise InvalidCase(f"padding: {self.padding}; leaves out more than the {size} elements of dimension {d}")
         return tuple(d + self.padding[i] + self.padding[n + i] for i, d in enumerate(shape))
 
     def move(self, a: Floats, zero: float) -> Floats:
         out = np.full(self.shape_of(a.shape), zero)
-        out[tuple(slice(b, b + n) for b, n in zip(self.padding, a.shape, strict=False))] = a
+        sides = [(self.padding[d], self.padding[a.ndim + d], size) for d, size in enumerate(a.shape)]
+        kept = a[tuple(slice(max(-before, 0), size - max(-after, 0)) for before, after, size in sides)]
+        out[tuple(slice(max(b, 0), max(b, 0) + n) for (b, _, _), n in zip(sides, kept.shape, strict=True))] = kept
         return out

@@ -205,8 +205,8 @@ def _follow(node: Node, read: Sequence[Labels], types: Sequence[TensorType], out
         case GridSample():
             join(x[0], read[1][0])
             return [x[0], x[1], read[1][1], read[1][2]]
-        case IndexPut() | ConstantPad():
-            grown = node.op.padding if isinstance(node.op, ConstantPad) else (1,) + (0,) * (2 * rank)
+        case IndexPut() | ConstantPad() | Pad():
+            grown = (1,) + (0,) * (2 * rank) if isinstance(node.op, IndexPut) else node.op.padding
             return [None if grown[d] or grown[rank + d] else label for d, label in enumerate(x)]
         case Moved() | Argmax() | Amax() | Amin() | Interpolate():
             sizes = types[0].shape

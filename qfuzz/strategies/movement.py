@@ -107,6 +107,8 @@ def padding_of(b: Builder) -> tuple[int, ...]:
         padding[axis], padding[rank + axis] = d.integer(0, 2), d.integer(0, 2)
     if rank == 1 or not any(padding):
         padding[rank - 1] = d.integer(0, 2)
+    if shape[-1] > 1 and d.rarely(6):  # so many elements less
+        padding[d.pick((rank - 1, 2 * rank - 1))] = -d.integer(1, shape[-1] - 1)
     if math.prod(n + padding[i] + padding[rank + i] for i, n in enumerate(shape)) > 2 * MAX_VALUE_ELEMENTS:
         padding = [0] * (2 * rank)
     return tuple(padding)

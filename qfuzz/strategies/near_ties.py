@@ -14,12 +14,13 @@ from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.network import Case, Constant, Input, Network, Node
 from qfuzz.ir.operator import Operator
 from qfuzz.ir.qtype import Element, QType, QuantizedDType, float32
-from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ir.tensor import DTYPES, Tensor, TensorType
 from qfuzz.ops.activation import Clamp, Elu, Hardsigmoid, Hardswish, LeakyRelu, Relu, Sigmoid, Tanh
 from qfuzz.ops.binary import Div, Sub
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import unit_conv
 from qfuzz.ops.dynamic import Chooser, DynamicLinear, DynamicQuantize, Output
+from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
 from qfuzz.ops.dynamic_range import STORED
 from qfuzz.ops.elementwise import Add, Mul
 from qfuzz.ops.gelu import Gelu
@@ -71,6 +72,7 @@ NEAR_TIE_OPS = (
     "conv_transpose",
     "dynamic_quantize",
     "dynamic_linear",
+    "dynamic_nbits_linear",
 )
 """Operators that round."""
 
@@ -107,6 +109,8 @@ def _case(op: str, w: fill.Words, dtypes: tuple[QuantizedDType, ...]) -> Case:
             return _interpolate(choose, q_x, key)
         case "dynamic_quantize" | "dynamic_linear":
             return _dynamic(op, choose, key)
+        case "dynamic_nbits_linear":
+            return _dynamic_rows(choose, key)
         case _:
             return _unary(op, choose, q_x, key)
 
@@ -281,6 +285,22 @@ def _dynamic(op: str, choose: _Chooser, key: int) -> Case:
     constants: list[tuple[Element, Array]] = [(q_w, weight), ("float32", bias)]
     chosen_as: Chooser = ("onnx", "torch")[choose(2)]
     return _single(DynamicLinear(chosen_as=chosen_as), [("float32", x)], "float32", constants[: 1 + choose(2)])
+
+
+def _dynamic_rows(choose: _Chooser, key: int) -> Case:
+    """The same of each row, by a weight of channels or groups."""
+    groups = (1, 2, 4)[choose(3)]
+    features = 32 * groups if groups > 1 else (2, 16, 48)[choose(3)]
+    rows = [fill.ranged(key + i, (fill.NEAR_TIES, fill.EXACT_SCALE)[i % 2], (features,), 1.0) for i in range(64)]
+    x = np.array(rows, np.float32) * np.float32(2.0 ** (choose(13) - 8))
+    x[::3, 0], x[::3, -1] = -(largest := np.abs(x[::3]).max(axis=1)), largest  # a zero point of -0.5
+    numbers = 1 + fill.below(fill.words(key, 5 * groups, stream=2), 2**23) * 2.0**-23 * (choose(3) > 0)
+    scales = tuple(map(float, numbers * 2.0 ** -choose(4)))
+    q_w = QType("int4", scales, (0,) * len(scales), 1 if groups > 1 else 0, 32 if groups > 1 else 0)
+    weight = (fill.below(fill.words(key, 5 * features, stream=1), 16) - 8).astype(DTYPES["int4"]).reshape(5, features)
+    bias = (x.ravel()[:5] * np.float32(100)).astype(np.float32)
+    constants: list[tuple[Element, Array]] = [(q_w, weight), ("float32", bias)]
+    return _single(DynamicNbitsLinear(), [("float32", x)], "float32", constants[: 1 + choose(2)])
 
 
 def _unary(op: str, choose: _Chooser, q_x: QType, key: int) -> Case:

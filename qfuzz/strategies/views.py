@@ -85,7 +85,7 @@ def draw_reflection_pad(b: Builder) -> None:
 
 def draw_sort(b: Builder) -> None:
     """A sort node."""
-    b.add_node(Sort(axis=any_axis(b), descending=b.d.rarely(2)), (b.current,), same(b))
+    _add_ordered(b, Sort(axis=any_axis(b), descending=b.d.rarely(2)))
 
 
 def draw_topk(b: Builder) -> None:
@@ -94,4 +94,11 @@ def draw_topk(b: Builder) -> None:
     axis = any_axis(b)
     size = b.type.shape[axis]
     k = 0 if size == 0 or d.rarely(32) else d.integer(1, size) if d.rarely(2) else min(size, d.integer(1, 3))
-    b.add_node(Topk(k=k, axis=axis, largest=not d.rarely(2)), (b.current,), same(b))
+    _add_ordered(b, Topk(k=k, axis=axis, largest=not d.rarely(2)))
+
+
+def _add_ordered(b: Builder, op: Sort | Topk) -> None:
+    """A node of elements, or now and then of their indices, which ends a branch: what follows reads its input."""
+    source, places = b.current, b.d.rarely(4)
+    b.add_node(op, (source,), "int64" if places else same(b))
+    b.current = source if places else b.current

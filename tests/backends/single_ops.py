@@ -367,12 +367,19 @@ def _concat(d: Draw, kind: type[Concat] = Concat) -> Case:
     return d.case(kind(axis=axis), [*types], d.qtype() if d.chance(0.7) else types[0][1])
 
 
-def _moved(make: Callable[[Draw, tuple[int, ...]], Operator]) -> Callable[[Draw], Case]:
+def _moved(make: Callable[[Draw, tuple[int, ...]], Operator], *, places: bool = False) -> Callable[[Draw], Case]:
+    """`places` are given now and then, as int64."""
+
     def draw(d: Draw) -> Case:
         shape, q = d.shape(), d.qtype()
-        return d.case(make(d, shape), [(shape, q)], q)
+        return d.case(make(d, shape), [(shape, q)], "int64" if places and d.chance(0.4) else q)
 
     return draw
+
+
+def _sides(d: Draw, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """What is put before each dimension, then after each, or left out there."""
+    return tuple(d.integer(-(n // 2) if d.chance(0.2) else 0, 2) for n in (*shape, *shape))
 
 
 def _channel_shuffle(d: Draw) -> Case:
@@ -889,16 +896,16 @@ SINGLE_OPS: Mapping[str, Callable[[Draw], Case]] = {
     "grid_sample": _grid_sample,
     "unfold": _moved(_unfold),
     "reflection_pad": _reflection_pad,
-    "sort": _moved(lambda d, s: Sort(axis=d.integer(0, len(s) - 1), descending=d.chance(0.5))),
-    "topk": _moved(_topk),
+    "sort": _moved(lambda d, s: Sort(axis=d.integer(0, len(s) - 1), descending=d.chance(0.5)), places=True),
+    "topk": _moved(_topk, places=True),
     "masked_fill": _filled(lambda d, s, v: MaskedFill(value=v)),
     "index_put": _filled(lambda d, s, v: IndexPut(value=v, indices=(d.integer(-s[0], s[0] - 1),))),
-    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=tuple(d.integer(0, 2) for _ in (*s, *s)))),
+    "constant_pad": _filled(lambda d, s, v: ConstantPad(value=v, padding=_sides(d, s))),
     "concat": _concat,
     "reshape": _moved(lambda d, shape: Reshape(shape=(1, int(np.prod(shape))))),
     "transpose": _moved(lambda d, shape: Transpose(perm=tuple(int(i) for i in d.rng.permutation(len(shape))))),
     "slice": _moved(_slice),
-    "pad": _moved(lambda d, shape: Pad(padding=tuple(d.integer(0, 2) for _ in range(2 * len(shape))))),
+    "pad": _moved(lambda d, shape: Pad(padding=_sides(d, shape))),
     "flatten": _moved(lambda d, shape: Flatten(start_axis=d.integer(0, len(shape) - 1))),
     "sigmoid": _unary(lambda d: Sigmoid(), _share),
     "tanh": _unary(lambda d: Tanh(), _fixed(2.0**-7, 128, 0)),

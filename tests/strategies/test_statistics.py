@@ -20,7 +20,7 @@ KERNEL_EDGES = {s + e for s in (1, 2, 3, 4, 8, 16, 32, 64) for e in (-1, 0, 1)}
 
 @cache
 def _cases() -> tuple[Case, ...]:
-    return tuple(c for shard in range(14) for c in cases_of(20, shard))
+    return tuple(c for shard in range(18) for c in cases_of(20, shard))
 
 
 def _qtypes(case: Case) -> list[QType]:
