@@ -157,8 +157,7 @@ CAUSES: Mapping[str, Mapping[str, str]] = {
     "int32-overflow": {"clamp": "int32_conversion"},
     "int32-overflow-wraps": {"clamp": "int32_conversion_wrapping"},
     "int32-limit-wraps": {"clamp": "int32_limit"},
-    "cancelled-variance": {"statistics": "difference_fused"},
-    "cancelled-variance-unfused": {"statistics": "difference"},
+    **{f"cancelled-variance-{kernel}": {"kernel": kernel} for kernel in normalizing.KERNELS},
     **{f"result-in-input-scale-{kernel}": {"result": kernel} for kernel in dynamic_convolution.KERNELS},
     **FAULTS,
 }

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from qfuzz.arithmetic import rounded
 from qfuzz.arithmetic.contracting import ContractionEvaluation
@@ -21,9 +22,8 @@ from qfuzz.ir.network import Node
 from qfuzz.ir.protocols import Array
 from qfuzz.ir.qtype import QType, float32
 from qfuzz.ir.tensor import TensorType
-from qfuzz.ops.convolution import Conv
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
-from qfuzz.ops.dynamic_range import QMAX, QMIN
+from qfuzz.ops.dynamic_range import NO_SCALE, QMAX, QMIN
 from qfuzz.ops.semantics import Operand
 
 OPERATORS = ("dynamic_conv", "dynamic_conv_transpose")
@@ -66,9 +66,6 @@ KERNELS: Mapping[str, Contraction] = MappingProxyType(
 )
 """Choice of `result` to the convolution of bytes that gives it."""
 
-NO_SCALE = 0.1
-"""What PyTorch takes as the scale of data that are all 0 (QuantUtils.h ChooseQuantizationParams)."""
-
 
 class DynamicConvolution(Rounded, frozen=True, kw_only=True):
     """An arithmetic of `OPERATORS`.
@@ -96,12 +93,37 @@ class DynamicConvolutionEvaluation(RoundedEvaluation):
         op: Any = self.op
         assert isinstance(op, DynamicConv | DynamicConvTranspose)
         quantization = op.quantization(Operand.point(self.types[0], self.arrays[0]))
-        scale = float32(NO_SCALE if quantization.is_zero else float(quantization.scale.lo))
-        q = QType.per_tensor("uint8", scale, quantization.correct[1])
-        stored = _quantized(self.arrays[0], q)
+        scale = NO_SCALE if quantization.is_zero else float(quantization.scale.lo)
+        q = QType.per_tensor("uint8", float32(scale), quantization.correct[1])
+        types, arrays = [TensorType(self.types[0].shape, q), *self.types[1:]], [*self.arrays]
+        arrays[0] = _quantized(arrays[0], q)
+        if kernel.bias == "int32" and len(arrays) > 2:
+            w = types[1]
+            scales = op.plain.channel_scales(w) if isinstance(op, DynamicConvTranspose) else w.qtype.scale
+            types[2] = TensorType(types[2].shape, "int32")
+            arrays[2] = _integer_bias(arrays[2], scale * np.array(scales))
         conv: Any = _transposed if isinstance(op, DynamicConvTranspose) else _plain
-        y: Array = conv(op, stored, q, self.types, self.arrays, kernel)
+        y: Array = conv(op, types, arrays, kernel, scale)
         return np.asarray((y.astype(np.float32) - np.float32(q.zero_point[0])) * np.float32(scale), dtype=np.float64)
+
+
+class _Convolution(ContractionEvaluation):
+    """With the scale of data as PyTorch keeps it, float64; ideep is given its reciprocal."""
+
+    data_scale = 1.0
+
+    def _float32_scales(self, m: Contraction) -> tuple[np.float32, npt.NDArray[np.float32], np.float32]:
+        x, w, y = super()._float32_scales(m)
+        if m.scales != "own":
+            x = y = np.float32(1) / np.float32(1 / self.data_scale)
+        return x, w, y
+
+
+def _integer_bias(bias: Array, units: Floats) -> Array:
+    """As at::native::quantize_per_tensor and per_channel to qint32 (QuantUtils.h QuantizeBias)."""
+    inverse = np.float32(1) / units.astype(np.float32)
+    rounded_bias = np.rint((bias * inverse).astype(np.float64))
+    return np.asarray(np.clip(rounded_bias, -(2.0**31), 2.0**31 - 1).astype(np.int32))
 
 
 def _quantized(x: Array, q: QType) -> Array:
@@ -111,41 +133,33 @@ def _quantized(x: Array, q: QType) -> Array:
 
 
 def _plain(
-    op: DynamicConv, x: Array, q: QType, types: Sequence[TensorType], arrays: Sequence[Array], kernel: Contraction
+    op: DynamicConv, types: Sequence[TensorType], arrays: Sequence[Array], kernel: Contraction, scale: float
 ) -> Array:
-    node = Node("y", op.plain, ("x",), q)
-    x_type = TensorType(x.shape, q)
-    return ContractionEvaluation(node, (x_type, *types[1:]), (x, *arrays[1:])).stored(kernel)
+    evaluation = _Convolution(Node("y", op.plain, ("x",), types[0].element), types, arrays)
+    evaluation.data_scale = scale
+    return evaluation.stored(kernel)
 
 
 def _transposed(
-    op: DynamicConvTranspose,
-    x: Array,
-    q: QType,
-    types: Sequence[TensorType],
-    arrays: Sequence[Array],
-    kernel: Contraction,
+    op: DynamicConvTranspose, types: Sequence[TensorType], arrays: Sequence[Array], kernel: Contraction, scale: float
 ) -> Array:
     """As a convolution with the weight turned round, of data with zeros between them and around."""
-    weight, w = types[1], arrays[1]
+    x, w, q, weight = arrays[0], arrays[1], types[0].qtype, types[1]
     n, g = len(op.strides), op.groups
-    spread = np.full(
-        (*x.shape[:2], *(max((s - 1) * t + 1, 0) for s, t in zip(x.shape[2:], op.strides, strict=True))),
-        q.zero_point[0],
-        x.dtype,
-    )
+    sizes = (max((s - 1) * t + 1, 0) for s, t in zip(x.shape[2:], op.strides, strict=True))
+    spread = np.full((*x.shape[:2], *sizes), q.zero_point[0], x.dtype)
     steps: Any = (..., *(slice(None, None, t) for t in op.strides))
     spread[steps] = x
     reach = tuple(d * (k - 1) for d, k in zip(op.dilations, w.shape[2:], strict=True))
     after = tuple(r + o for r, o in zip(reach, op.output_padding, strict=True))
-    plain = Conv(strides=(1,) * n, padding=reach + after, dilations=op.dilations, groups=g)
     by_group = w.reshape(g, w.shape[0] // g, *w.shape[1:]).swapaxes(1, 2)
     turned = np.flip(by_group.reshape(g * w.shape[1], w.shape[0] // g, *w.shape[2:]), axis=tuple(range(2, 2 + n)))
-    zero_points = weight.qtype.zero_point * (g if weight.qtype.axis is not None else 1)
     scales = op.plain.channel_scales(weight)
-    q_w = QType("int8", scales, zero_points, None if len(scales) == 1 else 0)
+    q_w = QType("int8", scales, weight.qtype.zero_point * (len(scales) // len(weight.qtype.scale)),
+                None if len(scales) == 1 else 0)  # fmt: skip
+    plain = DynamicConv(strides=(1,) * n, padding=reach + after, dilations=op.dilations, groups=g)
     inputs = (TensorType(spread.shape, q), TensorType(turned.shape, q_w), *types[2:])
-    evaluation = ContractionEvaluation(Node("y", plain, ("x",), q), inputs, (spread, turned, *arrays[2:]))
-    sizes = op.plain.infer([TensorType(x.shape, q), *types[1:]], q)[2:]
-    ends: Any = (..., *(slice(p, p + s) for p, s in zip(op.padding[:n], sizes, strict=True)))
-    return np.asarray(evaluation.stored(kernel)[ends])
+    y = _plain(plain, inputs, (spread, turned, *arrays[2:]), kernel, scale)
+    out = op.plain.infer(types, q)[2:]
+    ends: Any = (..., *(slice(p, p + s) for p, s in zip(op.padding[:n], out, strict=True)))
+    return np.asarray(y[ends])

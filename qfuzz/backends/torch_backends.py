@@ -14,9 +14,8 @@ from qfuzz.backends.torch_export_contracts import COMPILED_CONTRACTS, QDQ_CONTRA
 from qfuzz.backends.torch_export_dialect import lower_export
 from qfuzz.backends.torch_export_qdq import lower_qdq
 from qfuzz.backends.torch_float import float_twin
-from qfuzz.backends.torch_invalid import changed
+from qfuzz.backends.torch_invalid import changed, ruled_out
 from qfuzz.backends.torch_isa import CAPS, capped_flags
-from qfuzz.backends.torch_mutations import DOCUMENTED
 from qfuzz.backends.torch_source import source_lines, value_source
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import Corrupted, InvalidCase, Rejected, Unsupported
@@ -150,8 +149,8 @@ class TorchBackend:
     def why_invalid(self, network: Network, inputs: Mapping[str, Array]) -> str:
         """What torch's own float operators say of the changed calls, or the text that rules the change out."""
         kind, calls = network.form("invalid"), self.calls(network)
-        if kind in DOCUMENTED:
-            return DOCUMENTED[kind]
+        if text := ruled_out(calls, kind):
+            return text
         if said := self._float_refusal(self._plain_calls(network), network, inputs):
             raise Unsupported(f"{kind}: the float operator refuses the network as it is, too: {said}")
         said = self._float_refusal(calls, network, inputs)
@@ -188,7 +187,7 @@ class TorchBackend:
         values = [f"    {d.name!r}: {value_source(d)}.numpy()," for d in calls.values if d.name in wanted]
         plain = {name: as_numpy_has_it(a) for name, a in arrays.items()}
         twin: tuple[str, ...] = ()
-        if network.is_invalid and network.form("invalid") not in DOCUMENTED:
+        if network.is_invalid and not ruled_out(calls, network.form("invalid")):
             twin = tuple(source_lines(float_twin(calls), plain, self.threads))
         return Script((*source_lines(calls, plain, self.threads), "outputs = {", *values, "}"), {}, twin)
 

@@ -56,14 +56,18 @@ class Mutation(NamedTuple):
     targets
         Shell globs over call targets; all calls that match are changed.
     position
-        Of the argument: a literal for `change`, a tensor for `reshape`. A literal beyond the last one is appended.
+        Of the argument: a literal for `change`, a tensor for `reshape`. A literal beyond the last one is appended; one
+        that is told by its name is that.
+    text
+        What rules it out, where no float operator can tell.
     """
 
     kind: str
     targets: tuple[str, ...]
-    position: int
+    position: int | str
     change: Changed | None = None
     reshape: Reshaped | None = None
+    text: str = ""
 
 
 def all(number: float) -> Changed:
@@ -74,6 +78,22 @@ def all(number: float) -> Changed:
 def one(number: float) -> Changed:
     """Another literal in its place."""
     return lambda value, site: number
+
+
+def more(by: int) -> Changed:
+    """A number that is larger by so much."""
+    return lambda value, site: value + by
+
+
+def beside(position: int, by: int) -> Changed:
+    """A number next to the literal at that position."""
+    return lambda value, site: site.literal(position) + by
+
+
+def group_beside(value: Value, site: Site) -> Value:
+    """Groups of all of the last axis but one element."""
+    n = site.shape[-1]
+    return n - 1 if n > 2 else None
 
 
 def longer(value: Value, site: Site) -> Value:
@@ -171,6 +191,16 @@ def grown(axis: int) -> Reshaped:
     def call(name: str, site: Site) -> Call:
         sides = [0, 0] * (-axis - 1) + [0, 1]
         return Call(name, "torch.nn.functional.pad", (variable(name), literal(sides)))
+
+    return call
+
+
+def fewer(axis: int) -> Reshaped:
+    """The last index of an axis left out."""
+
+    def call(name: str, site: Site) -> Call:
+        limits = (literal(v) for v in (axis, 0, -1))
+        return Call(name, "torch.ops.aten.slice.Tensor", (variable(name), *limits))
 
     return call
 

@@ -6,7 +6,7 @@ What it refuses is no valid call, whatever the types. Pure: nothing here imports
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from qfuzz.backends.torch_calls import Arg, Call, CallList, literal, variable
+from qfuzz.backends.torch_calls import Arg, Call, CallList, literal, variable, variables
 from qfuzz.ir.errors import Unsupported
 
 QUANTIZERS = ("torch._make_per_tensor_quantized_tensor", "torch._make_per_channel_quantized_tensor")
@@ -19,6 +19,8 @@ PACKERS: tuple[str, ...] = (
     "torch.ops.onednn.qlinear_prepack",
     "torch.ops.quantized.linear_prepack_fp16",
     "torch.ops.quantized.embedding_bag_prepack",
+    "torch._convert_weight_to_int4pack_for_cpu",
+    *(f"torch.ops.quantized.make_quantized_cell_params{kind}" for kind in ("_dynamic", "_fp16")),
     "torch._dyn_quant_pack_4bit_weight",
 )
 """Calls that pack a weight with what belongs to it. The float operator takes what they were given."""
@@ -65,10 +67,16 @@ _QUANTIZED: Mapping[str, str] = MappingProxyType(
         "layer_norm": "torch.nn.functional.layer_norm: 0 1 2 3 4",
         "group_norm": "torch.group_norm: 0 1 2 3 4",
         "instance_norm": "torch.nn.functional.instance_norm: 0 - - 1 2",
+        **{
+            f"quantized_{kind}_cell_dynamic": f"torch.{kind}_cell: 0 1 2p0 3p0 2p1 3p1"
+            for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+        },
+        "int4mm_packed_weight_cpu": "torch.nn.functional.linear: 0 p0",
     }
 )
 """Of ``torch.ops.quantized``: the float operator, and which arguments it takes: of the call, or, after a p, of the
-packed parameters that the call is given; a dash is None. After a semicolon, what is called with its result, a dot."""
+packed parameters that the call is given, first or as the argument before the p; after a c, all weights and biases of
+the cells there; a dash is None. After a semicolon, what is called with its result, a dot."""
 
 _ONEDNN: Mapping[str, str] = MappingProxyType(
     {
@@ -88,6 +96,10 @@ FLOAT: Mapping[str, str] = MappingProxyType(
         **{f"torch.ops.onednn.{name}": said for name, said in _ONEDNN.items()},
         **dict.fromkeys(("torch.quantize_per_tensor", "torch.quantize_per_channel"), "torch.clone: 0"),
         "torch._int_mm": "torch.mm: 0 1",
+        ".int": ".float: 0",
+        "torch._weight_int8pack_mm": "torch.nn.functional.linear: 0 1; torch.mul: . 2",
+        "torch._weight_int4pack_mm_for_cpu": "torch.nn.functional.linear: 0 p0",
+        **{f"torch.quantized_{kind}": f"torch.{kind}: 0 1 2c 3 4 5 6 7 8" for kind in ("lstm", "gru")},
         "torch._dyn_quant_matmul_4bit": "torch.ones: 4 3; torch.nn.functional.linear: 0 . p2",
         **{f"torch.quantized_max_pool{n}d": f"torch.nn.functional.max_pool{n}d: 0 1 2 3 4 5" for n in (1, 2, 3)},
     }
@@ -104,7 +116,9 @@ def float_twin(calls: CallList) -> CallList:
         For a quantized call that has no float operator here.
     """
     twin = _Twin()
-    reals = [a.variable for a in (*calls.constants, *calls.inputs)] if not calls.engine else []
+    bits = {c.args[0].value for c in calls.run if c.target == ".view"}  # of reals that NumPy has not
+    arrays = (*calls.constants, *calls.inputs) if not calls.engine else ()
+    reals = [a.variable for a in arrays if a.variable not in bits]
     prepare = [twin.real(name) for name in reals if name in {a.variable for a in calls.constants}]
     run = [twin.real(name) for name in reals if name in {a.variable for a in calls.inputs}]
     prepare += [said for call in calls.prepare for said in twin.of(call)]
@@ -127,6 +141,8 @@ class _Twin:
         """The float calls in the place of one."""
         if call.target in QUANTIZERS:
             return [call, Call(call.out, ".dequantize", (variable(call.out),))]
+        if call.target == ".view":
+            return [call, self.real(call.out)]
         if call.target in PACKERS:
             self._packed[call.out] = call.args
             return []
@@ -135,18 +151,36 @@ class _Twin:
             if call.target.startswith(("torch.ops.quantized.", "torch.ops.onednn.")):
                 raise Unsupported(f"{call.target} has no float operator here to be held against")
             return [call]
-        return [self._float(call, part) for part in said.split("; ")]
+        return [c for part in said.split("; ") for c in _wide(self._float(call, part))]
 
     def _float(self, call: Call, said: str) -> Call:
         target, _, wanted = said.partition(": ")
-        packed = next(
-            (self._packed[a.value] for a in call.args if a.kind == "variable" and a.value in self._packed), ()
-        )
+        first = next((a for a in call.args if a.kind == "variable" and a.value in self._packed), None)
         args: list[Arg] = []
         for which in wanted.split():
+            place, packed, part = which.partition("p")
             if which in ".-":
                 args.append(variable(call.out) if which == "." else literal(None))
+            elif packed:
+                owner = call.args[int(place)] if place else first
+                assert owner is not None, call
+                args.append(self._packed[owner.value][int(part)])
+            elif which.endswith("c"):
+                args.append(self._weights(call.args[int(which[:-1])]))
             else:
-                args.append(packed[int(which[1:])] if which[0] == "p" else call.args[int(which)])
+                args.append(call.args[int(which)])
         n = next((len(a.value) for a in args if isinstance(a.value, list)), 0)
         return Call(call.out, target.format(n=n), tuple(args))
+
+    def _weights(self, cells: Arg) -> Arg:
+        """Of each cell both weights, then both biases, as they were packed."""
+        layers = [[self._packed[a.value] for a in self._packed[cell][:2]] for cell in cells.value]
+        return variables(tuple(pack[part].value for packs in layers for part in (0, 1) for pack in packs))
+
+
+def _wide(call: Call) -> list[Call]:
+    """An LSTM of float64, which oneDNN has none of: that of float32 reads and writes past tensors of other sizes."""
+    if call.target != "torch.lstm":
+        return [call]
+    names = [n for a in call.args[:3] for n in (a.value if a.kind == "variables" else [a.value])]
+    return [*(Call(n, ".double", (variable(n),)) for n in names), call]

@@ -43,7 +43,7 @@ def _make(m: Mutation, site: Site, part: list[Call], before: list[Call]) -> bool
     if m.change is not None:
         return _change(m, m.change, site, part)
     assert m.reshape is not None
-    if m.position >= len(site.call.args):
+    if isinstance(m.position, str) or m.position >= len(site.call.args):
         return False
     arg = site.call.args[m.position]
     name = arg.value[-1] if arg.kind == "variables" else arg.value
@@ -75,6 +75,11 @@ def _reads(arg: Arg, name: str) -> bool:
 
 def _change(m: Mutation, change: Changed, site: Site, part: list[Call]) -> bool:
     at = _place(site, part)
+    if isinstance(m.position, str):
+        named = dict(part[at].kwargs)
+        value = change(named[m.position].value, site)
+        part[at] = part[at]._replace(kwargs=tuple({**named, m.position: literal(value)}.items()))
+        return True
     args = list(part[at].args)
     if m.position > len(args) or (m.position < len(args) and args[m.position].kind != "literal"):
         return False
@@ -86,14 +91,25 @@ def _change(m: Mutation, change: Changed, site: Site, part: list[Call]) -> bool:
     return True
 
 
+def ruled_out(calls: CallList, kind: str) -> str:
+    """The text that rules out a change of that kind in these calls; none where the float twin is to tell."""
+    targets = [c.target for c in (*calls.prepare, *calls.run)]
+    texts = (m.text for m in MUTATIONS if m.kind == kind and m.text and _are_named(targets, m.targets))
+    return next(texts, DOCUMENTED.get(kind, ""))
+
+
+def _are_named(targets: list[str], globs: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(t, g) for t in targets for g in globs)
+
+
 def kinds_of(calls: CallList, network: Network) -> tuple[str, ...]:
     """The kinds that change something of a call list and can be judged, in the order of the table."""
     targets = [c.target for c in (*calls.prepare, *calls.run)]
     kinds = []
-    for kind in dict.fromkeys(m.kind for m in MUTATIONS if any(fnmatchcase(t, g) for t in targets for g in m.targets)):
+    for kind in dict.fromkeys(m.kind for m in MUTATIONS if _are_named(targets, m.targets)):
         try:
             made = changed(calls, network, kind)
-            if kind not in DOCUMENTED:
+            if not ruled_out(made, kind):
                 float_twin(made)
         except Unsupported:
             continue

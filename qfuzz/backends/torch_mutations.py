@@ -65,6 +65,22 @@ _BAGS = ("torch.ops.quantized.embedding_bag_byte", "torch.ops.quantized.embeddin
 _SHUFFLES = ("torch.pixel_shuffle", "torch.pixel_unshuffle")
 _4BIT_PACK, _4BIT = ("torch._dyn_quant_pack_4bit_weight",), ("torch._dyn_quant_matmul_4bit",)
 _SLICE = ("torch.ops.aten.slice.Tensor",)
+_WEIGHT_ONLY = ("torch._weight_int8pack_mm", "torch._weight_int4pack_mm_for_cpu")
+_INT4 = ("torch._weight_int4pack_mm_for_cpu", "torch.ops.quantized.int4mm_packed_weight_cpu")
+_OF_GROUPS = "scales and zeros are [groups of K, N, 2]: the kernel reads one of each group (int4mm_kernel.cpp)"
+_CELLS = ("torch.ops.quantized.quantized_*_cell_dynamic",)
+_LAYERS = ("torch.quantized_lstm", "torch.quantized_gru")
+_DECOMPOSED = "torch.ops.quantized_decomposed"
+_PER_TENSOR, _PER_CHANNEL, _PER_GROUP = (
+    tuple(f"{_DECOMPOSED}.{verb}_per_{of}" for verb in ("quantize", "dequantize"))
+    for of in ("tensor.default", "channel", "channel_group")
+)
+_BOUNDS = "'quant_max out of bound for dtype' (_decomposed.py, _quant_min_max_bounds_check)"
+_FAKE_TENSOR = ("torch.fake_quantize_per_tensor_affine",)
+_FAKE_CHANNEL = ("torch.fake_quantize_per_channel_affine", f"{_DECOMPOSED}.fake_quant_per_channel")
+_FAKE_BOUNDS = "'`quant_min` should be less than or equal to `quant_max`' (FakeQuantPerTensorAffine.cpp)"
+_BETWEEN = "'`zero_point` must be between `quant_min` and `quant_max`' (FakeQuantPerTensorAffine.cpp)"
+_CHOOSE = tuple(f"{_DECOMPOSED}.choose_qparams{kind}.tensor" for kind in ("", "_symmetric"))
 
 
 def _settings(stride: int, padding: int, dilation: int, targets: tuple[str, ...]) -> tuple[Mutation, ...]:
@@ -208,7 +224,50 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("shapes", (".masked_fill",), 1, reshape=to.grown(-1)),
     Mutation("element_count", ("torch.split",), 1, to.one_more),
     Mutation("negative_count", ("torch.chunk",), 1, to.one(-1)),
-    Mutation("channels", ("torch._int_mm", *_4BIT), 0, reshape=to.grown(-1)),
+    Mutation("channels", ("torch._int_mm", *_WEIGHT_ONLY, *_CELLS, *_LAYERS), 0, reshape=to.grown(-1)),
+    Mutation("weight_channels", ("torch._weight_int8pack_mm",), 1, reshape=to.grown(-1)),
+    Mutation("shapes", ("torch._weight_int8pack_mm",), 2, reshape=to.grown(-1)),
+    Mutation("scales_length", _INT4, 3, reshape=to.fewer(0), text=_OF_GROUPS),
+    Mutation("shapes", (*_CELLS, *_LAYERS), 1, reshape=to.grown(-1)),
+    Mutation("batch", (*_CELLS, *_LAYERS), 1, reshape=to.grown(-2)),
+    Mutation("rank_high", (*_CELLS, *_LAYERS), 0, reshape=to.deeper),
+    Mutation("rank_low", _LAYERS, 0, reshape=to.flatter),
+    Mutation("large_count", _LAYERS, 4, to.more(1)),
+    Mutation("negative_count", _LAYERS, 4, to.one(-1)),
+    Mutation("axis_above", ("torch.sort",), "dim", to.above),
+    Mutation("axis_below", ("torch.sort",), "dim", to.below),
+    Mutation("axis_above", _PER_CHANNEL, 3, to.above, text="'Expecting axis to be < input.dim()' (_decomposed.py)"),
+    Mutation(
+        "scales_length", _PER_CHANNEL, 1, reshape=to.grown(-1), text="'scales ..., one per channel' (_decomposed.py)"
+    ),
+    Mutation("zero_block", _PER_GROUP, 6, to.one(0), text="'group_size must be > 1' (_decomposed.py)"),
+    Mutation(
+        "indivisible_block",
+        _PER_GROUP,
+        6,
+        to.group_beside,
+        text="'input.shape[-1] must be divisible by group_size' (_decomposed.py)",
+    ),
+    Mutation(
+        "reversed_bounds",
+        _CHOOSE,
+        2,
+        to.beside(1, -1),
+        text="'Expecting quant_min to be smaller than quant_max' (_decomposed.py, choose_qparams_tensor_meta)",
+    ),
+    Mutation("reversed_bounds", _FAKE_TENSOR, 4, to.beside(3, -1), text=_FAKE_BOUNDS),
+    Mutation("reversed_bounds", _FAKE_CHANNEL[:1], 5, to.beside(4, -1), text=_FAKE_BOUNDS),
+    Mutation("zero_point_above", _FAKE_TENSOR, 2, to.beside(4, 1), text=_BETWEEN),
+    Mutation("zero_point_below", _FAKE_TENSOR, 2, to.beside(3, -1), text=_BETWEEN),
+    Mutation("zero_point_above", _FAKE_CHANNEL[:1], 2, reshape=to.moved(10**6), text=_BETWEEN),
+    Mutation("zero_point_below", _FAKE_CHANNEL[:1], 2, reshape=to.moved(-(10**6)), text=_BETWEEN),
+    Mutation("axis_above", _FAKE_CHANNEL, 3, to.above, text="an axis of x (torch.fake_quantize_per_channel_affine)"),
+    Mutation(
+        "scales_length", _FAKE_CHANNEL, 1, reshape=to.grown(-1), text="'scales ..., one per channel' (_decomposed.py)"
+    ),
+    Mutation("bounds_beyond", _PER_TENSOR[:1], 4, to.more(2**31), text=_BOUNDS),
+    Mutation("bounds_beyond", _PER_CHANNEL[:1], 5, to.more(2**31), text=_BOUNDS),
+    Mutation("channels", _4BIT, 0, reshape=to.grown(-1)),
     Mutation("rank_low", _4BIT, 0, reshape=to.flatter),
     Mutation("bias_length", _4BIT_PACK, 2, reshape=to.grown(-1)),
     *(

@@ -12,8 +12,9 @@ from qfuzz.ir.network import Case, Node
 from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.conv_transpose import ConvTranspose
 from qfuzz.ops.convolution import Conv, Correlation
-from qfuzz.ops.dynamic_convolution import DynamicConvTranspose
+from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.dynamic_nbits import DynamicNbitsLinear
+from qfuzz.ops.dynamic_range import NO_SCALE
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.grid import GridSample
 from qfuzz.ops.interpolation import Interpolate
@@ -22,7 +23,7 @@ from qfuzz.ops.matmul import LinearInteger, MatMulInteger
 from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, MaxPool
 from qfuzz.ops.prelu import Prelu
 from qfuzz.ops.scaled_mm import ScaledMm
-from qfuzz.ops.semantics import float_scale
+from qfuzz.ops.semantics import Operand, float_scale
 from qfuzz.ops.softmax import Softmax
 from qfuzz.ops.weight_only import WeightOnlyLinear
 from qfuzz.oracle.verdicts import BackendVerdict, Outcome
@@ -182,7 +183,7 @@ def _windows(case: Case, node: Node) -> set[str]:
         channels, filters = case.network.types[node.inputs[1]].shape[:2]
         form = {"channels differ"} if 1 < filters != channels // op.groups > 1 else set()
         return form | ({"gaps"} if _has_gaps(case, node, op) else set())
-    if not isinstance(op, Correlation):
+    if not isinstance(op, Correlation | DynamicConv):
         return set()
     form = set()
     x, w, y = (case.network.types[name].shape[2:] for name in (*node.inputs[:2], node.name))
@@ -218,11 +219,14 @@ def _layout(case: Case, node: Node) -> set[str]:
     """Whether an image is resized as one whose channels come last, from one pixel, or to the size that it has.
 
     Kernels for that are others. And whether a grid names places so far outside that a float32 has no fractions there,
-    or a number is so many levels away that no int64 counts them.
+    or a number is so many levels away that no int64 counts them, or a dynamic layer's bias so many units that no int32
+    does.
     """
     op, shape = node.op, case.network.types[node.inputs[0]].shape
     if isinstance(op, FakeQuantize):
         return {"beyond int64"} if _is_beyond_int64(case, node, op) else set()
+    if isinstance(op, DynamicConv | DynamicConvTranspose):
+        return {"bias beyond int32"} if _is_bias_beyond_int32(case, node, op) else set()
     if isinstance(op, GridSample):
         grid = np.abs(case.network.constant_data[node.inputs[1]].array)
         return {"far outside"} if (grid * (shape[3], shape[2]) >= 2**22).any() else set()
@@ -235,6 +239,17 @@ def _layout(case: Case, node: Node) -> set[str]:
     if len(shape) == 4 and samplings[1].scale != 1 and samplings[3].scale == 1:
         form.add("channels last")
     return form
+
+
+def _is_bias_beyond_int32(case: Case, node: Node, op: DynamicConv | DynamicConvTranspose) -> bool:
+    """Whether a bias is so many accumulator units that no int32 counts them."""
+    x = case.arrays.get(node.inputs[0])
+    if x is None or len(node.inputs) < 3:
+        return False
+    quantization = op.quantization(Operand.point(case.network.types[node.inputs[0]], x))
+    scale = NO_SCALE if quantization.is_zero else float(quantization.scale.lo)
+    unit = scale * min(case.network.types[node.inputs[1]].qtype.scale)
+    return bool((np.abs(case.arrays[node.inputs[2]].astype(np.float64)) >= unit * 2.0**30).any())
 
 
 def _is_beyond_int64(case: Case, node: Node, op: FakeQuantize) -> bool:

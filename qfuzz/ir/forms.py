@@ -39,6 +39,7 @@ INVALID = (
     *("axis_above", "axis_below", "zero_step", "negative_step", "element_count", "inferred_twice", "negative_count"),
     *("repeated_axis", "missing_axis", "reversed_axes", "padding_beyond", "odd_padding", "no_bounds"),
     *("zero_scale", "nan_scale", "zero_point_above", "zero_point_below", "zero_group_size", "odd_group_size"),
+    *("batch", "reversed_bounds", "bounds_beyond"),
 )
 """What one argument of the node's call is changed to, so that no framework should take it. First comes none.
 

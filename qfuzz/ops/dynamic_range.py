@@ -32,6 +32,9 @@ computes otherwise (with reciprocals, say), and may round where these do not."""
 SMALL_SCALE_THRESHOLD = Fraction(float32(6.1e-5))
 """PyTorch chooses no smaller scale: "we don't want to use scales in fp16 subnormal range" (QuantUtils.h)."""
 
+NO_SCALE = 0.1
+"""PyTorch's scale of data that are all 0: "we arbitrary adjust the scale to 0.1" (QuantUtils.h)."""
+
 SUBNORMAL = Fraction(2) ** -148
 """More than what a few roundings below the normal float32 numbers move."""
 SLACK = 2.0**-50

@@ -20,8 +20,6 @@ OPS, TRIES = 8, 3
 
 TARGETS = 24
 """Kinds that fewer calls have are drawn more often where they can be."""
-MOST = 12
-"""So many times as often, at the most."""
 
 
 def draw_invalid(d: Draw, selected: Sequence[str], draw: Callable[[Draw, Sequence[str]], Case]) -> Case:
@@ -62,7 +60,7 @@ def invalid_kinds(network: Network) -> tuple[str, ...]:
 
 def _weight(kind: str) -> int:
     """The fewer calls a kind is said of, the more often it is drawn for those."""
-    return min(MOST, max(1, TARGETS // sum(len(m.targets) for m in MUTATIONS if m.kind == kind)))
+    return max(1, TARGETS // sum(len(m.targets) for m in MUTATIONS if m.kind == kind))
 
 
 def _engine(engine: str) -> Callable[[Network], CallList]:
