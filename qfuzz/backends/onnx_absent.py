@@ -13,6 +13,7 @@ ABSENT: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(("linear_pointwise", "conv_pointwise", "linear_add", "conv_add"), _FUSED),
         "dynamic_conv_transpose": "ONNX has no ConvTranspose on integers",
+        "dynamic_nbits_linear": "ONNX chooses scales for whole tensors (DynamicQuantizeLinear), none for each row",
         "embedding_bag": "ONNX has no node that sums rows of a stored table by bags",
         "embedding_rows": "ONNX chooses scales for whole tensors (DynamicQuantizeLinear), none for each row",
         "recurrent": "DynamicQuantizeLSTM of ONNX Runtime is lstm; its GRU and RNN compute on reals",
@@ -38,7 +39,6 @@ ABSENT: Mapping[str, str] = MappingProxyType(
         **dict.fromkeys(("compare", "compare_scalar"), "ONNX Less and its kin compare integers as they are stored"),
         "std": "ONNX has no standard deviation: it is said as several nodes",
         "batch_norm": "ONNX Runtime folds BatchNormalization into the layer before; PyTorch has a kernel of its own",
-        "scaled_mm": "not said: MatMul and Add between DequantizeLinear and QuantizeLinear round in other places",
         "group_norm": "ONNX GroupNormalization is a function of other nodes, which ONNX Runtime runs one by one",
     }
 )

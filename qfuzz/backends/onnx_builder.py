@@ -157,7 +157,8 @@ def lower_graph(network: Network, lowerings: Mapping[str, Lowering], *, integers
     for value in network.inputs:
         if value.type.dtype in WIDE:
             b.graph.input.append(told(value.name, value.type))
-            b.emit("Cast", [told_name(value.name)], value.name, {"to": ONNX_DTYPES[value.type.dtype]})
+            keeps = {"saturate": 0} if value.type.dtype in FLOAT8 else {}  # infinities
+            b.emit("Cast", [told_name(value.name)], value.name, {"to": ONNX_DTYPES[value.type.dtype], **keeps})
         else:
             b.graph.input.append(value_info(value.name, value.type.dtype, value.type.shape))
     for node in network.nodes:

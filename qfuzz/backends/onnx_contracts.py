@@ -307,6 +307,7 @@ _UNFUSED: Mapping[str, Contract] = MappingProxyType(
         "requantize": _float(2, "nothing"),
         "conv": _float(6, "Conv (MLAS sgemm or direct; an int32 bias times fl(s_x*s_w))", sums=True),
         "linear": _float(6, "Gemm, or MatMul and Add (MLAS sgemm; an int32 bias times fl(s_x*s_w))", sums=True),
+        "scaled_mm": _float(4, "Gemm (MLAS sgemm)", sums=True),
         "add": _float(3, "Add"),
         "mul": _float(4, "Mul"),
         "relu": _float(2, "Relu"),

@@ -68,7 +68,7 @@ _ONNX: Mapping[str, Covered] = {
     # Real numbers between DequantizeLinear and QuantizeLinear.
     "Conv": _qdq("conv"),
     "ConvTranspose": _qdq("conv_transpose"),
-    "Gemm": _qdq("linear"),
+    "Gemm": _qdq("linear", "scaled_mm"),
     "MatMul": _qdq("linear", "matmul"),
     "Add": _qdq("add", raw=True),
     "Sub": _qdq("sub", raw=True),

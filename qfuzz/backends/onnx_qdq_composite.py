@@ -11,6 +11,7 @@ from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Node
 from qfuzz.ir.qtype import QType, float32
 from qfuzz.ops.attention import Attention
+from qfuzz.ops.scaled_mm import SATURATING
 
 LOWEST = np.finfo(np.float32).min
 
@@ -74,7 +75,29 @@ def _moe(b: Builder, node: Node) -> None:
     raise Unsupported("ONNX has no operator that mixes experts; the QDQ form would be a network of others")
 
 
+def _scaled_mm(b: Builder, node: Node) -> None:
+    """Gemm of dequantized factors; QuantizeLinear saturates where `torch.Tensor.to` does."""
+    if len(node.inputs) == 3 and b.type(node, 2).element != "float32":
+        raise Unsupported(f"bias: {b.type(node, 2).dtype}; Gemm of float32 adds such a one")
+    y = node.element
+    if not isinstance(y, QType) and y != "float32":
+        raise Unsupported(f"output: {y}; Gemm of float32 gives such")
+    factors = [dequantized(b, name) for name in node.inputs[:2]]
+    bias = [b.constant(name) for name in node.inputs[2:]]
+    name = f"{node.name}/float" if isinstance(y, QType) else node.name
+    real = b.emit("Gemm", [*factors, *bias], name, {"transB": 1})
+    if isinstance(y, QType):
+        saturate = NONE if y.dtype == SATURATING else {"saturate": 0}
+        b.emit("QuantizeLinear", [real, *b.qparams(y)], node.name, saturate)
+
+
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
-    {"attention": _attention, "lstm": _lstm, "embed_layer_norm": _embed_layer_norm, "moe": _moe}
+    {
+        "attention": _attention,
+        "lstm": _lstm,
+        "embed_layer_norm": _embed_layer_norm,
+        "moe": _moe,
+        "scaled_mm": _scaled_mm,
+    }
 )
 """Operator name to the function that writes its nodes."""

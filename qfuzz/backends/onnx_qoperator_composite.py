@@ -110,7 +110,17 @@ def _moe(b: Builder, node: Node) -> None:
     b.emit("QMoE", [*inputs, "", b.constant(mixing)], node.name, attributes, MICROSOFT)
 
 
+def _scaled_mm(b: Builder, node: Node) -> None:
+    raise Unsupported("there is no kernel of products of float8; the QDQ form has one of real numbers")
+
+
 LOWERINGS: Mapping[str, Lowering] = MappingProxyType(
-    {"attention": _attention, "lstm": _lstm, "embed_layer_norm": _embed_layer_norm, "moe": _moe}
+    {
+        "attention": _attention,
+        "lstm": _lstm,
+        "embed_layer_norm": _embed_layer_norm,
+        "moe": _moe,
+        "scaled_mm": _scaled_mm,
+    }
 )
 """Operator name to the function that writes its node, or says why there is none."""

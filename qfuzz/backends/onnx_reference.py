@@ -71,6 +71,7 @@ _QDQ: Mapping[str, Contract] = MappingProxyType(
         "dequantize": _IN_TYPE,
         "conv": _float(6, sums=True),
         "linear": _float(6, sums=True),
+        "scaled_mm": _float(4, sums=True),
         "mul": _float(4),
         "avg_pool": _float(4, sums=True),
         "global_avg_pool": _float(4, sums=True),

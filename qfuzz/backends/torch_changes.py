@@ -85,9 +85,9 @@ def more(by: int) -> Changed:
     return lambda value, site: value + by
 
 
-def turned(position: int) -> Changed:
-    """What comes second in the place of what comes first, which is the literal at that position, and less."""
-    return lambda value, site: site.literal(position) - 1
+def beside(position: int, by: int) -> Changed:
+    """A number next to the literal at that position."""
+    return lambda value, site: site.literal(position) + by
 
 
 def group_beside(value: Value, site: Site) -> Value:

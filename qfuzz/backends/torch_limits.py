@@ -69,6 +69,18 @@ def _window_of_one(network: Network, node: Node) -> bool:
     return _takes_uint8(network, node) and math.prod(op.kernel) == 1 and not own_kernel
 
 
+def _unbatched_pool(network: Network, node: Node) -> bool:
+    """A batch of one without its first dimension: what QNNPACK has no kernel for is pooled by torch's own."""
+    op: Any = node.op
+    shape = network.types[node.inputs[0]].shape
+    if network.form("calls") != "unbatched" or shape[0] != 1 or len(shape) > 4 or not _takes_uint8(network, node):
+        return False
+    if op.name in ("max_pool", "avg_pool"):
+        return not op.ceil_mode
+    pooled = network.types[node.name].shape[2:]
+    return pooled != shape[2:] and all(n and size % n == 0 for size, n in zip(shape[2:], pooled, strict=True))
+
+
 def _volume(network: Network, node: Node) -> bool:
     op: Any = node.op
     return len(op.kernel) == 3
@@ -92,6 +104,7 @@ _PRODUCTS = ("relu", "clamp", "sigmoid", "tanh")
 """Channels are the product of all sizes but the first."""
 _QUOTIENTS = ("hardsigmoid", "hardswish")
 """Channels are numel() / size(0)."""
+_POOLS = ("max_pool", "avg_pool", "global_avg_pool", "adaptive_avg_pool")
 _POINTWISE = (*_PRODUCTS, *_QUOTIENTS)
 _CREATE = "aten/src/ATen/native/quantized/cpu/qnnpack/src"
 
@@ -103,6 +116,7 @@ LIMITS: tuple[Limit, ...] = (
     Limit("qnnpack", ("add",), _add_no_channels, "number of channels must be non-zero", f"{_CREATE}/add.c"),
     Limit("qnnpack", ("add",), _add_ratio, "scale ratio must be in [2**-14, 2**8) range", f"{_CREATE}/add.c"),
     Limit("qnnpack", ("add",), _add_relu_range, "range min must be below range max", f"{_CREATE}/add.c"),
+    Limit("qnnpack", _POOLS, _unbatched_pool, "Expected input to be 4-dimensional", "TORCH_CHECK in qnnpack_*pool2d()"),
     Limit("qnnpack", ("max_pool",), _volume, "doesn't support of quantized_max_pool3d", "aten Pooling.cpp"),
     Limit("qnnpack", ("max_pool",), _window_of_one, "1x1 pooling is meaningless", f"{_CREATE}/max-pooling.c"),
     Limit("qnnpack", ("avg_pool",), _window_of_one, "1x1 pooling is meaningless", f"{_CREATE}/average-pooling.c"),

@@ -71,11 +71,15 @@ _OF_GROUPS = "scales and zeros are [groups of K, N, 2]: the kernel reads one of 
 _CELLS = ("torch.ops.quantized.quantized_*_cell_dynamic",)
 _LAYERS = ("torch.quantized_lstm", "torch.quantized_gru")
 _DECOMPOSED = "torch.ops.quantized_decomposed"
-_PER_TENSOR, _PER_CHANNEL, _PER_TOKEN, _PER_GROUP = (
+_PER_TENSOR, _PER_CHANNEL, _PER_GROUP = (
     tuple(f"{_DECOMPOSED}.{verb}_per_{of}" for verb in ("quantize", "dequantize"))
-    for of in ("tensor.default", "channel", "token", "channel_group")
+    for of in ("tensor.default", "channel", "channel_group")
 )
 _BOUNDS = "'quant_max out of bound for dtype' (_decomposed.py, _quant_min_max_bounds_check)"
+_FAKE_TENSOR = ("torch.fake_quantize_per_tensor_affine",)
+_FAKE_CHANNEL = ("torch.fake_quantize_per_channel_affine", f"{_DECOMPOSED}.fake_quant_per_channel")
+_FAKE_BOUNDS = "'`quant_min` should be less than or equal to `quant_max`' (FakeQuantPerTensorAffine.cpp)"
+_BETWEEN = "'`zero_point` must be between `quant_min` and `quant_max`' (FakeQuantPerTensorAffine.cpp)"
 _CHOOSE = tuple(f"{_DECOMPOSED}.choose_qparams{kind}.tensor" for kind in ("", "_symmetric"))
 
 
@@ -236,13 +240,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "scales_length", _PER_CHANNEL, 1, reshape=to.grown(-1), text="'scales ..., one per channel' (_decomposed.py)"
     ),
-    Mutation(
-        "scales_length",
-        _PER_TOKEN,
-        1,
-        reshape=to.grown(-1),
-        text="as many scales as tokens (_decomposed.py, _per_token_quant_qparam_dim_check)",
-    ),
     Mutation("zero_block", _PER_GROUP, 6, to.one(0), text="'group_size must be > 1' (_decomposed.py)"),
     Mutation(
         "indivisible_block",
@@ -255,8 +252,18 @@ MUTATIONS: tuple[Mutation, ...] = (
         "reversed_bounds",
         _CHOOSE,
         2,
-        to.turned(1),
+        to.beside(1, -1),
         text="'Expecting quant_min to be smaller than quant_max' (_decomposed.py, choose_qparams_tensor_meta)",
+    ),
+    Mutation("reversed_bounds", _FAKE_TENSOR, 4, to.beside(3, -1), text=_FAKE_BOUNDS),
+    Mutation("reversed_bounds", _FAKE_CHANNEL[:1], 5, to.beside(4, -1), text=_FAKE_BOUNDS),
+    Mutation("zero_point_above", _FAKE_TENSOR, 2, to.beside(4, 1), text=_BETWEEN),
+    Mutation("zero_point_below", _FAKE_TENSOR, 2, to.beside(3, -1), text=_BETWEEN),
+    Mutation("zero_point_above", _FAKE_CHANNEL[:1], 2, reshape=to.moved(10**6), text=_BETWEEN),
+    Mutation("zero_point_below", _FAKE_CHANNEL[:1], 2, reshape=to.moved(-(10**6)), text=_BETWEEN),
+    Mutation("axis_above", _FAKE_CHANNEL, 3, to.above, text="an axis of x (torch.fake_quantize_per_channel_affine)"),
+    Mutation(
+        "scales_length", _FAKE_CHANNEL, 1, reshape=to.grown(-1), text="'scales ..., one per channel' (_decomposed.py)"
     ),
     Mutation("bounds_beyond", _PER_TENSOR[:1], 4, to.more(2**31), text=_BOUNDS),
     Mutation("bounds_beyond", _PER_CHANNEL[:1], 5, to.more(2**31), text=_BOUNDS),

@@ -18,6 +18,8 @@ def _max_pool(b: Builder, node: Node) -> None:
     keep_qparams(b, node)
     settings = (op.kernel, op.strides, half_kernel(op.kernel, op.padding, op.dilations), op.dilations)
     spatial = len(op.kernel)
+    if spatial == 3 and b.network.form("calls") == "unbatched" and b.type(node, 0).shape[0] == 1:
+        raise Unsupported("x: without a batch; 'Expecting the input tensor of rank 5.' (quantized/cpu/Pooling.cpp)")
     # Two names of one kernel, of which the second is for quantized modules, and not in 3-d.
     documented = spatial == 3 or max(op.dilations) == 1
     target = f"torch.{'quantized_' if documented else 'ops.quantized.'}max_pool{spatial}d"

@@ -2,7 +2,8 @@
 
 A variant takes the place of a call where it is said to compute the same. In-place calls work on a copy, so that what
 others read stays as it was. A given output is a fresh tensor with the scale and zero point that the call asked for,
-which lies in memory as inputs do; what it holds afterwards is the value, whatever the call returns.
+which lies in memory as inputs do; what it holds afterwards is the value, whatever the call returns. Pools take a batch
+of one without its first dimension, too.
 """
 
 from collections.abc import Callable, Mapping
@@ -118,6 +119,18 @@ def _reflected(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
     return _out(f"torch.ops.aten.reflection_pad{len(sides) // 2}d.out", 2)(b, node, call)
 
 
+def _unbatched(b: Builder, node: Node, call: Call) -> tuple[Call, ...] | None:
+    """The call on the only element of a batch, which becomes one again."""
+    if b.type(node, 0).shape[0] != 1:
+        return None
+    alone, result = (b.fresh(f"{node.name}_{what}") for what in ("alone", "of_one"))
+    return (
+        Call(alone, ".squeeze", (*call.args[:1], literal(0))),
+        call._replace(out=result, args=(variable(alone), *call.args[1:])),
+        Call(node.name, ".unsqueeze", (variable(result), literal(0))),
+    )
+
+
 RELATIONS = ("eq", "ne", "ge", "gt", "le", "lt")
 """Comparisons, as torch names them."""
 
@@ -156,6 +169,11 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = MappingProxyType(
                 f"torch.{k}": _plain_out(f"torch.ops.aten.{k}.out", "float32", keyword="output")
                 for k in ("fbgemm_linear_fp16_weight", "fbgemm_linear_fp16_weight_fp32_activation")
             },
+        },
+        "unbatched": {
+            **{f"torch.nn.functional.{kind}avg_pool{d}d": _unbatched for kind in ("", "adaptive_") for d in (1, 2, 3)},
+            **{f"torch.quantized_max_pool{d}d": _unbatched for d in (1, 2, 3)},
+            **{f"torch.ops.quantized.max_pool{d}d": _unbatched for d in (1, 2)},
         },
     }
 )

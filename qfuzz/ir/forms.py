@@ -89,7 +89,11 @@ DIMENSIONS: tuple[Dimension, ...] = (
         ("contiguous", "channels_last", "permuted", "strided", "offset"),
         "how torch's inputs, and what it writes into, lie in memory: also with gaps, and inside of a larger tensor",
     ),
-    Dimension("calls", ("functional", "in_place", "out"), "torch's calls: in place of a copy, or into a given tensor"),
+    Dimension(
+        "calls",
+        ("functional", "in_place", "out", "unbatched"),
+        "torch's calls: in place of a copy, into a given tensor, or of the one element of a batch",
+    ),
     Dimension(
         "packing",
         ("fresh", "saved", "copied", "repacked", "shared"),

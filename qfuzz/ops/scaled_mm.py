@@ -33,6 +33,8 @@ from qfuzz.ops.weight_only import largest_magnitude, real_product, smallest_plac
 
 _UNDERFLOW = 2.0**-125
 """2^24 times the least float32: a rounding of so large a number is off by what a result loses to underflow."""
+SATURATING = "float8_e4m3fn"
+"""The kind of float8 that holds its largest number where a result is beyond it."""
 
 
 class ScaledMm(ExactOperator, frozen=True, kw_only=True, tag="scaled_mm"):
@@ -107,7 +109,7 @@ class ScaledMm(ExactOperator, frozen=True, kw_only=True, tag="scaled_mm"):
             real,
             weights.shape[1] + (len(operands) == 3),
             float32_exact,
-            saturates=isinstance(element, QType) and element.dtype == "float8_e4m3fn",
+            saturates=isinstance(element, QType) and element.dtype == SATURATING,
             nan=None if special is None else np.isnan(special),
         )
 

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from qfuzz.ir.network import Case
 from qfuzz.ir.operator import Operator
@@ -77,9 +78,18 @@ def size_key(case: Case) -> Key:
         sum(attribute_cost(n.op) for n in network.nodes),
         sum(qtype_cost(e) for e in elements),
         sum(int(np.count_nonzero(a)) for a in arrays),
-        float(sum(np.abs(a.astype(np.float64)).sum() for a in arrays)),
+        float(sum(_magnitudes(a).sum() for a in arrays)),
         sum(_mantissa_bits(float(v)) for a in arrays if a.dtype.kind == "f" for v in a.ravel()[:64]),
     )
+
+
+def _magnitudes(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Those of numbers, and more than any for infinities and NaN, which no key may hold: it could not be compared."""
+    values = np.abs(array.astype(np.float64))
+    return np.where(np.isfinite(values), values, _BEYOND)
+
+
+_BEYOND = 2.0**200
 
 
 def attribute_cost(op: Operator) -> float:

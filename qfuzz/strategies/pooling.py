@@ -36,8 +36,15 @@ def _window(b: Builder, *, dilated: bool) -> dict[str, tuple[int, ...]]:
     return window | ({"dilations": tuple(dilations)} if dilated else {})
 
 
+def _say_alone(b: Builder) -> None:
+    """Now and then, a batch of one is told without its dimension."""
+    if b.type.shape[0] == 1 and b.d.rarely(4):
+        b.forms.append(("calls", "unbatched"))
+
+
 def draw_max_pool(b: Builder) -> None:
     """A max_pool node."""
+    _say_alone(b)
     if b.d.rarely(5):
         b.forms.append(("entry", "aten"))
     window = _window(b, dilated=True)
@@ -46,6 +53,7 @@ def draw_max_pool(b: Builder) -> None:
 
 def draw_avg_pool(b: Builder) -> None:
     """An avg_pool node."""
+    _say_alone(b)
     window = _window(b, dilated=False)
     op = AvgPool(
         **window,
@@ -58,12 +66,14 @@ def draw_avg_pool(b: Builder) -> None:
 
 def draw_global_avg_pool(b: Builder) -> None:
     """A global_avg_pool node."""
+    _say_alone(b)
     b.add_node(GlobalAvgPool(), (b.current,), b.same_or_output(b.qtype.scale[0] / 2))
 
 
 def draw_adaptive_avg_pool(b: Builder) -> None:
     """An adaptive_avg_pool node: sizes that divide the input's or do not, larger ones, seldom none at all."""
     d = b.d
+    _say_alone(b)
     sizes = b.type.shape[2:]
     out = []
     room = 2 * MAX_VALUE_ELEMENTS // max(b.type.n_elements, 1)

@@ -21,7 +21,7 @@ from qfuzz.ops.activation import Relu
 from qfuzz.ops.elementwise import Add
 from qfuzz.ops.interpolation import Interpolate
 from qfuzz.ops.linear import Linear
-from qfuzz.ops.pooling import AvgPool, MaxPool
+from qfuzz.ops.pooling import AdaptiveAvgPool, AvgPool, GlobalAvgPool, MaxPool
 from qfuzz.ops.views import ChannelShuffle
 from qfuzz.oracle.check import check, check_one
 from qfuzz.oracle.reference import Reference
@@ -182,6 +182,15 @@ FULL = QType.per_tensor("uint8", 1.0, 255)
 FAR = QType.per_tensor("uint8", 2.0**10, 0)
 DRAW = Draw(0, "uint8", pow2=True)
 UNIT_POOL: dict[str, Any] = {"kernel": (1, 1), "strides": (1, 1), "padding": (0, 0, 0, 0)}
+PAIRS: dict[str, Any] = {"kernel": (2, 2), "strides": (1, 1), "padding": (0, 0, 0, 0)}
+
+
+def _unbatched(op: Operator) -> Case:
+    """A pool of an image without a batch."""
+    case = DRAW.case(op, [((1, 1, 2, 2), U8)], U8)
+    return Case(replace(case.network, forms=("calls=unbatched",)), case.inputs)
+
+
 REFUSED = [
     ("Got empty input tensor", DRAW.case(Relu(), [((), U8)], U8)),
     ("Got empty input tensor", DRAW.case(Add(), [((), U8), ((), U8)], U8)),
@@ -189,6 +198,10 @@ REFUSED = [
     ("number of channels must be non-zero", DRAW.case(Add(), [((2, 0), U8), ((2, 0), U8)], U8)),
     ("scale ratio must be in [2**-14, 2**8) range", DRAW.case(Add(), [((2, 3), FAR), ((2, 3), FAR)], U8)),
     ("range min must be below range max", DRAW.case(Add(relu=True), [((2, 3), U8), ((2, 3), U8)], FULL)),
+    ("Expected input to be 4-dimensional", _unbatched(MaxPool(**PAIRS, dilations=(1, 1)))),
+    ("Expected input to be 4-dimensional", _unbatched(AvgPool(**PAIRS))),
+    ("Expected input to be 4-dimensional", _unbatched(GlobalAvgPool())),
+    ("Expected input to be 4-dimensional", _unbatched(AdaptiveAvgPool(output_size=(1, 1)))),
     ("1x1 pooling is meaningless", DRAW.case(MaxPool(**UNIT_POOL, dilations=(1, 1)), [((1, 1, 2, 2), U8)], U8)),
     ("1x1 pooling is meaningless", DRAW.case(AvgPool(**UNIT_POOL), [((1, 1, 2, 2), U8)], U8)),
     (
