@@ -34,6 +34,8 @@ def draw_linear_fp16(b: Builder) -> None:
         inputs = (*inputs, b.add_constant("b", "float32", bias.astype(np.float32)))
     b.add_node(LinearFp16(relu=d.rarely(4)), inputs, "float32")
     draw_entry(b, 2)  # some engines have no other
+    if d.rarely(6):
+        b.forms.append(("packing", "shared"))
     b.current = source
 
 
