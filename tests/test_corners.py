@@ -18,6 +18,7 @@ from qfuzz.ops.binary import Div
 from qfuzz.ops.dynamic import DynamicQuantize
 from qfuzz.ops.fake_quantization import FakeQuantize
 from qfuzz.ops.interpolation import Interpolate
+from qfuzz.ops.ordering import Topk
 from qfuzz.ops.quantization import Quantize
 from qfuzz.oracle.check import check
 
@@ -83,6 +84,9 @@ CORNERS: dict[str, Case] = {
         Interpolate(scales=(1.0, 1.0, 1.0, 2.0), mode="linear", coordinates="align_corners"),
         QType.per_tensor("uint8", 1.0, 0),
         ([[[[0, 1]]]], QType.per_tensor("uint8", 1.0, 0)),  # type: ignore[list-item]
+    ),
+    "topk: which two of four equal elements": _case(
+        Topk(k=2, axis=0), "int64", ([5, 5, 5, 5], QType.per_tensor("uint8", 1.0, 0))
     ),
 }
 """What is asked. On each of these every listed answer is admissible."""

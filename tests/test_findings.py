@@ -14,7 +14,7 @@ from slow_evaluator import evaluate
 from small_cases import add_case, conv_case, linear_case
 
 import qfuzz
-from qfuzz.backends.discovery import default_specs, load_backend
+from qfuzz.backends.discovery import default_specs, is_installed, load_backend
 from qfuzz.campaign.client import WorkerClient
 from qfuzz.findings.by_hand import element_by_hand
 from qfuzz.findings.conditions import names_backend
@@ -217,6 +217,27 @@ def known_violations(framework: str) -> list[tuple[Path, str]]:
                 named.append((path, spec))
                 break
     return named
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("ort_scaled_mm_bias", "onnxruntime?format=qdq&opt=all"),
+        ("ort_scaled_mm_e5m2", "onnxruntime?format=qdq&opt=all"),
+        ("ort_float8_not_saturated", "onnxruntime?format=qdq&opt=all"),
+        ("torch_scaled_mm_scale_of_e4m3fnuz", "torch-export"),
+    ],
+)
+def test_reproducers_of_float8_results(name: str, spec: str, tmp_path: Path) -> None:
+    """They have other types in the model than in the network, and infinities and NaN among what is admissible."""
+    if not is_installed(spec.partition("?")[0]):
+        pytest.skip(f"{spec} is not installed")
+    case = read_case(Path(__file__).resolve().parent.parent / "corpus" / "known" / f"{name}.json").case
+    backend = load_backend(spec)
+    verdict = check_one(case, backend, Reference(case))
+    path = write_finding(tmp_path, finding_of(case, verdict, spec), backend)
+    assert run(path) == (1 if verdict.verdict == "violation" else 0)
+    assert "import qfuzz" not in (path / "repro.py").read_text()
 
 
 @pytest.mark.parametrize("framework", ["torch", "onnxruntime"])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
+from qfuzz.backends.onnx_source import TOLD
 from qfuzz.ir.errors import Unsupported
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import BYTES, FLOAT8, INTEGER_RANGE, Element, QType, Real
@@ -207,7 +208,7 @@ def _check_bytes(b: Builder, node: Node) -> None:
 
 def told_name(name: str) -> str:
     """What an input or output of a type in `WIDE` is called where it is told in another."""
-    return f"{name}/told"
+    return f"{name}{TOLD}"
 
 
 def told(name: str, type_: TensorType) -> ValueInfoProto:

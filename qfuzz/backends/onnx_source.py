@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+TOLD = "/told"
+"""How the names end of inputs and outputs that the model has in a wider type than the network."""
+
 LEVELS: Mapping[str, str] = MappingProxyType(
     {
         "disable": "ORT_DISABLE_ALL",
@@ -42,6 +45,7 @@ def runtime_lines(
         *_fed(inputs),
         f"names = {list(names)!r}",
         *(_AT_ONCE if "callers=2" in forms else ["outputs = dict(zip(names, session.run(names, fed)))"]),
+        *_own_names(names),
     ]
 
 
@@ -107,7 +111,16 @@ def evaluator_lines(model_file: str, inputs: Mapping[str, Any], names: Sequence[
         *_fed(inputs),
         f"names = {list(names)!r}",
         "outputs = dict(zip(names, evaluator.run(names, fed)))",
+        *_own_names(names),
     ]
+
+
+def _own_names(names: Sequence[str]) -> list[str]:
+    """Outputs by the network's names again."""
+    if not any(name.endswith(TOLD) for name in names):
+        return []
+    length = len(TOLD)
+    return [f"outputs = {{(n[:-{length}] if n.endswith({TOLD!r}) else n): value for n, value in outputs.items()}}"]
 
 
 def numbers(array: Any) -> str:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from qfuzz.findings.by_hand_functions import DECIMAL, activation_lines, fraction, function_lines
 from qfuzz.findings.by_hand_moved import filled, ordered, placed, sampled
 from qfuzz.findings.by_hand_qparams import qparams_lines
-from qfuzz.findings.by_hand_reals import scaled_product
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import QType
 from qfuzz.ir.tensor import qparams_at
@@ -44,7 +43,6 @@ from qfuzz.ops.qparams import ChooseQparams
 from qfuzz.ops.quantization import Quantize
 from qfuzz.ops.reduction import Amax, Amin, Mean
 from qfuzz.ops.scalar import AddScalar
-from qfuzz.ops.scaled_mm import ScaledMm
 from qfuzz.ops.selection import Maximum, Minimum, Where
 from qfuzz.ops.softmax import Softmax
 
@@ -71,8 +69,6 @@ def element_by_hand(network: Network, node: Node, values: Mapping[str, Array], i
         case MatMul() | MatMulInteger():
             matched = _matrix_pairs(e.arrays[0], e.arrays[1], index)
             lines = (e.contraction if isinstance(node.op, MatMul) else e.accumulator)(matched, 0)
-        case ScaledMm():
-            lines = scaled_product(e.types, e.arrays, index)
         case Sub():
             lines = e.elementwise("-")
         case Div():

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from one_node import LAW
 
 from qfuzz.exact.reals import FilterCount
-from qfuzz.findings.by_hand_reals import scaled_product
 from qfuzz.ir.contract import Contract
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.qtype import FLOAT8, Element, QType, QuantizedDType
@@ -55,14 +54,6 @@ def _to(value: float, kind: QuantizedDType, scale: float = 1.0) -> Array:
     exact = _allowed(operands, _unit(kind, scale)).exact
     assert exact is not None
     return exact
-
-
-def _by_hand(operands: list[Operand], index: tuple[int, int]) -> float:
-    """What the printed statements compute."""
-    lines = scaled_product([o.type for o in operands], [o.lo for o in operands], index)
-    scope: dict[str, Any] = {}
-    exec("\n".join(["from fractions import Fraction", *lines]), scope)
-    return float(scope["real"])
 
 
 @st.composite
@@ -159,18 +150,6 @@ def test_infinities_and_nan_are_those_of_ieee_754(row: list[float], column: list
     expected = np.array([[result], [0.5 * sum(column) + 3.0]], dtype=np.float32)
     assert _violations(expected, allowed) == 0
     assert _violations(np.zeros_like(expected), allowed) >= 1
-    arrays = [o.lo for o in operands]
-    scope: dict[str, Any] = {}
-    exec(
-        "\n".join(["from fractions import Fraction", *scaled_product([o.type for o in operands], arrays, (0, 0))]),
-        scope,
-    )
-    assert float(scope["real"]) == (0.0 if np.isnan(result) else np.copysign(1e90, result))
-
-
-def test_an_element_by_hand() -> None:
-    operands = _operands([[1.5, -4.0]], [[2.0, 0.5], [1.0, 1.0]], _unit(E4M3, 2.0), _unit(E5M2, 0.25), [0.5, 0.125])
-    assert _by_hand(operands, (0, 1)) == -1.25 + 0.125
 
 
 def test_nothing_summed_leaves_the_bias() -> None:
