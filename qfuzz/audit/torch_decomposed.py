@@ -75,7 +75,7 @@ DECOMPOSED: Mapping[str, Contract] = MappingProxyType(
         "pad": _SAME,
         "avg_pool": _POOL,
         "global_avg_pool": _POOL,
-        "adaptive_avg_pool": _POOL,
+        "adaptive_avg_pool": _float32(5, "aten/native/cpu/AdaptiveAvgPoolKernel.cpp: a sum / kh / kw", sums=True),
         "leaky_relu": _float32(4, "aten/native/cpu/Activation.cpp: x * slope"),
         "hardsigmoid": _float32(6, "aten/native/cpu/Activation.cpp: (x + 3) clamped, times fl(1/6)"),
         "hardswish": _float32(7, "aten/native/cpu/Activation.cpp: x * (x + 3) clamped, times fl(1/6)"),

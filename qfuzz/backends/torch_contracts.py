@@ -94,7 +94,9 @@ _FAKE_QUANTIZE = Contract(
     terms="affine",
     k=3,
     tie="half_even",
-    source=f"{_KERNELS} _fake_quantize_tensor_helper: nearbyint(x * fl(1/scale)), + zero point, less it, * scale",
+    source=f"{_KERNELS} _fake_quantize_tensor_helper: nearbyint(x * fl(1/scale)), + zero point, less it, * scale; "
+    "_fake_quant_per_channel_cachemask_cpu_helper likewise, lrintf(zero point + x * fl(1/scale)) of float zero points. "
+    "That it converts to int64 before it cuts is not granted",
 )
 _CLAMP = Contract(
     terms="affine",

@@ -29,7 +29,8 @@ _NORMALIZE_BY_CHANNEL = Contract(
     k=9,
     tie="either_even",
     distributes=True,
-    source=f"{_NORMALIZE.source}; quantized_groupnorm_nhwc_kernel: q * scale + (bias - mean * scale)",
+    source=f"{_NORMALIZE.source}; qnormalization.cpp: of images in channels_last, one channel or one pixel too, "
+    "quantized_groupnorm_nhwc_kernel: q * scale + (bias - mean * scale), where scale is s_x / sqrt(...) * weight",
 )
 
 CONTRACTS: Mapping[str, Contract] = MappingProxyType(

@@ -15,7 +15,10 @@ pytest.importorskip("torch", reason="torch is not installed: its backends cannot
 
 from qfuzz.backends.torch_backends import TorchBackend
 
-FIELDS = {"layer_norm": "kernel", "instance_norm": "kernel", "group_norm": "kernel", "dynamic_conv": "result"}
+FIELDS = {
+    **dict.fromkeys(("layer_norm", "instance_norm", "group_norm"), "kernel"),
+    **dict.fromkeys(("dynamic_conv", "dynamic_conv_transpose"), "result"),
+}
 
 
 @pytest.mark.parametrize("op", FIELDS)
