@@ -705,7 +705,12 @@ def _blocks(d: Dice, deep: bool) -> Case:
 
 def _argmax(d: Dice) -> Case:
     shape = d.shape()
-    op = Argmax(axis=d.integer(-len(shape), len(shape) - 1), keepdims=d.chance(0.5), select_last_index=d.chance(0.5))
+    op = Argmax(
+        axis=d.integer(-len(shape), len(shape) - 1),
+        keepdims=d.chance(0.5),
+        select_last_index=d.chance(0.5),
+        smallest=d.chance(0.3),
+    )
     return _case(d, op, [(shape, d.qtype())], "int64")
 
 

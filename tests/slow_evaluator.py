@@ -999,7 +999,7 @@ def argmax(op: Any, x: Values) -> tuple[Shape, Real]:
     def real(index: Index) -> Fraction:
         rest = index[axis + 1 :] if op.keepdims else index[axis:]
         best = 0
-        row = [x.real((*index[:axis], j, *rest)) for j in range(x.shape[axis])]
+        row = [(-1 if op.smallest else 1) * x.real((*index[:axis], j, *rest)) for j in range(x.shape[axis])]
         for j, value in enumerate(row):
             if value > row[best] or (op.select_last_index and value == row[best]):
                 best = j

@@ -55,6 +55,8 @@ def lowerings(read: Read, finish: Finish | None, read_whole: Read) -> Mapping[st
     def argmax(b: Builder, node: Node) -> None:
         op: Any = node.op
         assert isinstance(op, Argmax)
+        if op.smallest:
+            raise Unsupported("smallest: ONNX Runtime leaves ArgMin between QDQ pairs as it is")
         attributes = {"axis": op.axis, "keepdims": op.keepdims, "select_last_index": op.select_last_index}
         b.emit("ArgMax", [read_whole(b, node)], node.name, attributes)
 

@@ -176,7 +176,7 @@ COVERED: Mapping[str, Covered] = MappingProxyType(
         "aten::mean.dim": _eager("mean"),
         "aten::mean.out": _eager("mean"),
         "aten::min": _eager("amin"),
-        "aten::min.dim": _eager("amin"),
+        "aten::min.dim": _eager("amin", "argmax"),
         "aten::min.unary_out": _eager("amin"),
         "aten::ne.Scalar": _eager("compare_scalar"),
         "aten::ne.Scalar_out": _eager("compare_scalar"),

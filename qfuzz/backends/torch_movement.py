@@ -259,7 +259,8 @@ def _argmax(b: Builder, node: Node) -> None:
     if op.select_last_index:
         raise Unsupported("select_last_index: torch.max returns 'the indices of the first maximal value'")
     names = _several(b.fresh(f"{node.name}_values"), node.name)
-    b.call(names, "torch.max", b.x(node), literal(op.axis), literal(op.keepdims))
+    target = "torch.min" if op.smallest else "torch.max"
+    b.call(names, target, b.x(node), literal(op.axis), literal(op.keepdims))
 
 
 def _masked_fill(b: Builder, node: Node) -> None:

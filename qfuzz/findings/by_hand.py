@@ -339,8 +339,10 @@ class _Element:
         rest = self.index[axis + 1 :] if op.keepdims else self.index[axis:]
         row = [int(v) for v in np.moveaxis(x, axis, -1)[(*self.index[:axis], *rest)]]
         which = "last" if op.select_last_index else "first"
-        picked = "max(i for i, q in enumerate(row) if q == max(row))" if op.select_last_index else "row.index(max(row))"
-        return [f"row = {row!r}", f"real = Fraction({picked})  # the {which} of the largest"]
+        most = "min(row)" if op.smallest else "max(row)"
+        picked = f"max(i for i, q in enumerate(row) if q == {most})" if op.select_last_index else f"row.index({most})"
+        largest = "smallest" if op.smallest else "largest"
+        return [f"row = {row!r}", f"real = Fraction({picked})  # the {which} of the {largest}"]
 
     def interpolated(self) -> list[str]:
         op, x = self.node.op, self.arrays[0]

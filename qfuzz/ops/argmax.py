@@ -1,8 +1,9 @@
-"""argmax: where along an axis the largest element stands.
+"""argmax: where along an axis the largest element stands, or the smallest.
 
-Semantics: ONNX ArgMax (opset 13). Scales are positive, so that real values are in the order of their stored integers,
-and equal only where those are: an index is decided exactly. A float32 kernel on dequantized values decides the same:
-rounding the product of a scale and a difference of less than 24 bits keeps order and keeps apart.
+Semantics: ONNX ArgMax (opset 13), and the indices of `torch.max` and `torch.min`: of equal ones, the first. Scales are
+positive, so that real values are in the order of their stored integers, and equal only where those are: an index is
+decided exactly. A float32 kernel on dequantized values decides the same: rounding the product of a scale and a
+difference of less than 24 bits keeps order and keeps apart.
 """
 
 from collections.abc import Sequence
@@ -47,11 +48,14 @@ class Argmax(ExactOperator, frozen=True, kw_only=True, tag="argmax"):
         Whether the axis stays, with length 1.
     select_last_index
         Whether the last of equal elements counts; else the first.
+    smallest
+        Whether the smallest element is meant.
     """
 
     axis: int
     keepdims: bool = True
     select_last_index: bool = False
+    smallest: bool = False
 
     plain_outputs: ClassVar[tuple[PlainOutput, ...]] = ("int64",)
 
@@ -69,7 +73,8 @@ class Argmax(ExactOperator, frozen=True, kw_only=True, tag="argmax"):
     def image(self, operands: Sequence[Operand], element: Element) -> Image:
         (x,) = operands
         shape = self.infer([x.type], element)
-        lo, hi = (np.moveaxis(a, self.axis, -1) for a in (x.lo, x.hi))
+        bounds = (-x.hi, -x.lo) if self.smallest else (x.lo, x.hi)
+        lo, hi = (np.moveaxis(a, self.axis, -1) for a in bounds)
         possible = self._wins(lo, hi)
         first = possible.argmax(axis=-1)
         low = known_reals(np.asarray(first, dtype=np.float64).reshape(shape))

@@ -45,6 +45,7 @@ PLAIN: dict[str, Any] = {
     "counted": False,
     "keepdims": True,
     "select_last_index": False,
+    "smallest": False,
     "exclude_outside": False,
     "antialias": False,
     "top": 1,

@@ -216,6 +216,9 @@ def draw_argmax(b: Builder) -> None:
     source = b.current
     axis = d.pick(_argmax_axes(b.type)[::-1])
     axis = axis - len(b.type.shape) if d.rarely(3) else axis
-    op = Argmax(axis=axis, keepdims=not d.rarely(2), select_last_index=d.rarely(2))
+    op = Argmax(
+        axis=axis, keepdims=not d.rarely(2), select_last_index=d.rarely(2),
+        smallest=not b.flavour.common and d.rarely(3),
+    )  # fmt: skip
     b.add_node(op, (source,), "int64")
     b.current = source

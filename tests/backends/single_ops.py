@@ -563,7 +563,12 @@ def _blocks(d: Draw, *, deep: bool) -> Case:
 
 def _argmax(d: Draw) -> Case:
     shape = d.shape()
-    op = Argmax(axis=d.integer(0, len(shape) - 1), keepdims=d.chance(0.5), select_last_index=d.chance(0.5))
+    op = Argmax(
+        axis=d.integer(0, len(shape) - 1),
+        keepdims=d.chance(0.5),
+        select_last_index=d.chance(0.5),
+        smallest=d.chance(0.3),
+    )
     return d.case(op, [(shape, d.qtype())], "int64")
 
 

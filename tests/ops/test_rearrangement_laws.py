@@ -216,6 +216,17 @@ def test_a_shape_that_does_not_fit_is_named(op: Operator, shape: tuple[int, ...]
         network_of(op, [(shape, X)], "int64" if isinstance(op, Argmax) else X)
 
 
+@LAW
+@given(data=st.data())
+def test_the_smallest_is_the_largest_of_mirrored_elements(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 6))
+    x = np.array(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), dtype=np.uint8)
+    last = data.draw(st.booleans())
+    q = QType.per_tensor("uint8", 1.0, 0)
+    smallest, largest = (Argmax(axis=0, select_last_index=last, smallest=s) for s in (True, False))
+    np.testing.assert_array_equal(apply(smallest, [(x, q)], "int64"), apply(largest, [(4 - x, q)], "int64"))
+
+
 def test_argmax_gives_indices_and_nothing_reads_them() -> None:
     with pytest.raises(InvalidCase, match="needs plain int64"):
         network_of(Argmax(axis=0), [((2,), X)], X)
