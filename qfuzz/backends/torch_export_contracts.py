@@ -135,7 +135,7 @@ QDQ_CONTRACTS: Mapping[str, Contract] = MappingProxyType(
         "sigmoid": _float(5, "1 / (1 + exp(-x)) (sleef, 1 ulp)", ulps=1.0),
         "tanh": _float(3, "tanh (sleef, 1 ulp)", ulps=1.0),
         "leaky_relu": _float(4, "product"),
-        "elu": _float(5, "ATen/native/cpu/Elu.h: expm1 (sleef, 1 ulp), times alpha", ulps=1.0),
+        "elu": _float(6, "cpu/Elu.h: expm1(x * input_scale) (sleef, 1 ulp) * fl(alpha * scale)", ulps=1.0),
         "hardsigmoid": _float(6, "cpu/Activation.cpp: min(max(x + 3, 0), 6) * fl(1/6)"),
         "hardswish": _float(7, "cpu/Activation.cpp: x * min(max(x + 3, 0), 6) * fl(1/6)"),
         "softmax": _float(5, "exp(x - max) / sum (sleef, 1 ulp)", sums=True, ulps=1.0),

@@ -235,7 +235,7 @@ _EMITS: dict[str, Emit] = {
     "relu": _named("torch.relu"),
     "clamp": _named("torch.clamp", "min", "max"),
     "leaky_relu": _named(f"{_F}.leaky_relu", "negative_slope"),
-    "elu": _named(f"{_F}.elu", "alpha"),
+    "elu": _named("torch.ops.aten.elu.default", "alpha", "scale", "input_scale"),
     "sigmoid": _named("torch.sigmoid"),
     "tanh": _named("torch.tanh"),
     "hardsigmoid": _named(f"{_F}.hardsigmoid"),
