@@ -179,6 +179,21 @@ class SlowResult:
         too_small = low - got - HALF if got < highest else Fraction(0)
         return max(too_large, too_small, Fraction(0))
 
+    @property
+    def is_float(self) -> bool:
+        """Whether floating-point numbers are stored."""
+        return (self.element.dtype if isinstance(self.element, QType) else self.element) in FLOATS
+
+    def is_nearly(self, index: Index, got: float, share: Fraction) -> bool:
+        """Whether a floating-point `got` is the rounding of a number within a `share` of the real result."""
+        right = self.correct(index)
+        if math.isnan(right) or math.isnan(got):
+            return math.isnan(right) and math.isnan(got)
+        dtype = str(self.element.dtype if isinstance(self.element, QType) else self.element)
+        low, high = self.unrounded(index)
+        ends = [self._nearest(b * f, dtype) for b in (low, high) for f in (1 - share, 1 + share)]
+        return got == right or min(ends) <= got <= max(ends)
+
     def values(self) -> Values:
         """All elements, correctly rounded."""
         return Values(self.shape, self.element, [self.correct(i) for i in indices(self.shape)])

@@ -9,7 +9,7 @@ from qfuzz.campaign.client import WorkerClient
 from qfuzz.cli.options import backend_option, case_argument, chosen_specs, output_options, print_json
 from qfuzz.cli.rim import FOUND, OK
 from qfuzz.findings.corpus import read_case
-from qfuzz.oracle.verdicts import BackendVerdict, Outcome
+from qfuzz.oracle.verdicts import BackendVerdict, Outcome, told
 
 
 @click.command("check")
@@ -60,7 +60,7 @@ def _print(v: BackendVerdict, *, quiet: bool, verbose: bool) -> None:
         line += f"  {c.exact} exact, {c.admissible} admissible, {c.violation} violating"
     click.echo(line + (f"  {v.reason}" if v.reason else ""))
     for m in v.mismatches if verbose else v.mismatches[:1]:
-        click.echo(f"    {m}" + (f", exact {m.exact:g}" if m.exact is not None else ""))
+        click.echo(f"    {m}" + (f", exact {told(m.exact)}" if m.exact is not None else ""))
     if v.cause:
         click.echo(f"    every element is explained by: {v.cause}")
     elif v.counts.violation:

@@ -10,6 +10,7 @@ from qfuzz.arithmetic.trace import Product, Step
 from qfuzz.cli.piped_console import PipedConsole, table_console
 from qfuzz.ir.network import Network, Node
 from qfuzz.ir.qtype import Element, QType
+from qfuzz.oracle.verdicts import told, told_interval
 
 _PRODUCTS_SHOWN = 16
 _PARTS = " <-"
@@ -95,9 +96,9 @@ def _table(exact: Sequence[Step], columns: Sequence[Any]) -> Table:
             parted[i] |= parts
             row.append(_cell(own, _PARTS if parts else ""))
         table.add_row(*row)
-    returned = [f"{c.returned:g}" + (_PARTS if c.verdict == "violation" else "") for c in columns]
+    returned = [told(c.returned) + (_PARTS if c.verdict == "violation" else "") for c in columns]
     table.add_row(Text("returned"), Text(""), *(Text(r, style="bold red" if _PARTS in r else "") for r in returned))
-    allowed = [f"{c.lo:g}" if c.lo == c.hi else f"{c.lo:g}..{c.hi:g}" for c in columns]
+    allowed = [told_interval(c.lo, c.hi) for c in columns]
     table.add_row(Text("admissible"), Text(""), *map(Text, allowed))
     return table
 
@@ -118,7 +119,9 @@ def _cell(step: Step | None, mark: str = "") -> Text:
 
 def _line(column: Any, *, verbose: bool) -> Text:
     if column.fused is not None:
-        text = f"{column.backend}: fused, without showing what lies between, it returns {column.fused:g}; as shown, "
+        text = (
+            f"{column.backend}: fused, without showing what lies between, it returns {told(column.fused)}; as shown, "
+        )
         return Text(text, style="bold").append_text(_said(column, verbose=verbose))
     return _said(column, verbose=verbose)
 

@@ -14,7 +14,7 @@ from qfuzz.ir.network import Case
 from qfuzz.ir.protocols import Scriptable
 from qfuzz.ops import CODEC
 from qfuzz.oracle.reference import Reference
-from qfuzz.oracle.verdicts import BackendVerdict
+from qfuzz.oracle.verdicts import BackendVerdict, told, told_interval
 
 Array = npt.NDArray[Any]
 ELEMENTS_SHOWN = 12
@@ -108,8 +108,8 @@ def _table(case: Case, a: Side, b: Side) -> list[str]:
             if n > ELEMENTS_SHOWN:
                 continue
             at = tuple(int(i) for i in index)
-            allowed = [f"{s[name].lo[at]:g}..{s[name].hi[at]:g}" for s in sets]
-            cells = [f"`{name}{list(at)}`", *(f"{v[at]:g}" for v in (before, after, exact[name])), *allowed]
+            allowed = [told_interval(s[name].lo[at], s[name].hi[at]) for s in sets]
+            cells = [f"`{name}{list(at)}`", *(told(v[at]) for v in (before, after, exact[name])), *allowed]
             rows.append(f"| {' | '.join(cells)} |")
     more = [f"{n - ELEMENTS_SHOWN} more elements differ.", ""] if n > ELEMENTS_SHOWN else []
     head = [

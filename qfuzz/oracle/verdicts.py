@@ -82,10 +82,20 @@ class Mismatch(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         where = f"{self.op} {self.value}[{', '.join(map(str, self.index))}]"
-        if self.problem:
+        if self.got is None or self.lo is None or self.hi is None:
             return f"{self.op} {self.value}: {self.problem}"
-        allowed = f"{self.lo:g}" if self.lo == self.hi else f"{self.lo:g}..{self.hi:g}"
-        return f"{where}: got {self.got:g}, admissible {allowed}"
+        return f"{where}: got {told(self.got)}, admissible {told_interval(self.lo, self.hi)}"
+
+
+def told(x: float) -> str:
+    """An integer in full where float64 holds it; of other numbers nine digits, which tell float32 numbers apart."""
+    x = float(x)
+    return f"{x:.0f}" if x.is_integer() and abs(x) < 2**53 else f"{x:.9g}"
+
+
+def told_interval(low: float, high: float) -> str:
+    """The number, or both ends."""
+    return told(low) if low == high else f"{told(low)}..{told(high)}"
 
 
 REASON_KEPT = 4000
