@@ -98,6 +98,12 @@ class OffByOne(Honest):
         return values | {name: y}
 
 
+class NoNumbers(Honest):
+    def spoil(self, values: Values, network: Network) -> Values:
+        name, y = last(values, network)
+        return values | {name: np.full_like(y, np.nan) if y.dtype == np.float32 else y}
+
+
 class Permuted(Honest):
     def spoil(self, values: Values, network: Network) -> Values:
         name, y = last(values, network)

@@ -168,6 +168,14 @@ def test_a_campaign_outlives_its_kernels(name: str) -> None:
     assert {(s.spec, s.symptom.verdict) for s in suspects} == {(f"misbehaving:{name}", "crash")}
 
 
+def test_a_violation_by_nan_is_concluded() -> None:
+    """A suspect that holds NaN does not equal its copy that a worker sends back; others wait for its end."""
+    specs = ("misbehaving:NoNumbers", "misbehaving:OffByOne")
+    plan = a_plan(*specs, seed=3, n=20, ops=("dequantize",), max_nodes=1, reduce=False)
+    found = fuzz(plan).findings.values()
+    assert {spec for f in found for spec in f.backends} == set(specs)
+
+
 def test_known_deaths_run_on_one_example_in_so_many() -> None:
     spec = "misbehaving:Segfault"
     elsewhere = KnownDeath(spec, "relu", (), Condition(versions="==0.0.1"))

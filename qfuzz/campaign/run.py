@@ -117,7 +117,7 @@ class Campaign:
         self._under_way: dict[int, Tally] = {}
         self._pending: dict[int, list[Suspect]] = {}
         self._suspects = Suspects(plan.profile.specs, before.suspects, before.concluded)
-        self._concluding: list[Suspect] = []
+        self._concluding: dict[tuple[str, bytes], Suspect] = {}
         self.findings = dict(before.findings)
         self.paths = dict(before.paths)
         self._forget_unreduced()
@@ -279,11 +279,11 @@ class Campaign:
 
     def _hand_out_suspects(self, suspects: Sequence[Suspect], *, reduce: bool) -> None:
         """Those that no finding covers, nor that one under way or before them could come to cover."""
-        before = list(self._concluding)
+        before = list(self._concluding.values())
         for suspect in suspects:
             if self.crew.wants() <= 0:
                 return
-            if suspect in self._concluding or any(could_cover(b, suspect) for b in before):
+            if symptom_key(suspect) in self._concluding or any(could_cover(b, suspect) for b in before):
                 before.append(suspect)
                 continue
             if any(covers(f, suspect) for f in self._own.values()):
@@ -291,8 +291,9 @@ class Campaign:
                 self.state.conclude(suspect, None, "")
                 continue
             before.append(suspect)
-            self._concluding.append(suspect)
-            as_found = symptom_key(suspect) in self._irreducible
+            key = symptom_key(suspect)
+            self._concluding[key] = suspect
+            as_found = key in self._irreducible
             self.crew.give(self._request(suspect, reduce=reduce and not as_found))
 
     def _revisit(self, case: bytes) -> Revisit:
@@ -362,8 +363,8 @@ class Campaign:
                 self._ledger.partial[task.shard] = task.start
                 shard, what = task.shard, f"shard {task.shard} from its example {task.start} on"
             case Conclude(suspect=suspect):
-                self._concluding.remove(suspect)
                 key = symptom_key(suspect)
+                del self._concluding[key]
                 if why != RECALLED and task.reduce and key not in self._irreducible:
                     self._irreducible.add(key)  # it is kept as it was found, for a worker that can do more
                 elif why != RECALLED:
@@ -398,8 +399,7 @@ class Campaign:
             self._listener.trouble(f"{spec}: more than {ALIKE_KEPT} symptoms of {what}: the first are looked at")
 
     def _take_concluded(self, report: Concluded) -> None:
-        if report.suspect in self._concluding:
-            self._concluding.remove(report.suspect)
+        self._concluding.pop(symptom_key(report.suspect), None)
         self._suspects.conclude(report.suspect)
         self._committed.seconds["reduce"] += report.seconds
         found = report.finding
