@@ -145,17 +145,18 @@ def _survivors(cases: Sequence[Case], rides: Sequence[tuple[Staged, int]]) -> li
     def survives(some: Sequence[Case]) -> bool:
         def job(send: Send, mark: Mark) -> None:
             for case in some:
+                reference = Reference(case)
                 for backend, _ in rides:
-                    check_one(case, backend, Reference(case))
+                    check_one(case, backend, reference)
 
         return run_forked(job, lambda _: None, 60.0) is None
 
-    full = [all(0 not in t.shape for t in case.network.types.values()) for case in cases]
-    lives = []
-    for at in range(0, len(cases), AHEAD):
-        some = [c for c, is_full in zip(cases[at : at + AHEAD], full[at : at + AHEAD], strict=True) if is_full]
-        all_live = survives(some)
-        lives += [f and (all_live or survives([c])) for c, f in zip(cases[at : at + AHEAD], full[at:], strict=False)]
+    lives = [all(0 not in t.shape for t in case.network.types.values()) for case in cases]
+    for start in range(0, len(cases), AHEAD):
+        some = [i for i in range(start, min(start + AHEAD, len(cases))) if lives[i]]
+        if not survives([cases[i] for i in some]):
+            for i in some:
+                lives[i] = survives([cases[i]])
     return lives
 
 

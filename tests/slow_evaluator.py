@@ -125,15 +125,14 @@ class SlowResult:
 
         Of NaN a float8 stores NaN; of integers all are right, and the smallest is given.
         """
-        dtype = self.element.dtype if isinstance(self.element, QType) else self.element
         try:
             self.real(index, 300)
         except NotANumber:
-            return math.nan if dtype in FLOATS else self._range()[0]
+            return math.nan if self.is_float else self._range()[0]
         for bits in (300, 3_000, 30_000):
             low, high = self.unrounded(index, bits)
-            if dtype in FLOATS:
-                ends: tuple[float, float] = self._nearest(low, dtype), self._nearest(high, dtype)
+            if self.is_float:
+                ends: tuple[float, float] = self._nearest(low), self._nearest(high)
             elif low == high:
                 return self._stored(half_even(low), index)
             else:
@@ -143,7 +142,18 @@ class SlowResult:
                 return ends[0]
         raise Undecided(f"element {index} lies between {float(low)} and {float(high)}")
 
-    def _nearest(self, x: Fraction, dtype: str) -> float:
+    @property
+    def dtype(self) -> str:
+        """The type that is stored."""
+        return self.element.dtype if isinstance(self.element, QType) else self.element
+
+    @property
+    def is_float(self) -> bool:
+        """Whether floating-point numbers are stored."""
+        return self.dtype in FLOATS
+
+    def _nearest(self, x: Fraction) -> float:
+        dtype = self.dtype
         rounded = nearest_float(x, dtype)
         largest = float(FLOATS[dtype][2])
         if math.isinf(rounded) and self.saturates and dtype.startswith("float8"):
@@ -152,7 +162,7 @@ class SlowResult:
 
     def _range(self) -> tuple[int, int]:
         """Smallest and largest integer that can be stored."""
-        dtype = str(self.element.dtype if isinstance(self.element, QType) else self.element)
+        dtype = self.dtype
         if dtype == "bool":
             return 0, 1
         bits = int(dtype.removeprefix("u").removeprefix("int"))
@@ -179,19 +189,13 @@ class SlowResult:
         too_small = low - got - HALF if got < highest else Fraction(0)
         return max(too_large, too_small, Fraction(0))
 
-    @property
-    def is_float(self) -> bool:
-        """Whether floating-point numbers are stored."""
-        return (self.element.dtype if isinstance(self.element, QType) else self.element) in FLOATS
-
     def is_nearly(self, index: Index, got: float, share: Fraction) -> bool:
         """Whether a floating-point `got` is the rounding of a number within a `share` of the real result."""
         right = self.correct(index)
         if math.isnan(right) or math.isnan(got):
             return math.isnan(right) and math.isnan(got)
-        dtype = str(self.element.dtype if isinstance(self.element, QType) else self.element)
         low, high = self.unrounded(index)
-        ends = [self._nearest(b * f, dtype) for b in (low, high) for f in (1 - share, 1 + share)]
+        ends = [self._nearest(b * f) for b in (low, high) for f in (1 - share, 1 + share)]
         return got == right or min(ends) <= got <= max(ends)
 
     def values(self) -> Values:

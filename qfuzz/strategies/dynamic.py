@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from msgspec.structs import replace
 
-from qfuzz.ir.qtype import QType, QuantizedDType, float32
+from qfuzz.ir.qtype import QType, QuantizedDType, Real, float32
 from qfuzz.ops.dynamic import DynamicLinear, DynamicQuantize, Output
 from qfuzz.ops.dynamic_convolution import DynamicConv, DynamicConvTranspose
 from qfuzz.ops.dynamic_range import STORED
@@ -21,7 +21,7 @@ from qfuzz.strategies.contraction import (
 )
 from qfuzz.strategies.layer_forms import draw_entry
 
-KINDS = (
+_KINDS = (
     fill.BOTH_SIGNS,
     fill.NEAR_TIES,
     fill.POSITIVE,
@@ -34,7 +34,7 @@ KINDS = (
     fill.EQUAL,
     fill.NOTHING,
 )
-MAGNITUDES = (0, 0, 1, -3, 5, -10, 12, -60, 60)
+_MAGNITUDES = (0, 0, 1, -3, 5, -10, 12, -60, 60)
 """Exponents: products with a weight's scale stay far within float32."""
 
 
@@ -61,8 +61,7 @@ def draw_choose_qparams(b: Builder) -> None:
     source = b.current
     x = float_data(b, least_rank=1)
     if not b.types[x].n_elements:
-        x = b.add_input((8, 4), "float32")
-        b.ranges[x] = RealRange(d.pick(KINDS), 2.0 ** d.pick(MAGNITUDES))
+        x = ranged_input(b, (8, 4))
     output: Qparam = d.pick(("scale", "zero_point"))
     op = d.pick(_CHOICES)
     if not op.tokens:
@@ -171,9 +170,7 @@ def _image(b: Builder) -> str:
     shape = b.type.shape
     if not fits_conv(b):
         shape = (1, 2, 4, 4)
-    x = b.add_input(shape, "float32")
-    b.ranges[x] = RealRange(b.d.pick(KINDS), 2.0 ** b.d.pick(MAGNITUDES))
-    return x
+    return ranged_input(b, shape)
 
 
 def float_data(b: Builder, least_rank: int) -> str:
@@ -187,6 +184,11 @@ def float_data(b: Builder, least_rank: int) -> str:
     shape = b.type.shape if b.current else (8, 4)
     if len(shape) < least_rank or not 0 < shape[-1] <= 512:
         shape = (8, 4)
-    x = b.add_input(shape, "float32")
-    b.ranges[x] = RealRange(d.pick(KINDS), 2.0 ** d.pick(MAGNITUDES))
+    return ranged_input(b, shape)
+
+
+def ranged_input(b: Builder, shape: tuple[int, ...], real: Real = "float32", *, by_row: bool = False) -> str:
+    """A new input of reals with a range of its own, or with one for each row."""
+    x = b.add_input(shape, real)
+    b.ranges[x] = RealRange(b.d.pick(_KINDS), 2.0 ** b.d.pick(_MAGNITUDES), by_row)
     return x

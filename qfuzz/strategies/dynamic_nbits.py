@@ -3,8 +3,8 @@
 from qfuzz.ir.qtype import QType, Real, float32
 from qfuzz.ops.dynamic_nbits import GROUP, DynamicNbitsLinear
 from qfuzz.strategies import fill
-from qfuzz.strategies.builder import Builder, RealRange
-from qfuzz.strategies.dynamic import KINDS, MAGNITUDES
+from qfuzz.strategies.builder import Builder
+from qfuzz.strategies.dynamic import ranged_input
 from qfuzz.strategies.weight_only import CHANNELS, FEATURES, MAX_WEIGHTS, ROWS, stored
 
 
@@ -17,8 +17,7 @@ def draw_dynamic_nbits_linear(b: Builder) -> None:
     k = group * d.integer(1, 4) if grouped else d.pick(FEATURES)
     n = d.pick([c for c in CHANNELS if c * k <= MAX_WEIGHTS])
     real: Real = "bfloat16" if not grouped and d.rarely(6) else "float32"
-    x = b.add_input((d.pick(ROWS), k), real)
-    b.ranges[x] = RealRange(d.pick(KINDS), 2.0 ** d.pick(MAGNITUDES), by_row=True)
+    x = ranged_input(b, (d.pick(ROWS), k), real, by_row=True)
     q = _weight_type(b, n, k, group)
     inputs: tuple[str, ...] = (x, b.add_constant("w", q, stored(b, q, (n, k))))
     if d.integer(0, 1):

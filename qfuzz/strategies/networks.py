@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
+from qfuzz.backends.torch_int32 import OF_QINT32
 from qfuzz.exact.floating import FORMATS
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.forms import CHOICES, forms_from
@@ -63,15 +64,7 @@ UNUSUAL = (
 OF_BYTES = ("conv_integer", "linear_integer", "matmul_integer")
 """Operators that have kernels on bytes only."""
 
-OF_INT32 = (
-    *("quantize", "dequantize", "requantize", "add", "mul", "relu", "clamp", "max_pool", "avg_pool"),
-    *("global_avg_pool", "concat", "concat_relu", "reshape", "transpose", "slice", "pad", "flatten", "sigmoid"),
-    *("tanh", "leaky_relu", "elu", "celu", "hardsigmoid", "hardswish", "gelu", "threshold", "prelu", "softmax"),
-    *("mean", "amax", "amin", "argmax", "split", "squeeze", "unsqueeze", "expand", "gather", "tile"),
-    *("depth_to_space", "space_to_depth", "interpolate", "adaptive_avg_pool", "flip", "unfold", "reflection_pad"),
-    *("sort", "topk", "masked_fill", "index_put", "constant_pad", "batch_norm", "add_scalar", "mul_scalar"),
-    *("compare", "compare_scalar"),
-)
+OF_INT32 = OF_QINT32
 """Operators that are drawn with int32 activations: those of which PyTorch has kernels, and that stay exact."""
 
 ENDING = (
