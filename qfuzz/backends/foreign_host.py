@@ -414,7 +414,7 @@ _NUMBERS = {
 _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 _STRINGS = {0xD9: ">B", 0xDA: ">H", 0xDB: ">I"}
 _BYTES = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I"}
-_LISTS = {0xDC: ">H", 0xDD: ">I"}
+_TUPLES = {0xDC: ">H", 0xDD: ">I"}
 _MAPS = {0xDE: ">H", 0xDF: ">I"}
 
 
@@ -449,8 +449,8 @@ class _Reader:
             return self.text(head & 0x1F if head < 0xC0 else self.number(_STRINGS[head]))
         if head in _BYTES:
             return self.take(self.number(_BYTES[head]))
-        if 0x90 <= head < 0xA0 or head in _LISTS:
-            return self.items(head & 0x0F if head < 0xA0 else self.number(_LISTS[head]), depth)
+        if 0x90 <= head < 0xA0 or head in _TUPLES:
+            return self.items(head & 0x0F if head < 0xA0 else self.number(_TUPLES[head]), depth)
         if 0x80 <= head < 0x90 or head in _MAPS:
             flat = self.items(2 * (head & 0x0F if head < 0x90 else self.number(_MAPS[head])), depth)
             if not all(isinstance(key, str) for key in flat[::2]):
@@ -464,10 +464,11 @@ class _Reader:
         except UnicodeDecodeError as e:
             raise Malformed(f"a string that is no UTF-8: {e}") from None
 
-    def items(self, n: int, depth: int) -> list[Any]:
+    def items(self, n: int, depth: int) -> tuple[Any, ...]:
+        """What was a tuple where it was sent from is one here: an executor sees the same data in any Python."""
         if n > len(self.data) - self.at:  # every item has a byte at least
             raise Malformed(f"{n} items announced, {len(self.data) - self.at} bytes left")
-        return [self.value(depth + 1) for _ in range(n)]
+        return tuple(self.value(depth + 1) for _ in range(n))
 
 
 if __name__ == "__main__":

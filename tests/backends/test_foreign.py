@@ -21,6 +21,7 @@ from qfuzz.backends.foreign import Foreign
 from qfuzz.cli import cli
 from qfuzz.cli.rim import run_cli
 from qfuzz.findings.conditions import names_backend
+from qfuzz.findings.corpus import corpus_files, read_case
 from qfuzz.ir.errors import BackendMissing, Crashed, Rejected, Unsupported
 from qfuzz.ir.expectation import Expectation
 from qfuzz.ir.network import Case
@@ -30,6 +31,7 @@ from qfuzz.oracle import memory
 from qfuzz.strategies import cases_of
 
 HERE = Path(__file__).parent
+HOLDS = HERE.parents[1] / "corpus" / "holds"
 ROOM = Path(foreign.__file__).parent
 EXECUTORS = sorted(ROOM.glob("*_executor.py"))
 SPECS = [
@@ -82,14 +84,15 @@ def test_another_python_computes_the_same_bits(spec: str) -> None:
         pytest.skip("its framework is not installed")
     here, there = load_backend(spec), load_backend(elsewhere(spec))
     ran = 0
-    for case in itertools.islice(cases_of(11, 0, max_nodes=2), 120):
+    held = (read_case(path).case for path in corpus_files([HOLDS]))
+    for case in itertools.chain(held, itertools.islice(cases_of(11, 0, max_nodes=2), 120)):
         try:
             answer = outcome(there, case)
         except Crashed:
             continue  # a known bug, which would end this process
         assert answer == outcome(here, case)
         ran += isinstance(answer, dict)
-    assert ran > 12
+    assert ran > 24
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -24,22 +24,24 @@ ECHO = Path(__file__).with_name("echo_executor.py")
 
 plain_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    lambda inner: st.lists(inner).map(tuple) | st.dictionaries(st.text(), inner),
     max_leaves=30,
 )
 
 
 @given(plain_values)
 def test_the_hosts_codec_and_msgspec_agree(value: Any) -> None:
-    assert msgspec.msgpack.decode(packed(value)) == value
-    assert unpacked(msgspec.msgpack.encode(value)) == value
+    data = msgspec.msgpack.encode(value)
+    assert msgspec.msgpack.encode(msgspec.msgpack.decode(packed(value))) == data
+    assert unpacked(data) == value
 
 
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 31, 32, 255, 256, 65535, 65536])
 def test_every_length_has_its_form(n: int) -> None:
-    for value in ("x" * n, b"x" * n, [1] * n, {str(i): i for i in range(n)}, n, -n, 2 * n, float(n)):
-        assert unpacked(msgspec.msgpack.encode(value)) == value
-        assert msgspec.msgpack.decode(packed(value)) == value
+    for value in ("x" * n, b"x" * n, (1,) * n, {str(i): i for i in range(n)}, n, -n, 2 * n, float(n)):
+        data = msgspec.msgpack.encode(value)
+        assert unpacked(data) == value
+        assert msgspec.msgpack.encode(msgspec.msgpack.decode(packed(value))) == data
 
 
 @given(st.binary())
@@ -48,7 +50,8 @@ def test_any_bytes_are_a_value_or_malformed(data: bytes) -> None:
         value = unpacked(data)
     except Malformed:
         return
-    assert repr(msgspec.msgpack.decode(data)) == repr(value), "NaN equals nothing"
+    decoded = msgspec.msgpack.decode(data)
+    assert msgspec.msgpack.encode(decoded) == msgspec.msgpack.encode(value), "NaN equals nothing"
 
 
 @given(plain_values, st.data())
