@@ -117,7 +117,7 @@ class ContractionEvaluation:
             return ""
         rows, filters, _, _ = self._rows(m)
         shift = 128 if self.q_x.dtype == "int8" else 0
-        x = np.append(rows[row, self._group(channel)] + shift, 0)
+        x = np.append(self._multiplied(m, rows, shift)[row, self._group(channel)], 0)
         w = np.append(filters[channel], 0)
         order = pair_order(self.w.shape, m.products)
         texts = []
@@ -221,8 +221,9 @@ class ContractionEvaluation:
         shift = 128 if self.q_x.dtype == "int8" else 0
         n = filters.shape[1]
         order = pair_order(self.w.shape, m.products) if m.tail == "summed" else pair_order((1, n), "int16_pairs")
+        multiplied = self._multiplied(m, rows, shift)
         # Position n is that of the zero that an odd number of products is filled up with.
-        rows_even = np.pad(rows + shift, [(0, 0)] * (rows.ndim - 1) + [(0, 1)])[..., order]
+        rows_even = np.pad(multiplied, [(0, 0)] * (rows.ndim - 1) + [(0, 1)])[..., order]
         filters_even = np.pad(filters, [(0, 0), (0, 1)])[:, order]
         in_float = m.accumulator == "float32_sequential"
         summed: Array = np.empty((rows.shape[0], self.channels), dtype=np.float32 if in_float else np.int64)
@@ -233,7 +234,14 @@ class ContractionEvaluation:
             summed[start : start + step] = sequential_sum(pairs.astype(np.float32)) if in_float else pairs.sum(axis=-1)
         sums_x, sums_w = _per_channel(rows, self.channels).sum(axis=-1), filters.sum(axis=-1)
         correction = n * zero_x * zero_w - (zero_x + shift) * sums_w - zero_w * sums_x
+        correction = correction + _matmul(rows + shift - multiplied, filters)
         return np.asarray(summed + correction.astype(summed.dtype))
+
+    def _multiplied(self, m: Contraction, rows: Ints, shift: int) -> Ints:
+        """The uint8 factors that pairs are made of; where a tap is padding, kernels that end with taps have 0."""
+        if m.products == "int16_pairs_per_tap" and m.tail == "summed":
+            return columns(self.op, self.x, self.w.shape, -shift) + shift
+        return rows + shift
 
     def _float_bias(self) -> npt.NDArray[np.float32]:
         """The bias as a real number in float32."""

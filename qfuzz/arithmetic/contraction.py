@@ -46,7 +46,8 @@ class Contraction(Choices, frozen=True, kw_only=True):
     products
         ``int16_pairs``: products of uint8 and int8 are summed in adjacent pairs that saturate to int16 (x86
         vpmaddubsw), in the order of the weight's dimensions; ``int16_pairs_channels_last`` takes channels as the last
-        one, and ``int16_pairs_per_tap`` too, but ends with each tap what it pairs (oneDNN). ``reduced_range``: weights
+        one, and ``int16_pairs_per_tap`` too, but ends with each tap what it pairs, and leaves taps in the padding out
+        (oneDNN, whose compensation for the zero point leaves them out, too). ``reduced_range``: weights
         lose their last bit (oneDNN's scale_adjust of 0.5 for int8 by int8 on CPUs without VNNI).
     accumulator
         ``float32_sequential``: products rounded, and summed one after another; ``float32_fma``: each product is added

@@ -42,7 +42,7 @@ EQUALITIES: tuple[Equality, ...] = (
         "int16_pairs_per_tap",
         ("int16_pairs",),
         lambda m, f: f.op == "linear",
-        "a linear layer has one tap",
+        "a linear layer has one tap, and of up to 256 channels, as they are probed, one block",
     ),
     Equality("padding", "stored_zero", ("zero_point",), lambda m, f: f.op == "linear", "a linear layer pads nothing"),
     *(

@@ -55,7 +55,9 @@ def pair_order(weight_shape: tuple[int, ...], products: str) -> Ints:
     ----------
     products
         ``int16_pairs``: as the dimensions are; ``int16_pairs_channels_last``: channels last, pairs may cross taps;
-        ``int16_pairs_per_tap``: channels last, where an odd channel of a tap is paired with a zero.
+        ``int16_pairs_per_tap``: channels last, where an odd channel of a tap is paired with a zero; of a linear layer,
+        more than 256 channels are taken in two halves, the first one the larger (oneDNN's gemm, as measured from 257 to
+        765 channels).
     """
     n, taps = math.prod(weight_shape[1:]), math.prod(weight_shape[2:])
     order = np.arange(n).reshape(-1, taps)
@@ -63,6 +65,8 @@ def pair_order(weight_shape: tuple[int, ...], products: str) -> Ints:
         order = order.reshape(1, n)
     elif products == "int16_pairs_channels_last":
         order = order.T.reshape(1, n)
+    elif len(weight_shape) == 2 and n > 256:
+        order = np.pad(order.ravel(), (0, n % 2), constant_values=n).reshape(2, -1)
     else:
         order = order.T
     return np.pad(order, [(0, 0), (0, order.shape[1] % 2)], constant_values=n).ravel()

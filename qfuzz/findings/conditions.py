@@ -10,17 +10,20 @@ from packaging.version import InvalidVersion, Version
 from qfuzz.ir.errors import InvalidCase
 from qfuzz.ir.expectation import Condition, Expectation
 
+UNNAMED = ("isa", "layout", "python", "threads")
+"""Options of a spec that a glob means all values of, unless it names them."""
+
 
 def names_backend(expectation: Expectation, spec: str) -> bool:
     """Whether the expectation's glob means the backend of that spec.
 
-    What holds of a framework holds of it in any Python, under the expectation's condition: the option ``python``, the
-    last of a spec, counts only where the glob says something of it.
+    What holds of a framework holds of it in any Python, with any layout and number of threads, and on any CPU that the
+    expectation's condition allows: the options `UNNAMED` count only where the glob says something of them.
     """
     pattern = expectation.backend.replace("[", "[[]").replace("?", "[?]")
-    if "python=" not in pattern:
-        spec = re.sub("[?&]python=[^&]*$", "", spec)
-    return fnmatchcase(spec, pattern)
+    name, *options = re.split("[?&]", spec)
+    counting = [o for o in options if (key := o.partition("=")[0]) not in UNNAMED or f"{key}=" in pattern]
+    return fnmatchcase(name + ("?" + "&".join(counting) if counting else ""), pattern)
 
 
 def why_not(condition: Condition, described: Mapping[str, str]) -> str:

@@ -151,7 +151,7 @@ def test_a_torch_backend_elsewhere_is_there_without_torch_here(monkeypatch: pyte
     assert load_backend("torch-x86?python=/x").name == "torch-x86?python=/x"
 
 
-def test_expectations_on_a_framework_hold_in_any_python() -> None:
+def test_expectations_on_a_framework_hold_in_any_python_and_on_any_cpu() -> None:
     def means(pattern: str, spec: str) -> bool:
         return names_backend(Expectation(pattern, "holds"), spec)
 
@@ -162,6 +162,10 @@ def test_expectations_on_a_framework_hold_in_any_python() -> None:
     assert means("onnxruntime?python=/x/*", "onnxruntime?python=/x/bin/python")
     assert not means("onnxruntime?python=/x/*", "onnxruntime?python=/y/bin/python")
     assert not means("onnxruntime?python=/x/*", "onnxruntime")
+    assert means("torch-fbgemm", "torch-fbgemm?isa=avx2&python=/x") and means("onnxruntime", "onnxruntime?threads=2")
+    assert means("torch-export?format=qdq", "torch-export?layout=channels_last&format=qdq&isa=avx2")
+    assert not means("torch-export", "torch-export?format=qdq&isa=avx2")
+    assert not means("onnxruntime?threads=*", "onnxruntime")
 
 
 @pytest.mark.parametrize("file", [*EXECUTORS, Path(foreign_host.__file__), Path(memory.__file__)], ids=lambda f: f.stem)
