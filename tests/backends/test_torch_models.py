@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from test_torch import saturates_pairs
 
 from qfuzz.arithmetic.catalogue import family_of_node
 from qfuzz.arithmetic.cause import gives, is_modelled
@@ -29,7 +30,7 @@ def test_a_model_gives_every_element_of_the_kernel(op: str) -> None:
         plain = not others and case.network.form("memory") != "strided" and is_modelled(node, types)
         if not plain or not isinstance(backend.supports(case.network), Supported) or not case.inputs[0].array.size:
             continue
-        if check(case, [backend]).backends[0].outcome is not Outcome.JUDGED:
+        if check(case, [backend]).backends[0].outcome is not Outcome.JUDGED or saturates_pairs(case):
             continue  # batches that a kernel leaves unwritten
         fed = {name: np.array(t.array) for name, t in case.feeds.items()}
         got = backend.compile(case.network).run(fed)[node.name]
