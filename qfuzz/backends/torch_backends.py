@@ -52,6 +52,10 @@ REFUSALS: tuple[KnownRefusal, ...] = (
         "a value lies in memory in a way that the call copies to",
         "aten/src/ATen/native/quantized/Copy.cpp: assignment of a non-contiguous quantized subtensor is not supported",
     ),
+    *(
+        KnownRefusal(words, "x lies in memory in another way than the kernel takes", f"LinearAlgebra.cpp: {words!r}")
+        for words in ("A must be contiguous on the last dimension", "expect A to be contiguous")
+    ),
     KnownRefusal(
         "to_quant must not contain NaNs",
         "groups of reals that hold NaN",

@@ -74,7 +74,9 @@ def seed_of(out: Path) -> int:
 def test_every_night_has_other_cases(tmp_path: Path, tracker: Tracker) -> None:
     seeds, out = set(), tmp_path / "qfuzz-nightly"
     for _ in range(2):
-        said = night(tmp_path, tracker, code=0, options=["-b", "planted?fault=none", "--jobs", "1", "--max-examples", "1"])
+        said = night(
+            tmp_path, tracker, code=0, options=["-b", "planted?fault=none", "--jobs", "1", "--max-examples", "1"]
+        )
         assert f"seed {seed_of(out)}\n" in said
         seeds.add(seed_of(out))
     assert len(seeds) == 2
