@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 
-class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where an expectation applies. Every part that is given must hold.
 
     Attributes
@@ -21,7 +21,7 @@ class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: str = ""
 
 
-class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Expectation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What replaying a case on a backend is to give.
 
     Attributes
