@@ -145,8 +145,8 @@ def _divides_by_zero(case: Case) -> bool:
 def _saturates_pairs(network: Network, node: Node) -> bool:
     """Without VNNI, x86 kernels sum pairs of products in 16 bits."""
     has_pairs = platform.machine() == "x86_64" and not cpu_flags() & {"avx_vnni", "avx512_vnni", "amx_int8"}
-    summing = Conv | ConvInteger | Linear | LinearInteger | MatMul | MatMulInteger | DynamicLayer
-    return has_pairs and isinstance(node.op, summing) and any(network.types[i].dtype == "int8" for i in node.inputs[:2])
+    summing = Attention | Conv | ConvInteger | Linear | LinearInteger | Lstm | MatMul | MatMulInteger | DynamicLayer
+    return has_pairs and isinstance(node.op, summing) and any(network.types[i].dtype == "int8" for i in node.inputs[:3])
 
 
 def _expands_to_nothing(network: Network, node: Node) -> bool:
@@ -253,7 +253,7 @@ def _known_bug(backend: Any, network: Network) -> bool:
             return True
         if (cubic or _rounds_passes(network, n)) and backend.format == "qoperator":
             return True
-        if isinstance(n.op, DynamicLayer) and _saturates_pairs(network, n):
+        if isinstance(n.op, DynamicLayer | LinearInteger | MatMulInteger) and _saturates_pairs(network, n):
             return True  # MatMulInteger is in every form
         if backend.format == "qoperator" and _fails_as_a_layer(network, n):
             return True
