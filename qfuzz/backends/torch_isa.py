@@ -22,6 +22,8 @@ CAPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 )
 """Instruction set to the environment that allows no more than it. FBGEMM has no kernels below AVX2.
 
+PyTorch asks the CPU itself, whatever the caps, whether engine x86 and _int_mm call oneDNN, which then keeps to its own.
+
 Sources: aten/src/ATen/native/DispatchStub.cpp compute_cpu_capability; oneDNN, "CPU Dispatcher Control"; FBGEMM,
 src/Utils.cc fbgemmEnvGetIsa.
 """
