@@ -1,5 +1,6 @@
 """The shipped corpus: small, complete, honest about where its issues live, and as its files say on this machine."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,19 +93,26 @@ def test_it_replays_as_it_says_on_older_cpus() -> None:
     assert sum(e.status == "holds" for e in entries) > len(FILES)
 
 
+@pytest.fixture(scope="module")
+def client() -> Iterator[WorkerClient]:
+    if not default_specs():
+        pytest.skip("no framework is installed")
+    with WorkerClient(default_specs()) as client:
+        yield client
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if p.parent.name == "known"], ids=lambda p: p.stem)
-def test_known_violations_are_confirmed(path: Path) -> None:
+def test_known_violations_are_confirmed(path: Path, client: WorkerClient) -> None:
     """What a backend is accused of is wrong by the slow evaluator, too, which shares no arithmetic with qfuzz."""
     file = read_case(path)
     exact = evaluate(file.case)
     specs = tuple(s for s in default_specs() if any(names_backend(e, s) for e in file.expect if e.verdict != "holds"))
     if not specs:
         pytest.skip("no such backend is installed")
-    with WorkerClient(specs) as client:
-        for verdict in client.check(file.case, specs).backends:
-            for m in verdict.mismatches:
-                if not m.problem:
-                    flat = 0
-                    for i, d in zip(m.index, exact[m.value].shape, strict=True):
-                        flat = flat * d + i
-                    assert exact[m.value].stored[flat] != m.got
+    for verdict in client.check(file.case, specs).backends:
+        for m in verdict.mismatches:
+            if not m.problem:
+                flat = 0
+                for i, d in zip(m.index, exact[m.value].shape, strict=True):
+                    flat = flat * d + i
+                assert exact[m.value].stored[flat] != m.got
