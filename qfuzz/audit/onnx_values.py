@@ -196,9 +196,11 @@ def windows(
             return strides, (0,) * (2 * n), dilations
         case auto:
             totals = [
-                max((math.ceil(d / s) - 1) * s + (k - 1) * step + 1 - d, 0)
+                (math.ceil(d / s) - 1) * s + (k - 1) * step + 1 - d
                 for d, s, k, step in zip(size, strides, kernel, dilations, strict=True)
             ]
+            if min(totals, default=0) < 0:
+                raise InvalidCase(f"auto_pad = {auto}: pads by {min(totals)}, and no text says what that means")
             less, more = tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
             return strides, (*less, *more) if auto == "SAME_UPPER" else (*more, *less), dilations
 

@@ -259,14 +259,20 @@ def _padding(said: Said, value: str) -> None:
 def _auto_pad(
     pads: list[int], sizes: tuple[int, ...], kernel: list[int], strides: list[int], dilations: list[int]
 ) -> Literal["", "VALID", "SAME_UPPER", "SAME_LOWER"]:
-    """The auto_pad that gives `pads` (ONNX Conv: with SAME, output = ceil(input / stride), the odd one at an end)."""
+    """The auto_pad that gives `pads` (ONNX Conv: with SAME, output = ceil(input / stride), the odd one at an end).
+
+    With strides beyond the kernel, what is to be padded may be less than nothing by the specification's formula, of
+    which it doesn't say what that means (microsoft/onnxruntime#10086): no auto_pad is known to give `pads` then.
+    """
     if not any(pads):
         return "VALID"
     n = len(kernel)
     upper: list[tuple[int, int]] = []
     for i in range(n):
         out = math.ceil(sizes[i] / strides[i])
-        total = max((out - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - sizes[i], 0)
+        total = (out - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - sizes[i]
+        if total < 0:
+            return ""
         upper.append((total // 2, total - total // 2))
     if pads == [a for a, _ in upper] + [b for _, b in upper]:
         return "SAME_UPPER"

@@ -178,6 +178,17 @@ def test_automatic_padding_is_worked_out(tmp_path: Path, auto_pad: str, level: s
     assert ops(layers(model, tmp_path, level=level)) == ["quantize", "conv", "dequantize"]
 
 
+def test_automatic_padding_by_less_than_nothing_is_not_judged(tmp_path: Path) -> None:
+    nodes = [
+        node("QuantizeLinear", ["x", *of("x")], "xq"),
+        node("QLinearConv", ["xq", *of("x"), "w", *of("w"), *of("h"), "b"], "h", strides=[9, 1], auto_pad="SAME_UPPER"),
+        node("DequantizeLinear", ["h", *of("h")], "y"),
+    ]
+    captured = layers(model_of(nodes, qparams() | weights(per_channel=True), x=(1, 4, 6, 9)), tmp_path)
+    (conv,) = [c for c in captured if isinstance(c, Uncovered)]
+    assert conv.reason == "auto_pad = SAME_UPPER: pads by -3, and no text says what that means"
+
+
 def test_operators_of_one_float_each(tmp_path: Path) -> None:
     """Every float32 operator that is read, between DequantizeLinear and QuantizeLinear, at opset 20."""
     made = {
