@@ -5,16 +5,21 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from qfuzz.arithmetic.cause import cause_of
+from qfuzz.backends.environment import cpu_flags
 from qfuzz.backends.torch_backends import TorchBackend
 from qfuzz.backends.torch_isa import CAPS, capped_flags
+from qfuzz.findings.corpus import read_case
 from qfuzz.ir.errors import InvalidCase, Unsupported
 from qfuzz.ir.forms import CHOICES
 from qfuzz.ir.network import Case, Network
-from qfuzz.oracle.check import check
+from qfuzz.oracle.check import check, check_one
+from qfuzz.oracle.reference import Reference
 from qfuzz.strategies import cases_of
 
 pytest.importorskip("torch", reason="torch is not installed: its backends cannot run")
@@ -105,6 +110,19 @@ def test_an_instruction_set_is_kept_to(isa: str) -> None:
     assert "avx512_vnni" not in told["cpu_flags"].split()
     case = next(c for c in plain_cases() if c.network.nodes[0].op.name == "relu")
     assert not check(case, [backend]).backends[0].is_finding
+
+
+@pytest.mark.parametrize(
+    "name", ["saturation_conv", "saturation_conv_padding", "saturation_linear", "saturation_linear_halves"]
+)
+def test_what_older_kernels_saturate_is_given_by_a_model(name: str) -> None:
+    """Every element of it: pairs are taken in oneDNN's order, without padding, and of many channels in two halves."""
+    if "avx2" not in cpu_flags():
+        pytest.skip("this CPU has no AVX2: oneDNN has no such kernel here")
+    case = read_case(Path(__file__).parents[2] / "corpus" / "known" / f"{name}.json").case
+    for engine in ("onednn", "export"):
+        verdict = check_one(case, TorchBackend(engine, isa="avx2"), Reference(case), explain=cause_of)
+        assert (verdict.cause or "").startswith("int16-pair-saturation"), verdict
 
 
 def test_flags_beyond_an_instruction_set_are_not_seen() -> None:
