@@ -116,8 +116,7 @@ class ContractionEvaluation:
         if not m.products.startswith("int16"):
             return ""
         rows, filters, _, _ = self._rows(m)
-        shift = 128 if self.q_x.dtype == "int8" else 0
-        x = np.append(self._multiplied(m, rows, shift)[row, self._group(channel)], 0)
+        x = np.append(self._multiplied(m, rows)[row, self._group(channel)] + self._shift, 0)
         w = np.append(filters[channel], 0)
         order = pair_order(self.w.shape, m.products)
         texts = []
@@ -218,12 +217,11 @@ class ContractionEvaluation:
 
     def _pairs(self, m: Contraction, rows: Ints, filters: Ints, zero_x: int, zero_w: Ints) -> Array:
         """Kernels multiply stored integers and correct for the zero points afterwards; int8 is shifted to uint8."""
-        shift = 128 if self.q_x.dtype == "int8" else 0
-        n = filters.shape[1]
+        shift, n = self._shift, filters.shape[1]
         order = pair_order(self.w.shape, m.products) if m.tail == "summed" else pair_order((1, n), "int16_pairs")
-        multiplied = self._multiplied(m, rows, shift)
+        multiplied = self._multiplied(m, rows)
         # Position n is that of the zero that an odd number of products is filled up with.
-        rows_even = np.pad(multiplied, [(0, 0)] * (rows.ndim - 1) + [(0, 1)])[..., order]
+        rows_even = np.pad(multiplied + shift, [(0, 0)] * (rows.ndim - 1) + [(0, 1)])[..., order]
         filters_even = np.pad(filters, [(0, 0), (0, 1)])[:, order]
         in_float = m.accumulator == "float32_sequential"
         summed: Array = np.empty((rows.shape[0], self.channels), dtype=np.float32 if in_float else np.int64)
@@ -234,14 +232,21 @@ class ContractionEvaluation:
             summed[start : start + step] = sequential_sum(pairs.astype(np.float32)) if in_float else pairs.sum(axis=-1)
         sums_x, sums_w = _per_channel(rows, self.channels).sum(axis=-1), filters.sum(axis=-1)
         correction = n * zero_x * zero_w - (zero_x + shift) * sums_w - zero_w * sums_x
-        correction = correction + _matmul(rows + shift - multiplied, filters)
+        if multiplied is not rows:
+            correction = correction + _matmul(rows - multiplied, filters)
         return np.asarray(summed + correction.astype(summed.dtype))
 
-    def _multiplied(self, m: Contraction, rows: Ints, shift: int) -> Ints:
-        """The uint8 factors that pairs are made of; where a tap is padding, kernels that end with taps have 0."""
-        if m.products == "int16_pairs_per_tap" and m.tail == "summed":
-            return columns(self.op, self.x, self.w.shape, -shift) + shift
-        return rows + shift
+    @property
+    def _shift(self) -> int:
+        """What makes uint8 of a stored input."""
+        return 128 if self.q_x.dtype == "int8" else 0
+
+    def _multiplied(self, m: Contraction, rows: Ints) -> Ints:
+        """The stored inputs that pairs are made of: `rows`, but 0 as uint8 where kernels leave padding out."""
+        ends_with_taps = m.products == "int16_pairs_per_tap" and m.tail == "summed"
+        if ends_with_taps and isinstance(self.op, Conv) and any(self.op.padding):
+            return columns(self.op, self.x, self.w.shape, -self._shift)
+        return rows
 
     def _float_bias(self) -> npt.NDArray[np.float32]:
         """The bias as a real number in float32."""

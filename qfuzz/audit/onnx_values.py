@@ -1,6 +1,5 @@
 """A node of a traced graph with its values, and the operator that it stands for: what readings are written in."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ from qfuzz.ir.operator import Operator
 from qfuzz.ir.protocols import Array
 from qfuzz.ir.qtype import Element, QType, QuantizedDType
 from qfuzz.ir.tensor import Tensor, TensorType
+from qfuzz.ops.sliding import same_padding
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,7 @@ def windows(
         case "VALID":
             return strides, (0,) * (2 * n), dilations
         case auto:
-            totals = [
-                (math.ceil(d / s) - 1) * s + (k - 1) * step + 1 - d
-                for d, s, k, step in zip(size, strides, kernel, dilations, strict=True)
-            ]
+            totals = same_padding(size, kernel, strides, dilations)
             if min(totals, default=0) < 0:
                 raise InvalidCase(f"auto_pad = {auto}: pads by {min(totals)}, and no text says what that means")
             less, more = tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)

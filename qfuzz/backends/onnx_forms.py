@@ -4,7 +4,6 @@ Each dimension of `qfuzz.ir.forms` that concerns the model has one function here
 place. Values keep the names that the plain graph gave them; what is added has one more slash in its name.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoPr
 
 from qfuzz.backends.onnx_opsets import axes_need, said_at
 from qfuzz.ir.network import Network
+from qfuzz.ops.sliding import same_padding
 
 MICROSOFT = "com.microsoft"
 
@@ -259,21 +259,13 @@ def _padding(said: Said, value: str) -> None:
 def _auto_pad(
     pads: list[int], sizes: tuple[int, ...], kernel: list[int], strides: list[int], dilations: list[int]
 ) -> Literal["", "VALID", "SAME_UPPER", "SAME_LOWER"]:
-    """The auto_pad that gives `pads` (ONNX Conv: with SAME, output = ceil(input / stride), the odd one at an end).
-
-    With strides beyond the kernel, what is to be padded may be less than nothing by the specification's formula, of
-    which it doesn't say what that means (microsoft/onnxruntime#10086): no auto_pad is known to give `pads` then.
-    """
+    """The auto_pad that is known to give `pads`; with SAME the odd one is at an end."""
     if not any(pads):
         return "VALID"
-    n = len(kernel)
-    upper: list[tuple[int, int]] = []
-    for i in range(n):
-        out = math.ceil(sizes[i] / strides[i])
-        total = (out - 1) * strides[i] + dilations[i] * (kernel[i] - 1) + 1 - sizes[i]
-        if total < 0:
-            return ""
-        upper.append((total // 2, total - total // 2))
+    totals = same_padding(sizes, kernel, strides, dilations)
+    if min(totals) < 0:
+        return ""
+    upper = [(t // 2, t - t // 2) for t in totals]
     if pads == [a for a, _ in upper] + [b for _, b in upper]:
         return "SAME_UPPER"
     if pads == [b for _, b in upper] + [a for a, _ in upper]:

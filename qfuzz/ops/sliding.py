@@ -23,6 +23,20 @@ def padded(a: Floats, before: Sequence[int], after: Sequence[int], value: float 
     return out
 
 
+def same_padding(
+    sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> list[int]:
+    """What ONNX's auto_pad SAME_* pads each dimension by, both ends together (Conv: output = ceil(input / stride)).
+
+    With strides beyond the kernel the specification's formula may give less than nothing, and no text says what that
+    means (microsoft/onnxruntime#10086).
+    """
+    return [
+        (math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n
+        for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True)
+    ]
+
+
 def windows(
     a: Floats, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], out: Sequence[int]
 ) -> Floats:

@@ -28,9 +28,10 @@ def test_a_model_gives_every_element_of_the_kernel(op: str) -> None:
     for case in cases_of(9, 0, ops=(op,), max_nodes=1):
         (node, *others), types = case.network.nodes, case.network.input_types(case.network.nodes[0])
         plain = not others and case.network.form("memory") != "strided" and is_modelled(node, types)
+        plain = plain and not saturates_pairs(case)
         if not plain or not isinstance(backend.supports(case.network), Supported) or not case.inputs[0].array.size:
             continue
-        if check(case, [backend]).backends[0].outcome is not Outcome.JUDGED or saturates_pairs(case):
+        if check(case, [backend]).backends[0].outcome is not Outcome.JUDGED:
             continue  # batches that a kernel leaves unwritten
         fed = {name: np.array(t.array) for name, t in case.feeds.items()}
         got = backend.compile(case.network).run(fed)[node.name]
